@@ -1,0 +1,14 @@
+"""EchoStream: simultaneous speech-to-speech translation that carries state.
+
+Importing the package registers its task, models and criterion with fairseq, whether it is imported as a library or
+through ``--user-dir``.
+"""
+
+import argparse
+
+import torch
+
+# fairseq checkpoints may carry their command line as a Namespace; naming the type keeps torch's safe loader on.
+torch.serialization.add_safe_globals([argparse.Namespace])
+
+from echostream import criterions, models, tasks  # noqa: E402,F401

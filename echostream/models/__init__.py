@@ -1,0 +1,25 @@
+"""Whole models: the registered EchoStream model and the runtime that streams through it."""
+
+from echostream.models.config import ARCHITECTURES, EchoStreamConfig, architecture_config
+from echostream.models.echostream import EchoStreamModel
+from echostream.models.recomposer import OutputWord, SentenceRecomposer
+from echostream.models.speech_encoder import EchoStreamSpeechEncoder
+from echostream.models.streaming_translator import EchoStreamState, StepOutput, StreamingTranslator
+from echostream.models.word_boundary import SourceWord, WordBoundaryDetector
+from echostream.models.word_level_translator import WordLevelTranslator
+
+__all__ = [
+    "ARCHITECTURES",
+    "EchoStreamConfig",
+    "EchoStreamModel",
+    "EchoStreamSpeechEncoder",
+    "EchoStreamState",
+    "OutputWord",
+    "SentenceRecomposer",
+    "SourceWord",
+    "StepOutput",
+    "StreamingTranslator",
+    "WordBoundaryDetector",
+    "WordLevelTranslator",
+    "architecture_config",
+]

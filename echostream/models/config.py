@@ -1,0 +1,122 @@
+"""Every option of the model, with one default each, and the named architectures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+
+ACTIVATIONS = ChoiceEnum(["relu", "gelu", "silu"])
+
+
+@dataclass
+class EchoStreamConfig(FairseqDataclass):
+    """Sizes of EchoStream; the defaults are those published for StreamSpeech (Zhang et al. 2024, appendix)."""
+
+    subsampler_hidden_dim: int = field(
+        default=1024, metadata={"help": "channels of the first subsampling convolution before its GLU"}
+    )
+    subsampler_kernel: int = field(default=5, metadata={"help": "width of the subsampling convolutions (input frames)"})
+    encoder_dim: int = field(default=256, metadata={"help": "size of an encoder frame"})
+    encoder_layers: int = field(default=12, metadata={"help": "number of Emformer layers"})
+    encoder_heads: int = field(default=4, metadata={"help": "attention heads of the encoder"})
+    encoder_ffn_dim: int = field(default=2048, metadata={"help": "hidden size of the encoder's feed-forward"})
+    encoder_conv_kernel: int = field(
+        default=15,
+        metadata={"help": "width of the causal convolution in each encoder layer (40 ms frames); 0: none"},
+    )
+    encoder_activation: ACTIVATIONS = field(
+        default="silu", metadata={"help": "activation of the encoder's feed-forward"}
+    )
+    left_context_frames: int = field(default=48, metadata={"help": "left context of the encoder (40 ms frames)"})
+    memory_slots: int = field(default=16, metadata={"help": "slots of the memory bank; 0: no memory"})
+    memory_block_frames: int = field(
+        default=16, metadata={"help": "frames averaged into one memory slot (40 ms frames)"}
+    )
+    right_context_frames: int = field(
+        default=1, metadata={"help": "right context of each encoder segment (40 ms frames)"}
+    )
+    st_layers: int = field(default=2, metadata={"help": "causal transformer layers of the ST-CTC head"})
+    st_window_frames: int = field(
+        default=96, metadata={"help": "frames that the ST-CTC head looks back (40 ms frames)"}
+    )
+    mt_dim: int = field(default=512, metadata={"help": "size of the MT decoder"})
+    mt_layers: int = field(default=4, metadata={"help": "layers of the MT decoder"})
+    mt_heads: int = field(default=8, metadata={"help": "attention heads of the MT decoder"})
+    mt_ffn_dim: int = field(default=2048, metadata={"help": "hidden size of the MT decoder's feed-forward"})
+    mt_window_tokens: int = field(default=64, metadata={"help": "target subwords that the MT decoder looks back"})
+    mt_window_frames: int = field(
+        default=512, metadata={"help": "encoder frames that the MT decoder attends to (40 ms frames)"}
+    )
+    unit_dim: int = field(default=512, metadata={"help": "size of the unit decoder"})
+    unit_text_layers: int = field(
+        default=0, metadata={"help": "layers of the unit decoder before upsampling (StreamSpeech: 2)"}
+    )
+    unit_layers: int = field(
+        default=6, metadata={"help": "layers of the unit decoder after upsampling (StreamSpeech: 2)"}
+    )
+    unit_heads: int = field(default=8, metadata={"help": "attention heads of the unit decoder"})
+    unit_ffn_dim: int = field(default=2048, metadata={"help": "hidden size of the unit decoder's feed-forward"})
+    unit_upsample: int = field(
+        default=5, metadata={"help": "positions of the unit decoder per subword (StreamSpeech: 25)"}
+    )
+    unit_frames_per_position: int = field(
+        default=5, metadata={"help": "CTC frames that one position predicts (StreamSpeech: 1)"}
+    )
+    unit_window_tokens: int = field(default=8, metadata={"help": "earlier subwords that the unit decoder looks back"})
+    dropout: float = field(default=0.1, metadata={"help": "dropout probability everywhere"})
+    encoder_layer_drop: float = field(
+        default=0.0, metadata={"help": "probability of skipping an encoder layer in training"}
+    )
+
+
+# What differs from the defaults above.
+ARCHITECTURES: dict[str, dict[str, object]] = {
+    "echostream": {},
+    "echostream_streamspeech_units": {
+        "unit_text_layers": 2,
+        "unit_layers": 2,
+        "unit_upsample": 25,
+        "unit_frames_per_position": 1,
+    },
+    "echostream_small": {
+        "subsampler_hidden_dim": 512,
+        "encoder_layers": 8,
+        "encoder_ffn_dim": 1024,
+        "mt_dim": 256,
+        "mt_layers": 3,
+        "mt_heads": 4,
+        "mt_ffn_dim": 1024,
+        "unit_dim": 256,
+        "unit_layers": 4,
+        "unit_heads": 4,
+        "unit_ffn_dim": 1024,
+    },
+    "echostream_tiny": {
+        "subsampler_hidden_dim": 256,
+        "encoder_dim": 144,
+        "encoder_layers": 6,
+        "encoder_ffn_dim": 576,
+        "st_layers": 1,
+        "mt_dim": 144,
+        "mt_layers": 2,
+        "mt_heads": 4,
+        "mt_ffn_dim": 576,
+        "unit_dim": 144,
+        "unit_layers": 2,
+        "unit_heads": 4,
+        "unit_ffn_dim": 576,
+        "dropout": 0.05,
+    },
+}
+
+
+def architecture_config(arch: str) -> EchoStreamConfig:
+    """The configuration called ``arch``.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture '{arch}': choose one of {', '.join(ARCHITECTURES)}")
+    return EchoStreamConfig(**ARCHITECTURES[arch])

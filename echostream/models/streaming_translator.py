@@ -1,0 +1,449 @@
+"""The runtime: audio in, translated words and speech out, one encoder segment after the other.
+
+:meth:`StreamingTranslator.step` is the whole line of the system. Whatever the pushes, the audio is cut into the same
+segments, so the output depends on the audio alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echostream.models.checkpoint import load_model
+from echostream.models.config import architecture_config
+from echostream.models.echostream import EchoStreamModel
+from echostream.models.recomposer import NO_SAMPLES, OutputWord, RecomposerState, SentenceRecomposer
+from echostream.models.speech_encoder import SpeechEncoderState
+from echostream.models.word_boundary import (
+    FRAME_S,
+    WORD_MARK,
+    SourceWord,
+    WordBoundaryDetector,
+    WordBoundaryDetectorState,
+)
+from echostream.models.word_level_translator import SentenceState, TargetWord, WordLevelTranslator
+from echostream.modules.ctc import CTCReader
+from echostream.modules.fbank import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES, FbankState
+from echostream.modules.policy import UNLIMITED, Policy, build_policy
+from echostream.modules.state import State
+from echostream.modules.subsampling import STRIDE
+from echostream.modules.transformer import TransformerState
+from echostream.modules.vocoder import UnitVocoder, VocoderState, build_vocoder, load_vocoder
+
+TASKS = ("s2st", "s2tt", "asr")
+FRAME_MS = round(FRAME_S * 1000)
+
+
+@dataclass
+class EchoStreamState(State):
+    """Everything one stream remembers, stage by stage."""
+
+    samples: list[np.ndarray]  # pushed, not yet used
+    fbank: FbankState
+    encoder: SpeechEncoderState
+    st: TransformerState | None
+    st_reader: CTCReader
+    source: WordBoundaryDetectorState
+    sentence: SentenceState | None
+    vocoder: VocoderState | None
+    output: RecomposerState
+    frames: int = 0  # encoder frames so far
+    finished: bool = False
+
+    @property
+    def waiting_samples(self) -> int:
+        return sum(piece.size for piece in self.samples)
+
+
+@dataclass
+class StepOutput:
+    """What a step adds; nothing of it is ever taken back.
+
+    Attributes:
+        samples: float32 ``(m,)`` speech at the translator's ``output_sample_rate``, to be played after all before.
+        words: target words committed, with times.
+        source_words: source words recognised, with times.
+        text, source_text: the new words as text; a leading space separates them from the text before.
+    """
+
+    samples: np.ndarray = field(default_factory=lambda: NO_SAMPLES)
+    words: list[OutputWord] = field(default_factory=list)
+    source_words: list[SourceWord] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return _join(self.words)
+
+    @property
+    def source_text(self) -> str:
+        return _join(self.source_words)
+
+
+def _join(words: Sequence[OutputWord] | Sequence[SourceWord]) -> str:
+    return "".join(word.text if word.joined else f" {word.text}" for word in words)
+
+
+class StreamingTranslator:
+    """Simultaneous speech-to-speech translation of any number of streams.
+
+    Args:
+        model: a trained model in inference mode.
+        source_symbols, target_symbols: its dictionaries.
+        vocoder: speaks the units; None is enough for the text tasks.
+        segment_ms: encoder segment, a multiple of 40 ms; 0 waits for the whole utterance.
+        right_context_frames: look-ahead of a segment in 40 ms frames; None takes the trained one.
+        policy: a policy or the name of one: ``alignment``, ``stride``, ``wait-k`` or ``fixed-rate``.
+        task: ``s2st``, ``s2tt`` or ``asr``.
+        stride_n, lag_k: of a policy given by name.
+
+    Raises:
+        ValueError: an option out of range, a vocoder that doesn't fit the model, or none for ``s2st``.
+    """
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(
+        self,
+        model: EchoStreamModel,
+        source_symbols: Sequence[str],
+        target_symbols: Sequence[str],
+        vocoder: UnitVocoder | None = None,
+        segment_ms: int = 320,
+        right_context_frames: int | None = None,
+        policy: str | Policy = "alignment",
+        task: str = "s2st",
+        stride_n: int = 1,
+        lag_k: int | None = None,
+    ) -> None:
+        if vocoder is not None and vocoder.num_units != model.unit_decoder.num_units:
+            raise ValueError(
+                f"the vocoder speaks {vocoder.num_units} units but the model writes {model.unit_decoder.num_units}: "
+                "use the vocoder that was trained with the model's units"
+            )
+        self.model, self.vocoder = model, vocoder
+        self.detector = WordBoundaryDetector(source_symbols)
+        self.writer = WordLevelTranslator(model, target_symbols)
+        self.output_sample_rate = vocoder.sample_rate if vocoder is not None else SAMPLE_RATE
+        self.recomposer = SentenceRecomposer(
+            self.output_sample_rate, vocoder.hop_samples if vocoder is not None else 2 * SHIFT_SAMPLES
+        )
+        self.segment_ms = segment_ms
+        self.right_context_frames = (
+            model.cfg.right_context_frames if right_context_frames is None else right_context_frames
+        )
+        self.set_policy(policy, stride_n, lag_k)
+        self.task = task
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike[str],
+        vocoder: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
+        **options,
+    ) -> StreamingTranslator:
+        """Load a checkpoint written by training; a folder ``vocoder`` beside it is used unless another is given.
+
+        Raises:
+            CheckpointError, VocoderError: files that are missing, damaged or don't fit; both are ValueErrors.
+        """
+        loaded = load_model(path, device)
+        beside = Path(path).parent / "vocoder"
+        if vocoder is None and beside.is_dir():
+            vocoder = beside
+        speaker = load_vocoder(vocoder, device) if vocoder is not None else None
+        return cls(loaded.model, loaded.source_symbols, loaded.target_symbols, speaker, **options)
+
+    @classmethod
+    def random(cls, arch: str = "echostream", seed: int = 0, device: str = "cpu", **options) -> StreamingTranslator:
+        """A translator with random weights and made-up words, for benchmarks and tests: needs no files."""
+        small = arch == "echostream_tiny"
+        vocab, num_units = (200, 100) if small else (6000, 1000)
+        symbols = ["<s>", "<pad>", "</s>", "<unk>"]
+        symbols += [f"{WORD_MARK if index % 2 else ''}w{index}" for index in range(4, vocab)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = EchoStreamModel(architecture_config(arch), vocab, vocab, num_units)
+            vocoder = build_vocoder(
+                {
+                    "num_embeddings": num_units,
+                    "embedding_dim": 32 if small else 128,
+                    "model_in_dim": 32 if small else 128,
+                    "upsample_rates": [5, 4, 4, 2, 2],
+                    "upsample_kernel_sizes": [11, 8, 8, 4, 4],
+                    "upsample_initial_channel": 32 if small else 512,
+                    "resblock": "1",
+                    "resblock_kernel_sizes": [3, 7, 11],
+                    "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+                    "sampling_rate": SAMPLE_RATE,
+                    "code_hop_size": 2 * SHIFT_SAMPLES,
+                    "dur_prediction_weight": 1.0,
+                    "dur_predictor_params": {
+                        "encoder_embed_dim": 32 if small else 128,
+                        "var_pred_hidden_dim": 32 if small else 128,
+                        "var_pred_kernel_size": 3,
+                        "var_pred_dropout": 0.5,
+                    },
+                }
+            )
+        model, vocoder = (module.to(device).eval().requires_grad_(False) for module in (model, vocoder))
+        return cls(model, symbols, symbols, vocoder, **options)
+
+    @property
+    def segment_ms(self) -> int:
+        """Encoder segment in milliseconds; 0: the whole utterance."""
+        return self._segment * FRAME_MS
+
+    @segment_ms.setter
+    def segment_ms(self, value: int) -> None:
+        if value < 0 or value % FRAME_MS:
+            raise ValueError(f"segment_ms must be a multiple of {FRAME_MS} (0: whole utterance), got {value}")
+        self._segment = value // FRAME_MS
+
+    @property
+    def right_context_frames(self) -> int:
+        """Look-ahead of a segment in 40 ms frames."""
+        return self._right_context
+
+    @right_context_frames.setter
+    def right_context_frames(self, value: int) -> None:
+        if value < 0:
+            raise ValueError(f"right_context_frames must not be negative, got {value}")
+        self._right_context = value
+
+    @property
+    def task(self) -> str:
+        """``s2st``: speech and text; ``s2tt``: text; ``asr``: source text only."""
+        return self._task
+
+    @task.setter
+    def task(self, value: str) -> None:
+        if value not in TASKS:
+            raise ValueError(f"unknown task '{value}': choose one of {', '.join(TASKS)}")
+        if value == "s2st" and self.vocoder is None:
+            raise ValueError("the task s2st needs a vocoder: give one, or choose s2tt")
+        self._task = value
+
+    def set_policy(self, policy: str | Policy, stride_n: int = 1, lag_k: int | None = None) -> None:
+        """Choose the policy, given itself or by name with its options."""
+        self.policy = build_policy(policy, stride_n, lag_k) if isinstance(policy, str) else policy
+
+    def init_state(self) -> EchoStreamState:
+        """A fresh stream."""
+        return EchoStreamState(
+            samples=[],
+            fbank=self.model.fbank.init_state(),
+            encoder=self.model.encoder.init_state(),
+            st=self.model.st_head.init_state(),
+            st_reader=CTCReader(),
+            source=self.detector.init_state(),
+            sentence=self.writer.init_state() if self.task != "asr" else None,
+            vocoder=self.vocoder.init_state() if self.task == "s2st" else None,
+            output=self.recomposer.init_state(),
+        )
+
+    def step(self, samples: np.ndarray | Tensor, state: EchoStreamState, is_last: bool = False) -> StepOutput:
+        """Take in audio and give out what follows from it.
+
+        Args:
+            samples: float32 ``(n,)`` at 16 kHz in [-1, 1], ``n >= 0``.
+            state: of this stream; the only thing that changes.
+            is_last: the source ends with these samples: everything still due is given out.
+
+        Raises:
+            ValueError: samples that are not one finite channel, or a stream that has ended.
+        """
+        return self.step_batch([samples], [state], [is_last])[0]
+
+    @torch.inference_mode()
+    def step_batch(
+        self,
+        samples: Sequence[np.ndarray | Tensor],
+        states: Sequence[EchoStreamState],
+        is_last: Sequence[bool],
+    ) -> list[StepOutput]:
+        """:meth:`step` for several streams, at any points of theirs, with their encoder work stacked."""
+        # All are checked before any state changes.
+        pieces = [check_samples(piece, state) for piece, state in zip(samples, states, strict=True)]
+        for piece, state in zip(pieces, states, strict=True):
+            if piece.size:
+                state.samples.append(piece)
+        outputs = [StepOutput() for _ in states]
+        while True:
+            groups: dict[tuple[int, int], list[int]] = {}
+            for index, state in enumerate(states):
+                if needed := self._ready_features(state):
+                    groups.setdefault((state.encoder.emformer.pending.size(1), needed), []).append(index)
+            if not groups:
+                break
+            for (_, num_features), members in groups.items():
+                self._advance(num_features, members, states, outputs)
+        for index, last in enumerate(is_last):
+            if last:
+                self._finish(states[index], outputs[index])
+        return outputs
+
+    def _ready_features(self, state: EchoStreamState) -> int:
+        """Features of the next segment and its right context if their samples are there, else 0."""
+        if state.finished or not self._segment:
+            return 0
+        frames = self._segment + self._right_context - state.encoder.emformer.pending.size(1)
+        features = STRIDE * max(frames, 1)
+        return features if state.waiting_samples >= self._samples_for(features, state) else 0
+
+    def _samples_for(self, features: int, state: EchoStreamState) -> int:
+        return WINDOW_SAMPLES + (features - 1) * SHIFT_SAMPLES - state.fbank.leftover.size(0)
+
+    def _advance(
+        self,
+        num_features: int,
+        members: list[int],
+        states: Sequence[EchoStreamState],
+        outputs: Sequence[StepOutput],
+    ) -> None:
+        """One segment of each member stream, from samples to output."""
+        streams = [states[index] for index in members]
+        batch = torch.stack(
+            [self._features(state, self._samples_for(num_features, state)) for state in streams]
+        )  # (B, T, 80) @100 Hz
+        frames, _, encoder = self.model.encoder(
+            batch,
+            state=stack([state.encoder for state in streams]),
+            segment=self._segment,
+            right_context=self._right_context,
+            is_last=False,
+        )  # (B, C, D) @25 Hz
+        source_classes = self._classes(self.model.asr_head(frames)[0])
+        target_classes, st = self._target_classes(frames, streams)
+        for row, (index, encoder_state) in enumerate(zip(members, unstack(encoder), strict=True)):
+            states[index].encoder = encoder_state
+            if st is not None:
+                states[index].st = st[row]
+            self._translate(
+                frames[row : row + 1], source_classes[row], target_classes[row], states[index], outputs[index]
+            )
+
+    def _features(self, state: EchoStreamState, num_samples: int) -> Tensor:
+        """Features of the next ``num_samples`` samples, ``(T, 80)``."""
+        audio = np.concatenate(state.samples) if state.samples else NO_SAMPLES
+        state.samples = [audio[num_samples:].copy()] if audio.size > num_samples else []
+        device = self.model.fbank.window.device
+        features, state.fbank = self.model.fbank(torch.from_numpy(audio[:num_samples]).to(device), state.fbank)
+        return features
+
+    def _classes(self, logits: Tensor) -> list[list[int]]:
+        return logits.argmax(dim=-1).tolist()
+
+    def _target_classes(
+        self, frames: Tensor, streams: Sequence[EchoStreamState]
+    ) -> tuple[list[list[int]], list[TransformerState] | None]:
+        if self.task == "asr":
+            return [[] for _ in streams], None
+        state = stack([stream.st for stream in streams]) if streams[0].st is not None else None
+        logits, state = self.model.st_head(frames, state)
+        return self._classes(logits), unstack(state) if state is not None else None
+
+    def _finish(self, state: EchoStreamState, output: StepOutput) -> None:
+        """Flush every stage at the end of the source."""
+        features = self._features(state, state.waiting_samples)[None]
+        frames, _, _ = self.model.encoder(
+            features,
+            state=state.encoder,
+            segment=self._segment,
+            right_context=self._right_context,
+            is_last=True,
+        )
+        source_classes = self._classes(self.model.asr_head(frames)[0])[0]
+        target_classes, _ = self._target_classes(frames, [state])
+        self._translate(frames, source_classes, target_classes[0], state, output, is_last=True)
+        state.finished = True
+        state.samples = []
+
+    def _translate(
+        self,
+        frames: Tensor,
+        source_classes: list[int],
+        target_classes: list[int],
+        state: EchoStreamState,
+        output: StepOutput,
+        is_last: bool = False,
+    ) -> None:
+        """Frames of one segment ``(1, n, D)`` and their classes to words and speech."""
+        state.frames += frames.size(1)
+        tokens_before = state.source.tokens
+        source_words = self.detector.read(source_classes, state.source, is_last)
+        output.source_words += source_words
+        if self.task == "asr":
+            return
+        sentence = state.sentence
+        self.writer.listen(
+            frames,
+            len(source_words),
+            state.source.tokens - tokens_before,
+            len(state.st_reader.read(target_classes)),
+            sentence,
+        )
+        silence_ms = state.source.silence_frames * FRAME_MS
+        ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
+        budget = self.writer.decide(self.policy, sentence)
+        words: list[TargetWord] = []
+        if (ends or budget is not None) and not (ends and sentence.is_silent):
+            words = self.writer.write(budget or UNLIMITED, sentence, ends, self.task == "s2st")
+            ends = ends or any(self.recomposer.ends_sentence(0, word.text) for word in words)
+        self._speak(words, ends, state, output)
+        if ends:
+            state.sentence = self.writer.init_state()
+
+    def _speak(self, words: list[TargetWord], ends: bool, state: EchoStreamState, output: StepOutput) -> None:
+        """Units of committed words to samples, and the words' places in them."""
+        source_time_s = state.frames * FRAME_S
+        if self.task == "s2tt":
+            output.words += [OutputWord(word.text, source_time_s, joined=word.joined) for word in words if word.text]
+            return
+        self.recomposer.add_words(words, source_time_s, state.output)
+        units = torch.tensor([unit for word in words for unit in word.units], dtype=torch.int64)
+        if not (len(words) or ends):
+            return
+        spoken = self.vocoder.step(units, state.vocoder, is_last=ends)
+        placed, samples = self.recomposer.place(spoken.durations.tolist(), spoken.samples.cpu().numpy(), state.output)
+        output.words += placed
+        if samples.size:
+            output.samples = np.concatenate([output.samples, samples])
+        if ends:
+            self.recomposer.end_sentence(state.output)
+            state.vocoder = self.vocoder.init_state()
+
+
+def stack(states: Sequence):
+    """Stack stream states; a single one is taken as it is."""
+    return states[0] if len(states) == 1 else type(states[0]).stack(states)
+
+
+def unstack(state) -> list:
+    """States of the single streams."""
+    return [state] if state.batch_size == 1 else state.split()
+
+
+def check_samples(samples: np.ndarray | Tensor, state: EchoStreamState) -> np.ndarray:
+    """``samples`` as a float32 array.
+
+    Raises:
+        ValueError: more than one channel, a type that isn't floating point, NaN or infinity, or an ended stream.
+    """
+    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    if array.ndim != 1:
+        raise ValueError(f"samples must be one channel of shape (n,), got {array.shape}: mix down to mono first")
+    if array.size and not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"samples must be floating point in [-1, 1], got {array.dtype}: divide integers by 32768")
+    array = array.astype(np.float32, copy=True)
+    if not np.isfinite(array).all():
+        raise ValueError("samples hold NaN or infinity: repair the recording")
+    if state.finished:
+        raise ValueError("this stream has ended with is_last; start another with init_state()")
+    return array

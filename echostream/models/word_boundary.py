@@ -1,0 +1,73 @@
+"""Source words, with their times, as the ASR CTC finishes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from echostream.modules.ctc import CTCReader
+from echostream.modules.state import State
+from echostream.modules.words import WordBoundaryState, WordSpan, end_words, read_words
+
+FRAME_S = 0.04  # an encoder frame
+WORD_MARK = "▁"  # SentencePiece's mark of a word's first subword
+
+
+def pieces_to_text(pieces: Sequence[str]) -> str:
+    """SentencePiece subwords to text, a leading space kept where a word begins."""
+    return "".join(pieces).replace(WORD_MARK, " ")
+
+
+@dataclass(frozen=True)
+class SourceWord:
+    """A recognised word and the source time, in seconds, from its first subword to its last one.
+
+    ``joined``: it goes on from the word before, without a space.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    joined: bool = False
+
+
+@dataclass
+class WordBoundaryDetectorState(State):
+    """Reading positions of the ASR CTC."""
+
+    words: WordBoundaryState = field(default_factory=WordBoundaryState)
+    reader: CTCReader = field(default_factory=CTCReader)
+    tokens: int = 0  # symbols read so far
+
+    @property
+    def silence_frames(self) -> int:
+        """Frames since the last symbol."""
+        return self.words.silence
+
+
+class WordBoundaryDetector:
+    """Reads the frame classes of the ASR CTC as words.
+
+    Args:
+        symbols: the source dictionary; a subword that begins a word starts with SentencePiece's mark.
+    """
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        self.symbols = list(symbols)
+        self.begins = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
+
+    def init_state(self) -> WordBoundaryDetectorState:
+        return WordBoundaryDetectorState()
+
+    def read(self, classes: Sequence[int], state: WordBoundaryDetectorState, is_last: bool = False) -> list[SourceWord]:
+        """Words that the new frame ``classes`` finish; all there are when the source ends. Changes ``state``."""
+        state.tokens += len(state.reader.read(list(classes)))
+        state.words, spans = read_words(classes, self.begins, state.words)
+        if is_last:
+            state.words, rest = end_words(state.words)
+            spans += rest
+        return [self._word(span) for span in spans]
+
+    def _word(self, span: WordSpan) -> SourceWord:
+        text = pieces_to_text([self.symbols[symbol] for symbol in span.symbols]).strip()
+        return SourceWord(text, span.start_frame * FRAME_S, (span.end_frame + 1) * FRAME_S, span.joined)

@@ -1,0 +1,449 @@
+"""Emformer: a streaming transformer encoder with constant work per segment (Shi et al. 2021, section 3).
+
+Frames are processed in segments of ``C`` frames. A frame attends to
+
+- its own segment,
+- ``R`` frames of right context, copied behind each segment, so that the look-ahead is ``R`` frames whatever the
+  depth (each copy is carried through all layers with its own segment and then dropped),
+- ``L`` frames of left context before the segment, whose keys and values are cached,
+- the last ``M`` memory slots before the left context.
+
+A memory slot is the mean of the keys and values of a block of ``memory_block`` frames. The block is a fixed time, not
+the segment, so that a 40 ms segment has as useful a memory as a long one. (The paper's slots come from an
+attention summary of the layer below; averages do better in practice and cost nothing.)
+
+``C`` and ``R`` are arguments of ``forward``: training samples the segment per batch, inference picks one. Masks and
+rotary angles are pure functions of positions, so one ``forward`` serves a whole batch of padded utterances and a
+step of a stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import glu, scaled_dot_product_attention, silu
+
+from echostream.modules.masks import valid_positions
+from echostream.modules.rotary import rotary_angles, rotate
+from echostream.modules.state import BatchedState
+
+
+@dataclass
+class EmformerState(BatchedState):
+    """What the layers remember; sizes never change after the first segment.
+
+    Keys are stored rotated to their absolute position, except in ``open_block``, whose centre isn't reached yet.
+    """
+
+    position: Tensor  # (B,) int64: frames encoded so far
+    pending: Tensor  # (B, p, D): frames that wait for their segment or its right context
+    left: Tensor  # (B, layers, L, 2, H, head_dim): keys and values of the left context, the latest last
+    memory: Tensor  # (B, layers, slots, 2, H, head_dim): ring of finished blocks, block b in slot b % slots
+    open_block: Tensor  # (B, layers, 2, H, head_dim): sums over the frames of the unfinished block
+    conv: Tensor  # (B, layers, conv_kernel - 1, D): inputs that the convolution reaches back to
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the queries and keys of one call are: ``n`` frames in segments, then ``R`` copies for each segment."""
+
+    num_frames: int
+    num_segments: int
+    right_context: int
+    segment_start: Tensor  # (Q,) frame index relative to the call
+    segment_end: Tensor  # (Q,)
+    frame: Tensor  # (Q,) the frame that a query or new key stands for
+
+    @classmethod
+    def build(cls, num_frames: int, segment: int, right_context: int, device: torch.device) -> Layout:
+        """Segments of ``segment`` frames over ``num_frames``; the last one may be shorter."""
+        num_segments = -(-num_frames // segment)
+        frames = torch.arange(num_frames, device=device)
+        starts = torch.arange(num_segments, device=device) * segment
+        ends = (starts + segment).clamp(max=num_frames)
+        copies = ends[:, None] + torch.arange(right_context, device=device)  # (S, R)
+        owner = torch.cat(
+            [
+                frames // segment,
+                torch.arange(num_segments, device=device).repeat_interleave(right_context),
+            ]
+        )
+        return cls(
+            num_frames,
+            num_segments,
+            right_context,
+            segment_start=starts[owner],
+            segment_end=ends[owner],
+            frame=torch.cat([frames, copies.flatten()]),
+        )
+
+    def mask(self, lengths: Tensor, past: Tensor, left: int, cached: int) -> Tensor:
+        """Visibility of cached and new frames.
+
+        Args:
+            lengths: ``(B,)`` frames of this call that exist, right context included.
+            past: ``(B,)`` frames before this call.
+            left: left context in frames.
+            cached: cached keys in front of the new ones.
+
+        Returns:
+            ``(B, Q, cached + Q)`` bool.
+        """
+        start, end = self.segment_start[:, None], self.segment_end[:, None]
+        key = torch.arange(-cached, self.num_frames, device=past.device)
+        frames = (key >= start - left) & (key < end)  # (Q, cached + n)
+        exists = (key >= -past[:, None]) & (key < lengths[:, None])  # (B, cached + n)
+        mask = frames & exists[:, None]
+        if self.right_context:
+            copies = self.frame[self.num_frames :]
+            same = self.segment_start[:, None] == self.segment_start[self.num_frames :]
+            mask = torch.cat([mask, same & (copies < lengths[:, None])[:, None]], dim=2)
+        # Queries beyond the end are thrown away, but a softmax over nothing would poison gradients with NaN.
+        own = torch.arange(mask.size(1), device=past.device)
+        mask[:, own, cached + own] = True
+        return mask
+
+
+class CausalConv(nn.Module):
+    """Convolution module of the Conformer (Gulati et al. 2020, section 2.2), made causal and streamable.
+
+    Batch normalisation, whose statistics would tie the items of a batch together, is replaced by layer normalisation.
+    """
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.context = kernel - 1
+        self.norm_in = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, 2 * dim)
+        self.depthwise = nn.Conv1d(dim, dim, kernel, groups=dim)
+        self.norm_mid = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, dim)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """``(B, context + T, D)`` to ``(B, T, D)``."""
+        return self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+
+    def forward(self, x: Tensor, layout: Layout, tail: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames and right-context copies ``(B, Q, D)`` with the ``tail`` of the frames before; next tail."""
+        n = layout.num_frames
+        gated = glu(self.expand(self.norm_in(x)), dim=-1)
+        stream = torch.cat([tail, gated[:, :n]], dim=1)
+        if layout.num_segments == 1 or not layout.right_context:
+            # The copies, if any, simply follow the frames.
+            out = self._convolve(torch.cat([stream, gated[:, n:]], dim=1))
+        else:
+            batch, _, dim = x.shape
+            ends = layout.segment_end[n :: layout.right_context]  # (S,)
+            before = ends[:, None] + torch.arange(self.context, device=x.device)  # into `stream`
+            copies = gated[:, n:].unflatten(1, (layout.num_segments, layout.right_context))
+            windows = torch.cat([stream[:, before], copies], dim=2).flatten(0, 1)
+            copies = self._convolve(windows).reshape(batch, -1, dim)
+            out = torch.cat([self._convolve(stream), copies], dim=1)
+        return self.project(silu(self.norm_mid(out))), stream[:, stream.size(1) - self.context :]
+
+
+class EmformerLayer(nn.Module):
+    """Pre-norm attention, optional convolution, feed-forward and a closing norm, as in the paper's figure 1."""
+
+    def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float, conv_kernel: int, activation: str) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.attention_out = nn.Linear(dim, dim)
+        self.convolution = CausalConv(dim, conv_kernel) if conv_kernel else None
+        self.norm_ffn = nn.LayerNorm(dim)
+        self.ffn_in = nn.Linear(dim, ffn_dim)
+        self.ffn_out = nn.Linear(ffn_dim, dim)
+        self.norm_out = nn.LayerNorm(dim)
+        self.activation = {"relu": torch.relu, "gelu": nn.functional.gelu, "silu": silu}[activation]
+        self.dropout = nn.Dropout(dropout)
+        self.attention_dropout = dropout
+
+    def project(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``(B, Q, H, hd)``, rotated keys with values and unrotated ones, both ``(B, Q, 2, H, hd)``."""
+        qkv = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
+        if angles is None:
+            return qkv[:, :, 0], qkv[:, :, 1:], qkv[:, :, 1:]
+        rotated = rotate(qkv[:, :, :2].flatten(2, 3), angles).unflatten(2, (2, self.heads))
+        return rotated[:, :, 0], torch.stack([rotated[:, :, 1], qkv[:, :, 2]], dim=2), qkv[:, :, 1:]
+
+    def attend(self, query: Tensor, key_value: Tensor, mask: Tensor) -> Tensor:
+        """``(B, Q, H, hd)`` over ``(B, K, 2, H, hd)`` with mask ``(B, 1, Q, K)``."""
+        key, value = key_value.unbind(2)
+        out = scaled_dot_product_attention(
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attn_mask=mask,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        return self.attention_out(out.transpose(1, 2).flatten(2))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        hidden = self.dropout(self.activation(self.ffn_in(self.norm_ffn(x))))
+        return self.norm_out(x + self.dropout(self.ffn_out(hidden)))
+
+
+class Emformer(nn.Module):
+    """A stack of Emformer layers over frames @25 Hz.
+
+    Args:
+        dim: frame size ``D``.
+        layers: number of layers.
+        heads: attention heads; ``dim / heads`` must be even.
+        ffn_dim: hidden size of the feed-forward part.
+        left_context: ``L`` in frames.
+        memory_slots: ``M``; 0 switches the memory bank off.
+        memory_block: frames averaged into one slot.
+        dropout: on sub-layer outputs, hidden activations and attention weights.
+        layer_drop: probability that training skips a layer (Fan et al. 2020).
+        conv_kernel: width of the causal convolution in each layer; 0 leaves it out.
+        activation: of the feed-forward part: ``relu``, ``gelu`` or ``silu``.
+        rotary: rotary positions; without them attention knows no order inside a segment.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        layers: int,
+        heads: int,
+        ffn_dim: int,
+        left_context: int = 48,
+        memory_slots: int = 16,
+        memory_block: int = 16,
+        dropout: float = 0.1,
+        layer_drop: float = 0.0,
+        conv_kernel: int = 0,
+        activation: str = "silu",
+        rotary: bool = True,
+    ) -> None:
+        super().__init__()
+        if dim % (2 * heads):
+            raise ValueError(f"encoder dim {dim} must be a multiple of twice the {heads} heads")
+        if left_context < 0 or memory_slots < 0 or memory_block < 1:
+            raise ValueError("left_context and memory_slots must be >= 0, memory_block >= 1")
+        self.dim, self.heads, self.left_context = dim, heads, left_context
+        self.memory_slots, self.memory_block = memory_slots, memory_block
+        self.layer_drop, self.conv_kernel, self.rotary = layer_drop, conv_kernel, rotary
+        # Blocks stay in the ring while they are inside the left context, before they become visible.
+        self.ring_slots = memory_slots + -(-left_context // memory_block) if memory_slots else 0
+        self.layers = nn.ModuleList(
+            EmformerLayer(dim, heads, ffn_dim, dropout, conv_kernel, activation) for _ in range(layers)
+        )
+
+    def init_state(self, batch_size: int = 1) -> EmformerState:
+        """Empty state: zeros that no query ever sees, because the masks know that position 0 has no past."""
+        like = self.layers[0].query_key_value.weight
+        shape = (batch_size, len(self.layers))
+        head = (2, self.heads, self.dim // self.heads)
+        return EmformerState(
+            position=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+            pending=like.new_zeros(batch_size, 0, self.dim),
+            left=like.new_zeros(*shape, self.left_context, *head),
+            memory=like.new_zeros(*shape, self.ring_slots, *head),
+            open_block=like.new_zeros(*shape, *head),
+            conv=like.new_zeros(*shape, max(0, self.conv_kernel - 1), self.dim),
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: EmformerState | None = None,
+        *,
+        segment: int = 0,
+        right_context: int = 1,
+        is_last: bool = True,
+    ) -> tuple[Tensor, Tensor, EmformerState | None]:
+        """Encode whole utterances (``state`` None, ``is_last``) or the next piece of a stream.
+
+        Args:
+            x: ``(B, T, D)`` frames, ``T >= 0``.
+            lengths: ``(B,)`` valid frames of ``x``; None if all are. Only the last piece may be padded, and the
+                padding may hold anything.
+            state: of the pieces before; None at the start.
+            segment: ``C`` in frames; 0: everything up to the end of the input is one segment.
+            right_context: ``R`` in frames.
+            is_last: the input ends here, so that the last segment may be shorter and has no right context.
+
+        Returns:
+            ``(B, n, D)`` frames, their lengths ``(B,)``, and the next state (None after the last piece). Before the
+            last piece ``n`` is the largest multiple of ``C`` whose right context has arrived.
+
+        Raises:
+            ValueError: a negative ``segment`` or ``right_context``, or padding before the last piece.
+        """
+        if segment < 0 or right_context < 0:
+            raise ValueError(f"segment {segment} and right_context {right_context} must not be negative")
+        if lengths is not None and not is_last:
+            raise ValueError("lengths are for the last piece only: a stream that goes on has no padding")
+        if state is None and not is_last:
+            state = self.init_state(x.size(0))
+        if lengths is not None:
+            x = x.masked_fill(~valid_positions(lengths, x.size(1))[..., None], 0.0)
+        waiting = 0
+        if state is not None:
+            waiting = state.pending.size(1)
+            x = torch.cat([state.pending, x], dim=1)
+        total = x.size(1)
+        ready = max(0, (total - right_context) // segment * segment) if segment else 0
+        num_frames = total if is_last else ready
+        lengths = torch.full((x.size(0),), total, device=x.device) if lengths is None else lengths + waiting
+        if num_frames == 0:
+            if state is not None and not is_last:
+                state = EmformerState(state.position, x, state.left, state.memory, state.open_block, state.conv)
+            return x[:, :0], torch.zeros_like(lengths), None if is_last else state
+        size = segment or num_frames
+        layout = Layout.build(
+            num_frames, size, right_context if total > num_frames or num_frames > size else 0, x.device
+        )
+        out, state = self._encode(x, lengths, state, layout, is_last)
+        out_lengths = lengths.clamp(max=num_frames)
+        return out.masked_fill(~valid_positions(out_lengths, num_frames)[..., None], 0.0), out_lengths, state
+
+    def _encode(
+        self, x: Tensor, lengths: Tensor, state: EmformerState | None, layout: Layout, is_last: bool
+    ) -> tuple[Tensor, EmformerState | None]:
+        batch, n = x.size(0), layout.num_frames
+        past = state.position if state is not None else torch.zeros_like(lengths)
+        cached = self.left_context if state is not None else 0
+        mask = layout.mask(lengths, past, self.left_context, cached)
+        rings = self._ring_mask(layout, past) if state is not None and self.memory_slots else None
+        # Only a call longer than the left context can look back at a block of its own.
+        blocks = (
+            self._block_membership(layout, past)
+            if self.memory_slots and (n > self.left_context or not is_last)
+            else None
+        )
+        see_blocks = blocks is not None and n > self.left_context
+        parts = [rings] if rings is not None else []
+        parts += [mask] + ([self._block_mask(layout, past, blocks.size(1))] if see_blocks else [])
+        mask = torch.cat(parts, dim=2)[:, None]  # (B, 1, Q, K)
+
+        angles = block_angles = None
+        if self.rotary:
+            head_dim = self.dim // self.heads
+            angles = rotary_angles(past[:, None] + layout.frame, head_dim, x.dtype)
+            if blocks is not None:
+                index = past[:, None] // self.memory_block + torch.arange(blocks.size(1), device=x.device)
+                centre = index * self.memory_block + self.memory_block // 2
+                block_angles = rotary_angles(centre, head_dim, x.dtype)
+
+        hidden = x[:, layout.frame.clamp(max=x.size(1) - 1)] if layout.right_context else x[:, :n]
+        no_tail = x.new_zeros(batch, max(0, self.conv_kernel - 1), self.dim)
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        for i, layer in enumerate(self.layers):
+            if self.training and self.layer_drop and float(torch.rand(())) < self.layer_drop:
+                continue
+            query, key_value, plain = layer.project(hidden, angles)
+            keys = [key_value]
+            if state is not None:
+                keys = ([state.memory[:, i]] if rings is not None else []) + [state.left[:, i], key_value]
+            if see_blocks:
+                keys.append(self._block_means(blocks, plain[:, :n], state, i, block_angles))
+            hidden = hidden + layer.dropout(layer.attend(query, torch.cat(keys, dim=1), mask))
+            tail = no_tail
+            if layer.convolution is not None:
+                convolved, tail = layer.convolution(hidden, layout, state.conv[:, i] if state is not None else no_tail)
+                hidden = hidden + layer.dropout(convolved)
+            hidden = layer.feed_forward(hidden)
+            if not is_last:
+                kept.append((key_value[:, :n], plain[:, :n], tail))
+        out = hidden[:, :n]
+        if is_last:
+            return out, None
+        new_left = torch.stack([key_value for key_value, _, _ in kept], dim=1)
+        if self.left_context > n:
+            new_left = torch.cat([state.left[:, :, n:], new_left], dim=2)
+        else:
+            new_left = new_left[:, :, n - self.left_context :].clone()
+        memory, open_block = state.memory, state.open_block
+        if blocks is not None:
+            plain = torch.stack([plain for _, plain, _ in kept], dim=1)
+            memory, open_block = self._close_blocks(blocks, plain, state, n, block_angles)
+        return out, EmformerState(
+            position=past + n,
+            pending=x[:, n:].clone(),
+            left=new_left,
+            memory=memory,
+            open_block=open_block,
+            conv=torch.stack([tail for _, _, tail in kept], dim=1),
+        )
+
+    def _visible_blocks(self, layout: Layout, past: Tensor) -> Tensor:
+        """``(B, Q)``: number of blocks that end before the query's left context."""
+        return (past[:, None] + layout.segment_start - self.left_context).clamp(min=0) // self.memory_block
+
+    def _ring_mask(self, layout: Layout, past: Tensor) -> Tensor:
+        """Which ring slots a query sees, ``(B, Q, slots)``."""
+        done = past // self.memory_block  # (B,)
+        slot = torch.arange(self.ring_slots, device=past.device)
+        block = done[:, None] - 1 - (done[:, None] - 1 - slot) % self.ring_slots  # the latest block in each slot
+        visible = self._visible_blocks(layout, past)[..., None]
+        block = block[:, None]
+        return (block >= 0) & (block < visible) & (block >= visible - self.memory_slots)
+
+    def _block_membership(self, layout: Layout, past: Tensor) -> Tensor:
+        """``(B, blocks, n)``: True where a frame of the call belongs to a block, the open block first."""
+        n = layout.num_frames
+        frame_block = (past[:, None] % self.memory_block + torch.arange(n, device=past.device)) // self.memory_block
+        count = (self.memory_block - 1 + n) // self.memory_block + 1
+        return frame_block[:, None] == torch.arange(count, device=past.device)[:, None]
+
+    def _block_mask(self, layout: Layout, past: Tensor, count: int) -> Tensor:
+        """Which blocks of this very call a query sees, ``(B, Q, blocks)``."""
+        block = (past[:, None] // self.memory_block + torch.arange(count, device=past.device))[:, None]
+        visible = self._visible_blocks(layout, past)[..., None]
+        return (block < visible) & (block >= visible - self.memory_slots)
+
+    def _block_means(
+        self,
+        blocks: Tensor,
+        plain: Tensor,
+        state: EmformerState | None,
+        layer: int,
+        angles: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Memory slots ``(B, blocks, 2, H, hd)`` of one layer from unrotated keys and values ``(B, n, 2, H, hd)``."""
+        sums = (blocks.to(plain.dtype) @ plain.flatten(2)).unflatten(2, plain.shape[2:])
+        if state is not None:
+            sums = torch.cat([sums[:, :1] + state.open_block[:, layer, None], sums[:, 1:]], dim=1)
+        return self._mean(sums, angles)
+
+    def _mean(self, sums: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Sums over whole blocks ``(..., blocks, 2, H, hd)`` to slots: means, keys rotated to the block's centre."""
+        means = sums / self.memory_block
+        if angles is None:
+            return means
+        return torch.stack([rotate(means[..., 0, :, :], angles), means[..., 1, :, :]], dim=-3)
+
+    def _close_blocks(
+        self,
+        blocks: Tensor,
+        plain: Tensor,
+        state: EmformerState,
+        n: int,
+        angles: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Ring and open block after ``n`` more frames with unrotated keys and values ``(B, layers, n, 2, H, hd)``."""
+        weight = blocks.to(plain.dtype)
+        sums = torch.einsum("bkn,blnx->blkx", weight, plain.flatten(3)).unflatten(3, plain.shape[3:])
+        sums[:, :, 0] += state.open_block
+        first = state.position // self.memory_block
+        done = (state.position + n) // self.memory_block
+        still_open = (done - first)[:, None].expand(-1, sums.size(1))  # (B, layers)
+        index = still_open[:, :, None, None, None, None].expand(-1, -1, 1, *sums.shape[3:])
+        open_block = sums.gather(2, index)[:, :, 0]
+        if not bool((done > first).any()):
+            return state.memory, open_block
+        if angles is not None:
+            angles = (angles[0][:, None], angles[1][:, None])
+        slot = torch.arange(self.ring_slots, device=plain.device)
+        latest = done[:, None] - 1 - (done[:, None] - 1 - slot) % self.ring_slots
+        source = torch.where(latest >= first[:, None], self.ring_slots + latest - first[:, None], slot)
+        pool = torch.cat([state.memory, self._mean(sums, angles)], dim=2)
+        index = source[:, None, :, None, None, None].expand(-1, pool.size(1), -1, *pool.shape[3:])
+        return pool.gather(2, index), open_block

@@ -1,0 +1,99 @@
+"""Log-mel filter-bank features that can be computed while the audio arrives.
+
+The features are Kaldi's (25 ms window, 10 ms shift, 80 mel bins, as fairseq computes them), normalised by a global
+mean and variance. A frame needs only its own 400 samples, so feeding the waveform in pieces gives the frames of the
+whole waveform; the state is the samples that the next frame shares with the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchaudio.compliance import kaldi
+
+from echostream.modules.state import State
+
+SAMPLE_RATE = 16_000
+WINDOW_SAMPLES = 400  # 25 ms
+SHIFT_SAMPLES = 160  # 10 ms
+FFT_SAMPLES = 512
+NUM_MELS = 80
+PREEMPHASIS = 0.97
+INT16_SCALE = 2.0**15  # Kaldi's filter banks are defined on 16-bit integers
+LOG_FLOOR = torch.finfo(torch.float32).eps
+
+
+def num_frames(num_samples: int) -> int:
+    """Number of whole 25 ms windows in ``num_samples`` (Kaldi's ``snip_edges``)."""
+    return 0 if num_samples < WINDOW_SAMPLES else 1 + (num_samples - WINDOW_SAMPLES) // SHIFT_SAMPLES
+
+
+@dataclass
+class FbankState(State):
+    """Samples that belong to windows not yet complete, shape ``(n,)``, ``n < WINDOW_SAMPLES``."""
+
+    leftover: Tensor
+
+
+class OnlineFbank(nn.Module):
+    """Waveform to normalised log-mel features.
+
+    The mean and the standard deviation are buffers, so that a checkpoint carries the normalisation it was trained
+    with; until :meth:`set_cmvn` is called they leave the features as they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        mel, _ = kaldi.get_mel_banks(NUM_MELS, FFT_SAMPLES, float(SAMPLE_RATE), 20.0, 0.0, 100.0, -500.0, 1.0)
+        # The Nyquist bin has no weight in Kaldi's banks.
+        self.register_buffer("mel", nn.functional.pad(mel, (0, 1)).t().contiguous(), persistent=False)
+        povey = torch.hann_window(WINDOW_SAMPLES, periodic=False).pow(0.85)
+        self.register_buffer("window", povey, persistent=False)
+        self.register_buffer("cmvn_mean", torch.zeros(NUM_MELS))
+        self.register_buffer("cmvn_std", torch.ones(NUM_MELS))
+
+    def set_cmvn(self, mean: Tensor, std: Tensor) -> None:
+        """Set the global mean and standard deviation, each of shape ``(80,)``.
+
+        Raises:
+            ValueError: another shape, a non-finite value, or a standard deviation that isn't positive.
+        """
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != (NUM_MELS,) or not bool(torch.isfinite(value).all()):
+                raise ValueError(f"CMVN {name} must be {NUM_MELS} finite numbers, got shape {tuple(value.shape)}")
+        if not bool((std > 0).all()):
+            raise ValueError("CMVN std must be positive in every mel bin")
+        self.cmvn_mean.copy_(mean)
+        self.cmvn_std.copy_(std)
+
+    def init_state(self) -> FbankState:
+        return FbankState(leftover=self.window.new_zeros(0))
+
+    def log_mel(self, samples: Tensor) -> Tensor:
+        """Kaldi's log-mel features of every whole window: ``(n,)`` samples in [-1, 1] to ``(T, 80)``."""
+        if samples.size(0) < WINDOW_SAMPLES:
+            return samples.new_zeros(0, NUM_MELS)
+        frames = samples.unfold(0, WINDOW_SAMPLES, SHIFT_SAMPLES) * INT16_SCALE  # (T, 400)
+        frames = frames - frames.mean(1, keepdim=True)
+        previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+        spectrum = torch.fft.rfft((frames - PREEMPHASIS * previous) * self.window, n=FFT_SAMPLES)
+        power = spectrum.real.square() + spectrum.imag.square()  # (T, 257)
+        return (power @ self.mel).clamp_min(LOG_FLOOR).log()
+
+    def forward(self, samples: Tensor, state: FbankState | None = None) -> tuple[Tensor, FbankState]:
+        """Features of the windows that ``samples`` completes.
+
+        Args:
+            samples: ``(n,)`` float32 at 16 kHz, any ``n >= 0``.
+            state: what the earlier pieces left over; None for the first piece.
+
+        Returns:
+            ``(T, 80)`` normalised features @100 Hz and the state for the next piece.
+        """
+        if state is not None and state.leftover.numel():
+            samples = torch.cat([state.leftover, samples])
+        features = (self.log_mel(samples) - self.cmvn_mean) / self.cmvn_std
+        consumed = features.size(0) * SHIFT_SAMPLES
+        return features, FbankState(leftover=samples[consumed:].clone())

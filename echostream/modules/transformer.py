@@ -1,0 +1,204 @@
+"""Causal transformer blocks with a bounded past, for everything that comes after the encoder.
+
+One stack serves the ST-CTC head (a frame is a block), the MT decoder (a token is a block, with cross-attention) and
+the unit decoder (the positions of a word are a block). Positions are rotary, so a stream may count on forever while
+the cached window stays the same size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from echostream.modules.masks import windowed_block_mask
+from echostream.modules.rotary import rotary_angles, rotate
+from echostream.modules.state import BatchedState
+
+
+@dataclass
+class TransformerState(BatchedState):
+    """Keys (rotated) and values of the last ``window`` positions of every layer, the latest last.
+
+    A state is never changed in place: keeping an earlier one is an exact truncation.
+    """
+
+    position: Tensor  # (B,) int64: positions so far
+    past: Tensor  # (B, layers, window, 2, H, head_dim)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from decoder positions to encoder frames.
+
+    Keys and values are linear in the frames, so their projections can be moved to the query side: instead of
+    projecting every frame for every layer, a query is mapped into the frames' space. Both orders are the same
+    product; ``forward`` takes the cheaper one. In a stream, where one token at a time attends to a window of frames,
+    that is the query side, and the only thing to remember is the frames themselves, once for all layers.
+    """
+
+    def __init__(self, dim: int, memory_dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.memory_dim = heads, dim // heads, memory_dim
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(memory_dim, dim)
+        self.value = nn.Linear(memory_dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        """``(B, N, dim)`` over ``(B, T, memory_dim)``; mask ``(B, N, T)`` or None if all is visible."""
+        query = self.query(x).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)  # (B, H, N, hd)
+        mask = None if mask is None else mask[:, None]
+        n, t = x.size(1), memory.size(1)
+        # Multiplications a head: projecting T keys and values, against mapping N queries and N results.
+        if n * (t + self.head_dim) * self.memory_dim < t * (self.memory_dim + n) * self.head_dim:
+            weight = self.key.weight.unflatten(0, (self.heads, self.head_dim))  # (H, hd, memory_dim)
+            # The key bias adds the same to all scores of a query and cancels in the softmax.
+            scores = (query @ weight) @ memory[:, None].transpose(2, 3) * self.head_dim**-0.5
+            if mask is not None:
+                scores = scores.masked_fill(~mask, float("-inf"))
+            attention = nn.functional.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+            context = attention @ memory[:, None]  # (B, H, N, memory_dim)
+            weight = self.value.weight.unflatten(0, (self.heads, self.head_dim))
+            bias = self.value.bias.unflatten(0, (self.heads, 1, self.head_dim))
+            # Dropped attention weights don't sum to one, which scales the bias as it would in the other order.
+            out = context @ weight.transpose(1, 2) + attention.sum(-1, keepdim=True) * bias
+        else:
+            key = self.key(memory).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+            value = self.value(memory).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+            dropout = self.dropout if self.training else 0.0
+            out = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm self-attention, optional cross-attention and feed-forward."""
+
+    def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float, memory_dim: int | None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.attention_out = nn.Linear(dim, dim)
+        self.cross_attention = None
+        if memory_dim is not None:
+            self.norm_cross = nn.LayerNorm(dim)
+            self.cross_attention = CrossAttention(dim, memory_dim, heads, dropout)
+        self.norm_ffn = nn.LayerNorm(dim)
+        self.ffn_in = nn.Linear(dim, ffn_dim)
+        self.ffn_out = nn.Linear(ffn_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.attention_dropout = dropout
+
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor,
+        past: Tensor | None,
+        memory: Tensor | None,
+        memory_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """``(B, N, dim)`` to the same, and the new keys and values ``(B, N, 2, H, hd)``."""
+        qkv = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3 * self.heads, -1))
+        query_key, value = rotate(qkv[:, :, : 2 * self.heads], angles), qkv[:, :, 2 * self.heads :]
+        query, key = query_key.chunk(2, dim=2)
+        key_value = torch.stack([key, value], dim=2)
+        keys, values = (key_value if past is None else torch.cat([past, key_value], dim=1)).unbind(2)
+        out = scaled_dot_product_attention(
+            query.transpose(1, 2),
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=mask,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        x = x + self.dropout(self.attention_out(out.transpose(1, 2).flatten(2)))
+        if self.cross_attention is not None:
+            x = x + self.dropout(self.cross_attention(self.norm_cross(x), memory, memory_mask))
+        hidden = self.dropout(torch.relu(self.ffn_in(self.norm_ffn(x))))
+        return x + self.dropout(self.ffn_out(hidden)), key_value
+
+
+class CausalTransformer(nn.Module):
+    """A stack of layers with a closing norm.
+
+    Args:
+        dim, layers, heads, ffn_dim: sizes; ``dim / heads`` must be even.
+        window: positions before its own block that a position attends to.
+        dropout: on sub-layer outputs, hidden activations and attention weights.
+        memory_dim: size of the frames to cross-attend, None for no cross-attention.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        layers: int,
+        heads: int,
+        ffn_dim: int,
+        window: int,
+        dropout: float = 0.1,
+        memory_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if dim % (2 * heads):
+            raise ValueError(f"transformer dim {dim} must be a multiple of twice the {heads} heads")
+        self.dim, self.heads, self.window = dim, heads, window
+        self.layers = nn.ModuleList(TransformerLayer(dim, heads, ffn_dim, dropout, memory_dim) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def init_state(self, batch_size: int = 1) -> TransformerState:
+        like = self.norm.weight
+        shape = (batch_size, len(self.layers), self.window, 2, self.heads, self.dim // self.heads)
+        return TransformerState(
+            position=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+            past=like.new_zeros(shape),
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        state: TransformerState | None = None,
+        *,
+        block_ids: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        need_state: bool = False,
+    ) -> tuple[Tensor, TransformerState | None]:
+        """Whole sequences (``state`` None) or the next positions of a stream.
+
+        Padding at the end of a sequence can hold anything: no earlier position sees it.
+
+        Args:
+            x: ``(B, N, dim)``.
+            state: of the positions before.
+            block_ids: ``(B, N)`` non-decreasing; positions of equal id see each other. None: each for itself.
+                A block must be passed whole, in one call.
+            memory: ``(B, T, memory_dim)`` frames to cross-attend.
+            memory_mask: ``(B, N, T)`` bool, True where visible; None if all is.
+            need_state: return the state for the next positions (implied by ``state``).
+
+        Returns:
+            ``(B, N, dim)`` normalised, and the next state or None.
+        """
+        batch, n, _ = x.shape
+        if state is None and need_state:
+            state = self.init_state(batch)
+        past = state.position if state is not None else torch.zeros(batch, dtype=torch.int64, device=x.device)
+        cached = self.window if state is not None else 0
+        mask = windowed_block_mask(past, cached, n, self.window, block_ids)
+        positions = past[:, None] + torch.arange(n, device=x.device)
+        angles = rotary_angles(positions, self.dim // self.heads, x.dtype)
+        kept = []
+        for i, layer in enumerate(self.layers):
+            layer_past = state.past[:, i] if state is not None else None
+            x, key_value = layer(x, angles, mask, layer_past, memory, memory_mask)
+            kept.append(key_value)
+        x = self.norm(x)
+        if state is None:
+            return x, None
+        window = state.past
+        if kept:
+            window = torch.cat([window, torch.stack(kept, dim=1)], dim=2)[:, :, n:].clone()
+        return x, TransformerState(position=past + n, past=window)

@@ -1,0 +1,238 @@
+"""Front-end, heads and decoders: fed in pieces they give what the whole sequence gives."""
+
+import copy
+
+import pytest
+import torch
+from torchaudio.compliance import kaldi
+
+from echostream.models import EchoStreamSpeechEncoder, architecture_config
+from echostream.modules.ctc import CausalCTCHead, CTCReader, greedy_collapse, symbol_counts
+from echostream.modules.fbank import OnlineFbank, num_frames
+from echostream.modules.masks import windowed_block_mask
+from echostream.modules.mt_decoder import MTDecoder
+from echostream.modules.rotary import rotary_angles
+from echostream.modules.subsampling import ConvSubsampler
+from echostream.modules.transformer import CausalTransformer, CrossAttention
+from echostream.modules.unit_decoder import UnitDecoder
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+# --- front-end ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_samples", [0, 399, 400, 401, 16_123])
+def test_fbank_equals_kaldi(num_samples):
+    wave = torch.randn(num_samples) * 0.1
+    features, _ = OnlineFbank()(wave)
+    assert features.shape == (num_frames(num_samples), 80)
+    if num_samples >= 400:
+        expected = kaldi.fbank(wave[None] * 2**15, num_mel_bins=80, sample_frequency=16_000)
+        torch.testing.assert_close(features, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("most", [1, 7, 399, 5000])
+def test_fbank_in_pieces_equals_the_whole(most):
+    fbank, wave = OnlineFbank(), torch.randn(4_000) * 0.1
+    fbank.set_cmvn(torch.randn(80), torch.rand(80) + 0.5)
+    whole, _ = fbank(wave)
+    state, pieces, start = None, [], 0
+    while start < wave.size(0):
+        size = int(torch.randint(1, most + 1, (1,)))
+        features, state = fbank(wave[start : start + size], state)
+        assert state.leftover.size(0) < 400
+        pieces.append(features)
+        start += size
+    torch.testing.assert_close(torch.cat(pieces), whole, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        (torch.zeros(3), torch.ones(80), "80 finite numbers"),
+        (torch.full((80,), float("nan")), torch.ones(80), "80 finite numbers"),
+        (torch.zeros(80), torch.zeros(80), "positive"),
+    ],
+)
+def test_bad_cmvn_is_refused(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        OnlineFbank().set_cmvn(mean, std)
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+@pytest.mark.parametrize("total", [0, 1, 4, 43, 64])
+@torch.no_grad()
+def test_subsampler_in_pieces_and_in_a_padded_batch(kernel, total):
+    subsampler = ConvSubsampler(80, 32, 16, kernel).eval()
+    x = torch.randn(1, total, 80)
+    whole, lengths, _ = subsampler(x)
+    assert whole.size(1) == lengths.item() == -(-total // 4)
+    state, pieces, start = subsampler.init_state(), [], 0
+    for size in (4, 0, 16, 8):
+        if start + size > total:
+            break
+        out, _, state = subsampler(x[:, start : start + size], state=state, is_last=False)
+        pieces.append(out)
+        start += size
+    pieces.append(subsampler(x[:, start:], state=state)[0])
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, **CLOSE)
+    batch = torch.full((2, 80, 80), float("nan"))
+    batch[0, :total], batch[1] = x[0], torch.randn(80, 80)
+    padded, lengths, _ = subsampler(batch, torch.tensor([total, 80]))
+    assert lengths.tolist() == [whole.size(1), 20]
+    torch.testing.assert_close(padded[0, : whole.size(1)], whole[0], **CLOSE)
+
+
+def test_subsampler_sees_exactly_its_40_ms_and_the_past():
+    subsampler = ConvSubsampler(80, 32, 16).eval()
+    x = torch.randn(1, 40, 80, requires_grad=True)
+    out, _, _ = subsampler(x)
+    (gradient,) = torch.autograd.grad(out[0, 5].sum(), x)
+    assert gradient[0].abs().sum(dim=1).nonzero().max().item() == 4 * 5 + 3
+
+
+def test_a_ragged_piece_before_the_end_is_refused():
+    with pytest.raises(ValueError, match="multiple of 4"):
+        ConvSubsampler(80, 32, 16)(torch.randn(1, 5, 80), is_last=False)
+
+
+@pytest.mark.parametrize("right_context", [0, 1, 2])
+@pytest.mark.parametrize("segment", [1, 2, 4, 8, 16, 32, 0])
+@torch.no_grad()
+def test_waveform_to_both_ctc_heads_in_pushes_of_any_size(segment, right_context):
+    cfg = architecture_config("echostream_tiny")
+    cfg.left_context_frames, cfg.memory_block_frames = 8, 4
+    encoder, fbank = EchoStreamSpeechEncoder(cfg).eval(), OnlineFbank()
+    heads = [
+        CausalCTCHead(cfg.encoder_dim, 30).eval(),
+        CausalCTCHead(cfg.encoder_dim, 40, 2, 4, 64, 20).eval(),
+    ]
+    wave = torch.randn(16_000 * 3 + 777) * 0.1
+    options = {"segment": segment, "right_context": right_context}
+    frames, _, _ = encoder(fbank(wave)[0][None], **options)
+    expected = [head(frames)[0] for head in heads]
+
+    fbank_state, encoder_state = None, encoder.init_state()
+    head_states = [head.init_state() for head in heads]
+    features, scores, start = torch.zeros(1, 0, 80), [[], []], 0
+    while start < wave.size(0):
+        size = int(torch.randint(1, 6_000, (1,)))
+        is_last = start + size >= wave.size(0)
+        new, fbank_state = fbank(wave[start : start + size], fbank_state)
+        start += size
+        features = torch.cat([features, new[None]], dim=1)
+        take = features.size(1) if is_last else features.size(1) // 4 * 4
+        frames, _, encoder_state = encoder(features[:, :take], state=encoder_state, is_last=is_last, **options)
+        features = features[:, take:]
+        for index, head in enumerate(heads):
+            logits, head_states[index] = head(frames, head_states[index])
+            scores[index].append(logits)
+    for got, want in zip(scores, expected, strict=True):
+        torch.testing.assert_close(torch.cat(got, dim=1), want, **CLOSE)
+
+
+# --- heads and decoders ---------------------------------------------------------------------------------------------
+
+
+def test_windowed_block_mask_by_definition():
+    block_ids = torch.tensor([[0, 0, 1, 2, 2, 2]])
+    mask = windowed_block_mask(torch.tensor([1]), 3, 6, 2, block_ids)[0, 0]
+    starts = [0, 0, 2, 3, 3, 3]
+    for query in range(6):
+        for column, key in enumerate(range(-3, 6)):
+            same_or_earlier = key < 0 or block_ids[0, key] <= block_ids[0, query]
+            expected = same_or_earlier and key >= starts[query] - 2 and key >= -1
+            assert bool(mask[query, column]) == bool(expected), (query, key)
+
+
+@torch.no_grad()
+def test_causal_transformer_in_pieces_with_a_window():
+    model = CausalTransformer(16, 3, 2, 32, window=5).eval()
+    x = torch.randn(2, 40, 16)
+    whole, _ = model(x)
+    state, pieces, start = model.init_state(2), [], 0
+    for size in (1, 3, 0, 12, 1, 23):
+        out, state = model(x[:, start : start + size], state)
+        pieces.append(out)
+        start += size
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, **CLOSE)
+    assert state.nbytes == model.init_state(2).nbytes
+
+
+@torch.no_grad()
+def test_both_orders_of_cross_attention_are_the_same_product():
+    attention = CrossAttention(32, 16, 4, dropout=0.0).eval()
+    memory, x = torch.randn(2, 50, 16), torch.randn(2, 20, 32)
+    mask = torch.rand(2, 20, 50) > 0.5
+    together = attention(x, memory, mask)  # projects the frames
+    single = [attention(x[:, i : i + 1], memory, mask[:, i : i + 1]) for i in range(20)]  # maps the queries
+    torch.testing.assert_close(torch.cat(single, dim=1), together, **CLOSE)
+
+
+@torch.no_grad()
+def test_streamed_mt_states_equal_those_of_the_training_mask():
+    decoder = MTDecoder(50, 1, 16, 32, 2, 4, 64, window_tokens=6, window_frames=20).eval()
+    frames = torch.randn(1, 60, 16)
+    visible = torch.tensor([[4, 4, 4, 12, 12, 31, 31, 31, 45, 60, 60]])
+    tokens = torch.randint(4, 50, visible.shape)
+    mask = decoder.frame_mask(torch.tensor([60]), 60, visible)
+    hidden, logits, _ = decoder(tokens, frames, mask)
+    state = decoder.init_state()
+    for index in range(tokens.size(1)):
+        there = int(visible[0, index])
+        window = frames[:, max(0, there - decoder.window_frames) : there]
+        # A guess that is dropped leaves no trace.
+        decoder(torch.randint(4, 50, (1, 3)), window, state=copy.deepcopy(state))
+        streamed, scores, state = decoder(tokens[:, index : index + 1], window, state=state)
+        torch.testing.assert_close(streamed[:, 0], hidden[:, index], **CLOSE)
+        torch.testing.assert_close(scores[:, 0], logits[:, index], **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"text_layers": 0, "layers": 6, "upsample": 5, "frames_per_position": 5},
+        {"text_layers": 2, "layers": 2, "upsample": 25, "frames_per_position": 1},
+    ],
+    ids=["planned", "streamspeech"],
+)
+@torch.no_grad()
+def test_unit_decoder_word_by_word(shape):
+    decoder = UnitDecoder(20, 16, dim=32, heads=4, ffn_dim=64, window_tokens=3, **shape).eval()
+    word_ids = torch.tensor([[0, 0, 1, 2, 2, 2, 3, 4, 4, 5]])
+    text = torch.randn(1, 10, 16)
+    whole, _ = decoder(text, word_ids)
+    assert whole.shape == (1, 250, 21)
+    state, pieces = decoder.init_state(), []
+    for start, end in ((0, 2), (2, 3), (3, 6), (6, 9), (9, 10)):
+        out, state = decoder(text[:, start:end], word_ids[:, start:end], state)
+        pieces.append(out)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, **CLOSE)
+    changed = text.clone()
+    changed[:, 6:] += torch.randn(1, 4, 16)
+    assert torch.equal(decoder(changed, word_ids)[0][:, :150], whole[:, :150])
+
+
+def test_ctc_reading_does_not_depend_on_the_cuts():
+    classes = [0, 3, 3, 0, 3, 5, 5, 0, 0, 7, 7, 7, 2]
+    whole = CTCReader().read(classes)
+    assert [symbol for _, symbol in whole] == [3, 3, 5, 7, 2]
+    reader, pieces = CTCReader(), []
+    for start in range(0, len(classes), 2):
+        pieces += [(start + frame, s) for frame, s in reader.read(classes[start : start + 2])]
+    assert pieces == whole
+    tensor = torch.tensor([classes])
+    assert greedy_collapse(tensor, torch.tensor([6])) == [[3, 3, 5]]
+    assert symbol_counts(tensor)[0].tolist() == [0, 1, 1, 1, 2, 3, 3, 3, 3, 4, 4, 4, 5]
+
+
+def test_rotary_angles_stay_exact_after_an_hour():
+    late = rotary_angles(torch.tensor([[90_000]]), 8, torch.float32)
+    exact = (90_000 * 10_000.0 ** -(torch.arange(0, 8, 2, dtype=torch.float64) / 8)).cos().float()
+    torch.testing.assert_close(late[0][0, 0, 0, :4], exact, rtol=0, atol=1e-7)
