@@ -24,7 +24,7 @@ EXTRAS = {
         "matplotlib>=3.8,<4",
         "sacrebleu>=2.3,<3",
     ],
-    "dev": ["pytest>=8,<9", "ruff>=0.8,<1"],
+    "dev": ["pytest>=8,<9", "pytest-xdist>=3,<4", "ruff>=0.8,<1"],
 }
 
 setup(
