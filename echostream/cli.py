@@ -12,6 +12,8 @@ import numpy as np
 import soundfile
 import torch
 
+from echostream.live import news
+
 EXAMPLES = """examples:
   echostream translate talk.wav --model runs/model/checkpoint_best.pt -o talk.en.wav
   echostream translate talk.wav --model checkpoint_best.pt --task s2tt --segment-ms 40
@@ -68,20 +70,12 @@ def translate(args: argparse.Namespace) -> None:
             out = translator.step(piece, state, is_last)
             compute_s += time.perf_counter() - start
             heard += len(piece)
-            show(heard / translator.sample_rate, out.source_text, out.text)
+            print(news(heard / translator.sample_rate, out), end="", flush=True)
             spoken.append(out.samples)
         duration_s = len(samples) / translator.sample_rate
         print(f"  computed in {compute_s:.2f} s, real-time factor {compute_s / duration_s:.3f}")
         if translator.task == "s2st":
             write_audio(output_path(args, path), np.concatenate(spoken), translator.output_sample_rate)
-
-
-def show(time_s: float, source: str, target: str) -> None:
-    """One line for each language that has news."""
-    if source.strip():
-        print(f"  {time_s:6.2f} s  heard   {source.strip()}", flush=True)
-    if target.strip():
-        print(f"  {time_s:6.2f} s  said    {target.strip()}", flush=True)
 
 
 def output_path(args: argparse.Namespace, source: Path) -> Path:

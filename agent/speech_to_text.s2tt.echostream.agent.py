@@ -1,0 +1,16 @@
+"""SimulEval agent: speech in, text in another language out, while the speaker still talks.
+
+    simuleval --agent agent/speech_to_text.s2tt.echostream.agent.py --model-path MODEL \\
+        --source wavs.txt --target reference.txt --source-segment-size 320 --output OUT
+"""
+
+from simuleval.utils import entrypoint
+
+from echostream.simuleval import TextOutputAgent
+
+
+@entrypoint
+class EchoStreamS2TTAgent(TextOutputAgent):
+    """Simultaneous speech-to-text translation."""
+
+    task = "s2tt"

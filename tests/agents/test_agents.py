@@ -1,0 +1,306 @@
+"""The agent files under SimulEval, with random weights: what comes out is the translator's, however it is driven."""
+
+import importlib.util
+import json
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from simuleval import cli
+from simuleval.data.segments import EmptySegment, SpeechSegment, TextSegment, segment_from_json_string
+from simuleval.utils.agent import EVALUATION_SYSTEM_LIST
+
+from echostream.simuleval.record import CONFIG_KEY, load_records
+
+AGENTS = Path(__file__).parents[2] / "agent"
+FILES = {
+    "s2st": AGENTS / "speech_to_speech.echostream.agent.py",
+    "s2tt": AGENTS / "speech_to_text.s2tt.echostream.agent.py",
+    "asr": AGENTS / "speech_to_text.asr.echostream.agent.py",
+}
+OPTIONS = ["--random-arch", "echostream_tiny", "--policy", "fixed-rate"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_agents():
+    EVALUATION_SYSTEM_LIST.clear()
+    yield
+    EVALUATION_SYSTEM_LIST.clear()
+
+
+def make_agent(task: str, *options: str, standalone: bool = False):
+    """The class in an agent file, loaded as SimulEval does it, built from its command line."""
+    spec = importlib.util.spec_from_file_location("agents", FILES[task])
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    agent_class = EVALUATION_SYSTEM_LIST.pop()
+    parser = ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--source-segment-size", type=int, default=1)
+    agent_class.add_args(parser)
+    args = parser.parse_args([*OPTIONS, *options])
+    args.standalone = standalone
+    return agent_class.from_args(args)
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.1, 16000 + 123).astype(np.float32)
+
+
+def push(samples: np.ndarray, finished: bool = False, sample_rate: int = 16000) -> SpeechSegment:
+    return SpeechSegment(content=samples.tolist(), sample_rate=sample_rate, finished=finished, tgt_lang=None)
+
+
+def drive(agent, samples: np.ndarray, push_samples: int, states=None) -> list:
+    """Push a whole utterance, one pushpop a piece."""
+    ends = range(push_samples, len(samples) + push_samples, push_samples)
+    pieces = [(samples[end - push_samples : end], end >= len(samples)) for end in ends]
+    return [agent.pushpop(push(piece, last), states) for piece, last in pieces]
+
+
+def content(segments: list):
+    """What the segments hold, joined."""
+    held = [segment.content for segment in segments if not segment.is_empty]
+    return "".join(held) if held and isinstance(held[0], str) else [x for samples in held for x in samples]
+
+
+def test_speech_is_the_translators_own(speech):
+    agent = make_agent("s2st", "--segment-ms", "320")
+    segments = drive(agent, speech, 16 * 320)
+    translator = agent.translator
+    state = translator.init_state()
+    expected = np.concatenate(
+        [
+            translator.step(speech[i : i + 5120], state, is_last=i + 5120 >= len(speech)).samples
+            for i in range(0, len(speech), 5120)
+        ]
+    )
+    assert content(segments) == expected.tolist()
+    assert len(expected) > 0
+    assert {s.sample_rate for s in segments if not s.is_empty} == {16000}
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_pushes_of_any_size_give_the_same(task, speech):
+    agent = make_agent(task, "--segment-ms", "80")
+    by_40, by_320 = ([], [])
+    for result, size in ((by_40, 640), (by_320, 5120)):
+        agent.reset()
+        result += drive(agent, speech, size)
+    if task == "s2st":
+        assert content(by_40) == pytest.approx(content(by_320), abs=1e-5)
+    assert content(by_40)
+    text = ["".join(s.config[CONFIG_KEY].get("text", "") for s in run) for run in (by_40, by_320)]
+    assert text[0] == text[1]
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_finished_once_at_the_end(task, speech):
+    segments = drive(make_agent(task), speech, 2000)
+    assert [segment.finished for segment in segments] == [False] * (len(segments) - 1) + [True]
+
+
+def test_nothing_more_after_the_end(speech):
+    agent = make_agent("s2st")
+    drive(agent, speech[:5000], 5000)
+    after = agent.pop()
+    assert after.is_empty
+    assert after.finished
+
+
+def test_pop_without_a_push_does_nothing(speech):
+    agent = make_agent("s2st")
+    assert agent.pop().is_empty
+    agent.push(push(speech[:640]))
+    agent.push(push(speech[640:1280]))
+    assert agent.pop().config[CONFIG_KEY]["arrived_ms"] == 80
+    assert CONFIG_KEY not in agent.pop().config
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_an_empty_source_ends_cleanly(task):
+    segment = make_agent(task).pushpop(EmptySegment(finished=True))
+    assert segment.finished
+
+
+def test_reset_starts_a_new_utterance(speech):
+    agent = make_agent("s2st", "--segment-ms", "320")
+    first = content(drive(agent, speech, 5120))
+    agent.reset()
+    drive(agent, speech[::-1].copy()[:9000], 10000)  # another one, then the first again
+    agent.reset()
+    agent.push(push(speech[:5120]))  # given up half-way
+    agent.reset()
+    assert content(drive(agent, speech, 5120)) == first
+
+
+def test_many_states_with_one_agent(speech):
+    agent = make_agent("s2st", "--segment-ms", "160")
+    sources = [speech, speech[::-1].copy()]
+    alone = []
+    for source in sources:
+        alone.append(content(drive(agent, source, 2560, agent.build_states())))
+    states = [agent.build_states() for _ in sources]
+    together = [[], []]
+    for start in range(0, len(speech), 2560):
+        for i, source in enumerate(sources):
+            last = start + 2560 >= len(source)
+            together[i].append(agent.pushpop(push(source[start : start + 2560], last), states[i]))
+    assert [content(segments) for segments in together] == alone
+    assert alone[0] != alone[1]
+
+
+def test_the_source_is_not_kept(speech):
+    agent = make_agent("s2st", "--segment-ms", "40")
+    drive(agent, np.tile(speech, 2)[:-1], 640)
+    assert agent.states.source == []
+    assert agent.states.target == []
+    assert agent.states.take_new().size == 0
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_segments_travel_as_json(task, speech):
+    for segment in drive(make_agent(task), speech, 5120):
+        assert segment_from_json_string(segment.json()) == segment
+
+
+def test_record_of_a_step(speech):
+    agent = make_agent("s2st", "--segment-ms", "320")
+    steps = [segment.config[CONFIG_KEY] for segment in drive(agent, speech, 5120)]
+    assert [step["arrived_ms"] for step in steps] == [320, 640, 960, len(speech) / 16]
+    assert all(step["compute_ms"] > 0 for step in steps)
+    words = [word for step in steps for word in step.get("words", ())]
+    assert words
+    assert all(0 <= word["start_ms"] <= word["end_ms"] for word in words)
+
+
+@pytest.mark.parametrize("task", ["s2tt", "asr"])
+def test_text_agents_return_text(task, speech):
+    segments = [s for s in drive(make_agent(task, "--segment-ms", "320"), speech, 5120) if not s.is_empty]
+    assert segments
+    assert all(isinstance(segment, TextSegment) and segment.content.strip() for segment in segments)
+
+
+NAN = np.array([0.0, np.nan], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        (push(np.zeros(10), sample_rate=44100), "44100 Hz"),
+        (push(np.zeros((10, 2))), "2 channels"),
+        (push(NAN), "NaN"),
+        (TextSegment(content="bonjour"), "has to be speech"),
+    ],
+)
+def test_a_bad_source_stops_simuleval_but_not_a_server(segment, message):
+    agent = make_agent("s2st")
+    with pytest.raises(SystemExit, match=message):
+        agent.pushpop(segment)
+    server = make_agent("s2st", standalone=True)
+    refusal = server.pushpop(segment)
+    assert refusal.finished
+    assert message in refusal.config["echostream_error"]
+    server.reset()
+    assert not server.pushpop(push(np.zeros(640))).finished
+
+
+@pytest.mark.parametrize(
+    ("options", "standalone", "segment_ms"),
+    [
+        (["--source-segment-size", "320"], False, 320),
+        (["--source-segment-size", "100"], False, 120),
+        (["--source-segment-size", "320", "--segment-ms", "80"], False, 80),
+        ([], False, 40),
+        ([], True, 320),
+    ],
+)
+def test_model_segment_follows_the_pushes(options, standalone, segment_ms):
+    assert make_agent("asr", *options, standalone=standalone).translator.segment_ms == segment_ms
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--segment-ms", "50"], "multiple of 40"),
+        (["--model-path", "model.pt"], "--model-path"),
+        (["--random-arch", "", "--model-path", "missing.pt"], "missing.pt"),
+        (["--random-arch", ""], "--model-path"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(SystemExit, match=message):
+        make_agent("s2st", *options)
+
+
+def test_half_precision_is_refused():
+    with pytest.raises(SystemExit, match="fp16"):
+        make_agent("asr").to("cpu", fp16=True)
+
+
+@pytest.fixture
+def corpus(tmp_path, speech) -> list[str]:
+    """Two sources, the second of them empty, as SimulEval's options."""
+    for name, samples in (("a", speech), ("b", speech[:0])):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16000)
+    (tmp_path / "wavs").write_text(f"{tmp_path / 'a.wav'}\n{tmp_path / 'b.wav'}\n", encoding="utf-8")
+    (tmp_path / "text").write_text("one two three\nfour\n", encoding="utf-8")
+    return ["--source", str(tmp_path / "wavs"), "--target", str(tmp_path / "text")]
+
+
+def simuleval(monkeypatch, task: str, *options: str) -> None:
+    arguments = ["simuleval", "--agent", str(FILES[task]), *OPTIONS, "--no-progress-bar", *options]
+    monkeypatch.setattr(sys, "argv", arguments)
+    cli.main()
+
+
+@pytest.mark.parametrize("size", ["40", "320"])
+@pytest.mark.parametrize("task", FILES)
+def test_simuleval_runs_and_scores(task, size, corpus, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    metrics = ["ECHO_StartOffset", "ECHO_ATD", "ECHO_LAAL_CA", "ECHO_DiscontinuityNum", "ECHO_RTF"]
+    options = ["--source-segment-size", size, "--output", str(output), "--quality-metrics", "ECHO_BLEU"]
+    simuleval(monkeypatch, task, *corpus, *options, "--latency-metrics", *metrics)
+    header, values = (output / "scores.tsv").read_text(encoding="utf-8").splitlines()
+    scores = dict(zip(header.split("\t"), values.split("\t"), strict=True))
+    assert set(scores) == {"ECHO_BLEU", *metrics}
+    assert float(scores["ECHO_RTF"]) > 0
+    records = load_records(output)
+    assert [len(records[i].steps) for i in (0, 1)] == [-(-16123 // (16 * int(size))), 1]
+    logged = [json.loads(line) for line in (output / "instances.log").read_text(encoding="utf-8").splitlines()]
+    if task == "s2st":
+        spoken = sum(step.output_ms for step in records[0].steps)
+        assert sum(logged[0]["durations"]) == pytest.approx(spoken)
+        assert len(logged[0]["elapsed"]) == len(logged[0]["delays"])
+    else:
+        assert logged[0]["prediction"] == " ".join(records[0].text.split())
+
+
+def test_simulevals_own_computation_aware_metrics_run_on_speech(corpus, tmp_path, monkeypatch):
+    options = ["--source-segment-size", "320", "--output", str(tmp_path / "out"), "--computation-aware"]
+    simuleval(monkeypatch, "s2st", *corpus, *options, "--latency-metrics", "LAAL", "StartOffset")
+    assert "StartOffset_CA" in (tmp_path / "out" / "scores.tsv").read_text(encoding="utf-8")
+
+
+def test_text_scores_without_an_output_folder(corpus, monkeypatch, capsys):
+    options = ["--source-segment-size", "320", "--quality-metrics", "ECHO_WER", "--latency-metrics", "ECHO_ATD"]
+    simuleval(monkeypatch, "s2tt", *corpus, *options)
+    assert "ECHO_ATD" in capsys.readouterr().out
+
+
+def test_a_missing_source_file_is_named(corpus, tmp_path, monkeypatch):
+    (tmp_path / "b.wav").unlink()
+    with pytest.raises(SystemExit, match=r"source 2 .*b\.wav"):
+        simuleval(monkeypatch, "s2tt", *corpus, "--source-segment-size", "320")

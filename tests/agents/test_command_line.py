@@ -1,0 +1,100 @@
+"""SimulEval's command line and its remote mode with our agents, in processes of their own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+REPOSITORY = Path(__file__).parents[2]
+OPTIONS = ["--random-arch", "echostream_tiny", "--policy", "fixed-rate"]
+AGENT = ["--agent", "agent/speech_to_speech.echostream.agent.py", *OPTIONS]
+PLUGIN = ["--user-dir", "agent"]
+TYPES = ["--source-type", "speech", "--target-type", "speech"]
+SCORES = ["--quality-metrics", "ECHO_BLEU", "--latency-metrics", "ECHO_ATD", "ECHO_RTF"]
+
+
+def simuleval(*options: str) -> list[str]:
+    return [sys.executable, "-m", "simuleval.cli", *options]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
+
+
+def write_corpus(folder: Path, samples: np.ndarray, sample_rate: int = 16000) -> list[str]:
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", samples, sample_rate, subtype="FLOAT")
+    (folder / "wavs").write_text(f"{folder / 'a.wav'}\n", encoding="utf-8")
+    (folder / "text").write_text("one two\n", encoding="utf-8")
+    return ["--source", str(folder / "wavs"), "--target", str(folder / "text"), "--output", str(folder / "out")]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A standalone agent; gives its port."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    log = (tmp_path / "server.log").open("w", encoding="utf-8")
+    command = simuleval("--standalone", "--remote-port", port, *AGENT, "--segment-ms", "320")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=environment) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while socket.socket().connect_ex(("localhost", int(port))) != 0:
+                assert process.poll() is None, (tmp_path / "server.log").read_text(encoding="utf-8")
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+            log.close()
+
+
+@pytest.mark.integration
+def test_a_served_agent_gives_what_a_local_one_gives(server, tmp_path):
+    speech = np.random.default_rng(0).normal(0, 0.1, 16123).astype(np.float32)
+    remote_corpus = write_corpus(tmp_path / "remote", speech)
+    size = ["--source-segment-size", "320"]
+    client = ["--remote-eval", "--remote-port", server, *PLUGIN, *TYPES, *size]
+    remote = run(simuleval(*client, *remote_corpus, *SCORES))
+    assert remote.returncode == 0, remote.stderr
+    local_corpus = write_corpus(tmp_path / "local", speech)
+    local = run(simuleval(*PLUGIN, *AGENT, *size, *local_corpus, *SCORES))
+    assert local.returncode == 0, local.stderr
+    sound = [(tmp_path / kind / "out" / "wavs" / "0_pred.wav").read_bytes() for kind in ("remote", "local")]
+    assert sound[0] == sound[1]
+
+    # a bad source ends the client with one clear line, and the server goes on
+    bad = run(simuleval(*client, *write_corpus(tmp_path / "nan", np.full(640, np.nan)), *SCORES))
+    assert bad.returncode == 1
+    assert bad.stderr.splitlines()[-1].startswith("error: source 1 of the list: the source holds samples that are NaN")
+    again = run(simuleval(*client, *write_corpus(tmp_path / "again", speech), *SCORES))
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "again" / "out" / "wavs" / "0_pred.wav").read_bytes() == sound[0]
+
+
+@pytest.mark.integration
+def test_plain_simuleval_and_ours_score_the_same(tmp_path):
+    corpus = write_corpus(tmp_path / "c", np.random.default_rng(1).normal(0, 0.1, 8000))
+    first = run([sys.executable, "-m", "echostream.simuleval", *AGENT, "--source-segment-size", "40", *corpus, *SCORES])
+    assert first.returncode == 0, first.stderr
+    scores = [*SCORES, "--score-only", "--output", str(tmp_path / "c" / "out")]
+    again = run(simuleval(*PLUGIN, *scores))
+    assert again.returncode == 0, again.stderr
+    assert first.stdout.split()[-3:] == again.stdout.split()[-3:]
+
+
+@pytest.mark.integration
+def test_a_wrong_sample_rate_ends_with_one_clear_line(tmp_path):
+    corpus = write_corpus(tmp_path / "c", np.zeros(8000), 8000)
+    result = run(simuleval(*AGENT, "--source-segment-size", "320", *corpus))
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "error: the source has 8000 Hz, the model needs 16000 Hz: resample it"
