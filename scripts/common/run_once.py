@@ -1,0 +1,59 @@
+"""Run a command unless it already finished with the same arguments and the same contents of its inputs.
+
+    python run_once.py --data-root DIR --name units --inputs A B --outputs C -- python units.py ...
+
+Where the data and the interpreter lie doesn't count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from recipe import Ledger, digest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run a stage of a recipe once.")
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--name", required=True, help="key of the stage in DATA_ROOT/.done.tsv")
+    parser.add_argument("--inputs", type=Path, nargs="*", default=[], help="files and folders that the stage reads")
+    parser.add_argument("--outputs", type=Path, nargs="*", default=[], help="files that the stage leaves behind")
+    parser.add_argument(
+        "--partial", type=Path, nargs="*", default=[], help="folders of unfinished work, worthless with other inputs"
+    )
+    parser.add_argument("--uncounted", nargs="*", default=[], help="further arguments, without effect on the outputs")
+    parser.add_argument("command", nargs="+")
+    args = parser.parse_args()
+
+    for path in args.inputs:
+        if not path.exists():
+            raise SystemExit(f"error: stage {args.name} needs {path}; run the earlier stages first")
+    # Of a path only the last name counts here: contents count as an input, and folders may move.
+    names = {str(args.data_root): "DATA_ROOT"}
+    command = [names.get(part) or (Path(part).name if "/" in part else part) for part in args.command[1:]]
+    work_digest = digest(*command, *args.inputs)
+    ledger = Ledger(args.data_root / ".done.tsv")
+    if ledger.is_done(args.name, work_digest, args.outputs):
+        print(f"{args.name}: already done", flush=True)
+        return
+    begun = f"{args.name} (begun)"
+    if not ledger.is_done(begun, work_digest):
+        for path in args.partial:
+            if path.exists():
+                shutil.rmtree(path)
+        ledger.mark(begun, work_digest)
+    finished = subprocess.run([*args.command, *args.uncounted], check=False)
+    if finished.returncode:
+        sys.exit(finished.returncode)
+    for path in args.outputs:
+        if not path.exists():
+            raise SystemExit(f"error: stage {args.name} ended without writing {path}")
+    ledger.mark(args.name, work_digest)
+
+
+if __name__ == "__main__":
+    main()
