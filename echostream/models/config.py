@@ -1,7 +1,5 @@
 """Every option of the model, with one default each, and the named architectures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass

@@ -1,0 +1,73 @@
+"""Sums of the loss parts over a batch, in float32 whatever the model computes in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from echostream.modules.ctc import BLANK
+
+
+def ctc_infeasible(targets: Tensor, target_lengths: Tensor, input_lengths: Tensor) -> Tensor:
+    """Bool ``(B,)``: no CTC path spells the target, because each symbol takes a frame and a repeat one
+    more.
+    """
+    position = torch.arange(targets.size(1), device=targets.device)
+    repeats = (targets[:, 1:] == targets[:, :-1]) & (position[1:] < target_lengths[:, None])
+    return input_lengths < target_lengths + repeats.sum(1)
+
+
+def ctc_sum(logits: Tensor, input_lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """CTC loss (Graves et al. 2006) summed over the batch, blank 0.
+
+    Args:
+        logits: ``(B, T, classes)`` of any floating type.
+        input_lengths: ``(B,)`` valid frames.
+        targets: int64 ``(B, S)``.
+        target_lengths: ``(B,)`` valid targets.
+
+    Returns:
+        The sum in nats over the utterances whose loss is finite, and the number of those whose is not.
+    """
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, classes)
+    with torch.autocast(logits.device.type, enabled=False):
+        loss = F.ctc_loss(log_probs, targets, input_lengths, target_lengths, BLANK, reduction="sum", zero_infinity=True)
+    return loss, ctc_infeasible(targets, target_lengths, input_lengths).sum()
+
+
+def cross_entropy_sum(logits: Tensor, targets: Tensor, padding_idx: int, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Label-smoothed cross entropy (Szegedy et al. 2016) summed over the tokens that aren't padding.
+
+    Args:
+        logits: ``(B, N, classes)``.
+        targets: int64 ``(B, N)``.
+        padding_idx: target to leave out.
+        smoothing: probability mass spread evenly over all classes, 0 to below 1.
+
+    Returns:
+        The smoothed sum and the plain negative log-likelihood, both in nats.
+    """
+    log_probs = logits.float().log_softmax(-1)
+    keep = targets != padding_idx
+    nll = -log_probs.gather(-1, targets[..., None])[..., 0][keep].sum()
+    if smoothing == 0:
+        return nll, nll
+    uniform = -log_probs.mean(-1)[keep].sum()
+    return (1 - smoothing) * nll + smoothing * uniform, nll
+
+
+def symmetric_kl_sum(logits: Tensor, targets: Tensor, padding_idx: int) -> Tensor:
+    """Mean of the two Kullback-Leibler divergences between the halves of a doubled batch (R-Drop, Liang et
+    al. 2021).
+
+    Args:
+        logits: ``(2B, N, classes)``, the two passes one after the other.
+        targets: int64 ``(B, N)``, whose padding is left out.
+        padding_idx: padding symbol.
+    """
+    one, other = logits.float().log_softmax(-1).chunk(2)
+    keep = (targets != padding_idx)[..., None]
+    # (p - q)(log p - log q) is the sum of both directions
+    both = (one.exp() - other.exp()) * (one - other)
+    return 0.5 * (both * keep).sum()

@@ -1,0 +1,222 @@
+"""The multi-task loss: L = w_asr L_asr + w_st L_st + w_mt L_mt + w_unit L_unit.
+
+ASR, ST and units are CTC, MT is label-smoothed cross entropy under the mask that the policy would have
+caused. Sums over the batch are divided by one number, its units, so that the gradient of several ranks or
+accumulated batches is that of one large batch; each part is logged in nats per token of its own.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.logging import metrics
+from torch import Tensor
+
+from echostream.criterions.losses import cross_entropy_sum, ctc_sum, symmetric_kl_sum
+from echostream.modules.policy import build_policy, visible_frames_from_policy
+from echostream.tasks.dataset import word_starts
+
+PARTS = ("asr", "st", "mt", "unit")
+CTC_PARTS = ("asr", "st", "unit")
+DEFAULT_WEIGHTS = {"asr": 4.0, "st": 4.0, "mt": 8.0, "unit": 1.0}
+DEFAULT_LABEL_SMOOTHING = 0.1
+YAML_ENTRIES = {"asr": "source_unigram", "st": "ctc_target_unigram", "mt": "target_unigram"}
+
+
+def _weight_field(part: str, what: str) -> Any:
+    source = f"the multitask YAML's loss_weight of {YAML_ENTRIES[part]}, else " if part in YAML_ENTRIES else ""
+    return field(default=None, metadata={"help": f"weight of {what} (default: {source}{DEFAULT_WEIGHTS[part]:g})"})
+
+
+@dataclass
+class MultitaskCriterionConfig(FairseqDataclass):
+    """Weights of the loss parts and the policy that training assumes."""
+
+    asr_weight: Optional[float] = _weight_field("asr", "the source CTC loss")  # noqa: UP045
+    st_weight: Optional[float] = _weight_field("st", "the target CTC loss")  # noqa: UP045
+    mt_weight: Optional[float] = _weight_field("mt", "the text decoder's cross entropy")  # noqa: UP045
+    unit_weight: Optional[float] = _weight_field("unit", "the unit CTC loss")  # noqa: UP045
+    label_smoothing: Optional[float] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "probability spread over all pieces in the text decoder's loss, 0 to below 1 (default: "
+            "the "
+            f"multitask YAML's, else {DEFAULT_LABEL_SMOOTHING:g})"
+        },
+    )
+    rdrop_alpha: Optional[float] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "weight of R-Drop on the text decoder, which doubles the batch; 0: off (default: the "
+            "multitask "
+            "YAML's, else 0)"
+        },
+    )
+    mt_alignment: ChoiceEnum(["policy", "none"]) = field(
+        default="policy",
+        metadata={
+            "help": "frames that a target token attends to in training: 'policy': those there when the "
+            "policy, run on "
+            "the model's own CTC paths, writes its word; 'none': the whole utterance"
+        },
+    )
+    stride_n: int = field(
+        default=1,
+        metadata={"help": "target tokens that the ST CTC must have read since the last WRITE, at least 1"},
+    )
+    lag_k: int = field(
+        default=0, metadata={"help": "target tokens that the hypothesis stays behind the ST CTC, at least 0"}
+    )
+
+
+@register_criterion("echostream_multitask", dataclass=MultitaskCriterionConfig)
+class MultitaskCriterion(FairseqCriterion):
+    """Weighted sum of the four losses.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    def __init__(self, cfg: MultitaskCriterionConfig, task: Any) -> None:
+        super().__init__(task)
+        texts = getattr(task, "texts", {})
+
+        def option(name: str, part: str, yaml_name: str, default: float) -> float:
+            value = getattr(cfg, name)
+            if value is None and YAML_ENTRIES.get(part) in texts:
+                value = getattr(texts[YAML_ENTRIES[part]], yaml_name)
+            value = default if value is None else float(value)
+            if value < 0:
+                raise ValueError(f"--{name.replace('_', '-')} is {value:g}; it must not be negative")
+            return value
+
+        self.weights = {p: option(f"{p}_weight", p, "loss_weight", DEFAULT_WEIGHTS[p]) for p in PARTS}
+        self.label_smoothing = option("label_smoothing", "mt", "label_smoothing", DEFAULT_LABEL_SMOOTHING)
+        if self.label_smoothing >= 1:
+            raise ValueError(f"--label-smoothing is {self.label_smoothing:g}; it must be below 1")
+        self.rdrop_alpha = option("rdrop_alpha", "mt", "rdrop_alpha", 0.0)
+        self.align_by_policy = str(cfg.mt_alignment) == "policy"
+        self.policy = build_policy("alignment", stride_n=cfg.stride_n, lag_k=cfg.lag_k)
+        self.pad = task.target_text_dictionary.pad()
+        self.source_word_starts = word_starts(task.source_dictionary)
+
+    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
+        """Loss, its denominator (units in the batch) and sums to log.
+
+        Args:
+            model: the model, or fairseq's distributed wrapper around it; it is called once.
+            sample: batch of the data set, with ``segment`` (25 Hz frames, 0: whole utterance).
+            reduce: accepted for fairseq's sake; the loss is always a sum.
+        """
+        return self.compute(model, sample)[:3]
+
+    def compute(self, model: Any, sample: dict[str, Any]) -> tuple[Tensor, int, dict[str, Any], dict[str, Tensor]]:
+        """As :meth:`forward`, and what the model returned."""
+        rdrop = self.rdrop_alpha > 0 and self.training
+        batch = _doubled(sample) if rdrop else sample
+        segment = sample.get("segment", 0)
+        output = model(
+            **batch["net_input"],
+            target_text_tokens=batch["target_text"],
+            word_ids=batch["word_ids"],
+            segment=segment,
+            align=self._alignment(batch, segment),
+        )
+        log = self._losses(output, batch)
+        if rdrop:
+            log = {name: value / 2 for name, value in log.items()}
+            log["mt_loss"] = log["mt_loss"] + self.rdrop_alpha * symmetric_kl_sum(
+                output["mt_logits"], sample["target_text"], self.pad
+            )
+        loss = sum(self.weights[part] * log[f"{part}_loss"] for part in PARTS)
+        log = {name: value.detach() for name, value in log.items()}
+        log |= {
+            "loss": loss.detach(),
+            "asr_tokens": int(sample["source_text_lengths"].sum()),
+            "st_tokens": int((sample["target_text_lengths"] - 1).sum()),
+            "mt_tokens": int(sample["target_text_lengths"].sum()),
+            "unit_tokens": int(sample["unit_lengths"].sum()),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": sample["ntokens"],
+        }
+        return loss, sample["ntokens"], log, output
+
+    def _alignment(self, sample: dict[str, Any], segment: int) -> Any:
+        """Callable from the encoder's output to visible frames ``(B, N)``, or None if all frames are
+        visible.
+        """
+        if not self.align_by_policy:
+            return None
+
+        @torch.no_grad()
+        def align(encoded: dict[str, Tensor]) -> Tensor:
+            return visible_frames_from_policy(
+                encoded["asr_logits"].argmax(-1),
+                encoded["st_logits"].argmax(-1),
+                encoded["frame_lengths"],
+                segment,
+                sample["target_text_lengths"],
+                sample["word_ids"],
+                self.source_word_starts,
+                self.policy,
+            )
+
+        return align
+
+    def _losses(self, output: dict[str, Tensor], sample: dict[str, Any]) -> dict[str, Tensor]:
+        """``{part}_loss`` sums and ``{part}_inf``, the number of utterances left out because no path fits."""
+        frames = output["frame_lengths"]
+        log = {}
+        log["asr_loss"], log["asr_inf"] = ctc_sum(
+            output["asr_logits"], frames, sample["source_text"], sample["source_text_lengths"]
+        )
+        # the ST CTC spells the target without its EOS
+        log["st_loss"], log["st_inf"] = ctc_sum(
+            output["st_logits"], frames, sample["target_text"], sample["target_text_lengths"] - 1
+        )
+        log["unit_loss"], log["unit_inf"] = ctc_sum(
+            output["unit_logits"], output["unit_lengths"], sample["units"] + 1, sample["unit_lengths"]
+        )
+        log["mt_loss"], log["mt_nll"] = cross_entropy_sum(
+            output["mt_logits"], sample["target_text"], self.pad, self.label_smoothing
+        )
+        return log
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log ``loss`` (per unit), each part in nats per token of its own, and utterances with infinite CTC
+        loss.
+        """
+
+        def total(name: str) -> float:
+            return float(sum(log.get(name, 0) for log in logging_outputs))
+
+        size = total("sample_size")
+        metrics.log_scalar("loss", total("loss") / max(size, 1), size, round=3)
+        for part in PARTS:
+            tokens = total(f"{part}_tokens")
+            metrics.log_scalar(part, total(f"{part}_loss") / max(tokens, 1), tokens, round=3)
+        tokens = total("mt_tokens")
+        metrics.log_scalar("mt_nll", total("mt_nll") / max(tokens, 1), tokens, round=3)
+        for part in CTC_PARTS:
+            metrics.log_scalar_sum(f"{part}_inf", total(f"{part}_inf"), round=1)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """All entries are sums over utterances."""
+        return True
+
+
+def _doubled(sample: dict[str, Any]) -> dict[str, Any]:
+    """The batch twice, one after the other, so that dropout makes two versions of each utterance."""
+    return {
+        name: _doubled(value)
+        if isinstance(value, dict)
+        else torch.cat([value, value])
+        if isinstance(value, Tensor)
+        else value
+        for name, value in sample.items()
+    }

@@ -1,0 +1,65 @@
+"""Options of the task ``echostream``."""
+
+from dataclasses import dataclass, field
+
+from fairseq.dataclass import FairseqDataclass
+from omegaconf import II, MISSING
+
+
+@dataclass
+class EchoStreamTaskConfig(FairseqDataclass):
+    """Data, segment sizes and validation of the task ``echostream``; one default a field, units in the
+    help.
+    """
+
+    data: str = field(default=MISSING, metadata={"help": "folder with the manifests {split}.tsv and the YAML configs"})
+    config_yaml: str = field(
+        default="config_gcmvn.yaml",
+        metadata={"help": "feature config (YAML), a path or a file name in the data folder"},
+    )
+    multitask_config_yaml: str = field(
+        default="config_multitask.yaml",
+        metadata={
+            "help": "YAML with the texts source_unigram, ctc_target_unigram and target_unigram, a path or a "
+            "file "
+            "name in the data folder"
+        },
+    )
+    num_units: int = field(
+        default=0,
+        metadata={
+            "help": "number of target units (clusters), specials not counted; 0: the largest unit in the "
+            "training "
+            "manifest plus one. Set it to the vocoder's, e.g. 1000"
+        },
+    )
+    max_source_positions: int = field(
+        default=6000, metadata={"help": "longest source for training, log-mel frames of 10 ms"}
+    )
+    max_target_positions: int = field(default=1024, metadata={"help": "longest target text for training, pieces"})
+    segment_sizes: str = field(
+        default="1,2,4,8,16,32,0",
+        metadata={
+            "help": "segment sizes drawn for training batches, frames of 40 ms, 0 for the whole utterance; "
+            "or "
+            "'uniform' for 1 up to the longest utterance of the batch"
+        },
+    )
+    valid_segment_sizes: str = field(
+        default="1,8,0",
+        metadata={"help": "segment sizes that validation reports at, frames of 40 ms, 0 for the whole utterance"},
+    )
+    eval_mt_bleu: bool = field(
+        default=False,
+        metadata={
+            "help": "in validation, translate greedily with the text decoder and report BLEU (slower: one "
+            "decoder "
+            "pass per piece)"
+        },
+    )
+    feature_cache_mb: int = field(
+        default=256, metadata={"help": "memory for log-mel features kept between epochs, MiB per data loader"}
+    )
+    # shared with fairseq's own option groups
+    seed: int = II("common.seed")
+    train_subset: str = II("dataset.train_subset")

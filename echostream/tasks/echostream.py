@@ -1,0 +1,279 @@
+"""The multi-chunk speech-to-speech translation task: data, dictionaries, segment sizes, validation scores."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import Dictionary
+from fairseq.tasks import FairseqTask, register_task
+
+from echostream.tasks import scoring
+from echostream.tasks.config import EchoStreamTaskConfig
+from echostream.tasks.data_config import TextConfig, load_multitask_config, load_speech_config
+from echostream.tasks.dataset import SpeechTranslationDataset
+from echostream.tasks.features import FeatureReader
+from echostream.tasks.manifests import (
+    ManifestError,
+    Utterance,
+    check_same_texts,
+    check_units,
+    exit_with_message,
+    read_utterances,
+)
+from echostream.tasks.segments import parse_segment_sizes, sample_segment, segment_name
+from echostream.tasks.texts import encode_texts, warn_if_too_dense
+
+logger = logging.getLogger(__name__)
+
+
+def dictionary_from_symbols(symbols: list[str]) -> Dictionary:
+    """The fairseq dictionary whose ``symbols``, specials first, are those of the list."""
+    dictionary = Dictionary()
+    for symbol in symbols[dictionary.nspecial :]:
+        dictionary.add_symbol(symbol)
+    if dictionary.symbols != list(symbols):
+        raise ValueError("the list of symbols does not begin with fairseq's four specials or repeats a symbol")
+    return dictionary
+
+
+@register_task("echostream", dataclass=EchoStreamTaskConfig)
+class EchoStreamTask(FairseqTask):
+    """Speech to speech over two texts, for one model that runs with any segment size.
+
+    Read by the model: ``source_dictionary``, ``target_text_dictionary``, ``num_units`` and ``cmvn`` (mean and
+    standard deviation, float32 ``(80,)`` each, or None). The first three travel in the checkpoint's ``task_state``
+    as plain lists, so that a checkpoint can be used where the training data is not.
+    """
+
+    def __init__(self, cfg: EchoStreamTaskConfig):
+        super().__init__(cfg)
+        self.segment_sizes = parse_segment_sizes(cfg.segment_sizes, allow_uniform=True)
+        self.valid_segment_sizes = parse_segment_sizes(cfg.valid_segment_sizes)
+        self.texts: dict[str, TextConfig] = {}
+        self.cmvn: tuple[np.ndarray, np.ndarray] | None = None
+        self._manifests: dict[str, list[Utterance]] = {}
+        self._draws = (-1, -1)  # update and batch within it that the last segment size was drawn for
+
+    @classmethod
+    def setup_task(cls, cfg: EchoStreamTaskConfig, from_checkpoint: bool = False) -> EchoStreamTask:
+        """Read the configs and the training manifest.
+
+        Args:
+            cfg: options.
+            from_checkpoint: read no files; dictionaries follow from the checkpoint's task state.
+
+        Raises:
+            SystemExit: with one line that names the file, line or option to mend.
+        """
+        with exit_with_message(ValueError):
+            task = cls(cfg)
+            if not from_checkpoint:
+                task.read_configs()
+        return task
+
+    def read_configs(self) -> None:
+        """Load YAML configs, dictionaries and CMVN; raises ManifestError."""
+        folder = Path(self.cfg.data)
+        if not folder.is_dir():
+            raise ManifestError(f"{folder}: no such data folder")
+        self.speech_config = load_speech_config(folder / self.cfg.config_yaml)
+        self.texts = load_multitask_config(folder / self.cfg.multitask_config_yaml)
+        self.cmvn = self.speech_config.cmvn
+        source, target = self.texts["source_unigram"], self.texts["target_unigram"]
+        if self.state.state_dict:  # a checkpoint's task that gets data
+            self._check_symbols(self.state.state_dict, source, target)
+        else:
+            self.state.merge_state_dict(
+                {
+                    "source_symbols": list(source.dictionary.symbols),
+                    "target_symbols": list(target.dictionary.symbols),
+                    "num_units": self.cfg.num_units or self._largest_unit() + 1,
+                }
+            )
+        self._set_dictionaries()
+        logger.info(
+            f"{len(self.source_dictionary)} source pieces, {len(self.target_text_dictionary)} target pieces, "
+            f"{self.num_units} units; the multitask YAML's decoder_args are not used, --arch sets the layers"
+        )
+
+    @staticmethod
+    def _check_symbols(state: dict[str, Any], source: TextConfig, target: TextConfig) -> None:
+        for key, text in (("source_symbols", source), ("target_symbols", target)):
+            if state[key] != text.dictionary.symbols:
+                raise ManifestError(
+                    f"{text.dictionary_path} is not the dictionary that the checkpoint was trained with "
+                    f"({len(text.dictionary)} and {len(state[key])} symbols)"
+                )
+
+    def get_checkpoint_dict(self) -> dict[str, Any]:
+        """What fairseq hands back to :meth:`set_checkpoint_dict` when a run is resumed."""
+        return {type(self).__name__: dict(self.state.state_dict)}
+
+    def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
+        """Refuse to resume with other dictionaries: their sizes may agree while every symbol means something else."""
+        with exit_with_message(ManifestError):
+            self._check_symbols(state, self.texts["source_unigram"], self.texts["target_unigram"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take dictionaries and unit count from a checkpoint's ``task_state``."""
+        super().load_state_dict(state_dict)
+        self._set_dictionaries()
+
+    def _set_dictionaries(self) -> None:
+        self._source_dictionary = dictionary_from_symbols(self.state.source_symbols)
+        self._target_dictionary = dictionary_from_symbols(self.state.target_symbols)
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        """Pieces of the source text; index 0 is the CTC blank."""
+        return self._source_dictionary
+
+    @property
+    def target_text_dictionary(self) -> Dictionary:
+        """Pieces of the target text; index 0 is the CTC blank."""
+        return self._target_dictionary
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        """The same as ``target_text_dictionary``, under fairseq's name."""
+        return self._target_dictionary
+
+    @property
+    def num_units(self) -> int:
+        """Size of the unit inventory, specials not counted."""
+        return self.state.num_units
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source (10 ms frames) and longest target text (pieces) that are trained on."""
+        return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+    def _manifest(self, split: str) -> list[Utterance]:
+        if split not in self._manifests:
+            path = Path(self.cfg.data) / f"{split}.tsv"
+            self._manifests[split] = read_utterances(path, self.speech_config.audio_root or path.parent)
+        return self._manifests[split]
+
+    def _largest_unit(self) -> int:
+        splits = self.cfg.train_subset.split(",")
+        return max(int(u.units.max()) for split in splits for u in self._manifest(split))
+
+    def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
+        """Load and check one split, or several separated by commas.
+
+        Raises:
+            SystemExit: with one line that names the file and line to mend.
+        """
+        with exit_with_message(ManifestError):
+            if not self.texts:
+                self.read_configs()
+            self.datasets[split] = self._build_dataset(split)
+
+    def _build_dataset(self, split: str) -> SpeechTranslationDataset:
+        is_train = split in (self.cfg.train_subset, *self.cfg.train_subset.split(","))
+        utterances: list[Utterance] = []
+        sources: list[np.ndarray] = []
+        targets: list[np.ndarray] = []
+        for part in split.split(","):
+            rows = self._manifest(part)
+            path = Path(self.cfg.data) / f"{part}.tsv"
+            check_units(path, rows, self.num_units)
+            check_same_texts(self.texts["target_unigram"].data, self.texts["ctc_target_unigram"].data, part)
+            utterances += rows
+            sources += encode_texts(path, rows, part, self.texts["source_unigram"])
+            targets += encode_texts(path, rows, part, self.texts["target_unigram"])
+        logger.info(
+            f"{split}: {len(utterances)} utterances, {sum(u.n_frames for u in utterances) / 6000:.1f} min of source"
+        )
+        warn_if_too_dense(split, utterances, sources, targets)
+        cache_bytes = self.cfg.feature_cache_mb * 2**20
+        reader = FeatureReader(self.speech_config, split, is_train, cache_bytes)
+        return SpeechTranslationDataset(
+            utterances,
+            sources,
+            targets,
+            reader,
+            self.source_dictionary,
+            self.target_dictionary,
+            self.cfg.seed,
+        )
+
+    def get_batch_iterator(self, dataset: SpeechTranslationDataset, **kwargs: Any) -> Any:
+        """fairseq's iterator, with data loader workers that see the epoch.
+
+        Workers kept alive between epochs hold a copy of the data set from the first one and would repeat its
+        augmentation for ever.
+        """
+        iterator = super().get_batch_iterator(dataset, **kwargs)
+        iterator.reuse_dataloader = False
+        iterator.persistent_workers = False
+        return iterator
+
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """fairseq's, but an option out of range exits with its message."""
+        with exit_with_message(ValueError):
+            return super().build_criterion(cfg, from_checkpoint)
+
+    def draw_segment(self, sample: dict[str, Any], update_num: int) -> int:
+        """Segment size (25 Hz frames, 0: whole utterance) for the next batch of update ``update_num``."""
+        update, micro_batch = self._draws
+        self._draws = (update_num, micro_batch + 1 if update == update_num else 0)
+        return sample_segment(self.segment_sizes, self.cfg.seed, *self._draws, self._longest_frames(sample))
+
+    def _longest_frames(self, sample: dict[str, Any]) -> int:
+        """Encoder frames of the longest utterance over all ranks; only uniform sampling asks, so nobody else waits."""
+        if self.segment_sizes is not None:
+            return 0
+        longest = (sample["net_input"]["src_lengths"].max() + 3) // 4
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(longest, op=torch.distributed.ReduceOp.MAX)
+        return int(longest)
+
+    def train_step(
+        self,
+        sample: dict[str, Any],
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> tuple:
+        """fairseq's training step with a segment size drawn for the batch (``sample["segment"]``)."""
+        sample = {**sample, "segment": self.draw_segment(sample, update_num)}
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple:
+        """Loss and scores at each validation segment size; the loss and its parts are summed over the
+        sizes.
+        """
+        model.eval()
+        total: dict[str, Any] = {}
+        losses = []
+        for size in self.valid_segment_sizes:
+            with torch.no_grad():
+                loss, sample_size, log, output = criterion.compute(model, {**sample, "segment": size})
+                counts = scoring.count(
+                    output,
+                    sample,
+                    self.source_dictionary,
+                    self.target_dictionary,
+                    model,
+                    self.cfg.eval_mt_bleu,
+                )
+            losses.append(loss)
+            for key, value in log.items():
+                total[key] = total.get(key, 0) + value
+            name = segment_name(size)
+            counts |= {"loss": log["loss"], "sample_size": log["sample_size"]}
+            total.update({scoring.key(name, key): value for key, value in counts.items()})
+        total["nsentences"], total["ntokens"] = log["nsentences"], log["ntokens"]
+        return sum(losses), sample_size * len(losses), total
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
+        """Log the criterion's meters and, in validation, the scores at each segment size."""
+        super().reduce_metrics(logging_outputs, criterion)
+        for size in self.valid_segment_sizes:
+            scoring.log_scores(logging_outputs, segment_name(size))

@@ -1,0 +1,219 @@
+"""Manifests: the TSV files of fairseq's speech-to-unit recipes, read once and checked row by row.
+
+A split is ``{split}.tsv`` with the columns ``id src_audio src_n_frames tgt_audio tgt_n_frames``, where
+``tgt_audio`` holds the target units separated by spaces, plus one ``{split}.tsv`` per text (columns ``id
+tgt_text``) in the folders that the multitask YAML names. Whatever is wrong is found before the first update
+and reported with file and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".npy")
+SPEECH_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
+TEXT_COLUMNS = ("id", "tgt_text")
+
+
+class ManifestError(ValueError):
+    """A manifest, dictionary or data config that training cannot start from; the message says where and
+    why.
+    """
+
+
+@contextmanager
+def exit_with_message(expected: type[Exception]) -> Iterator[None]:
+    """Turn an ``expected`` error into an exit with their one-line message, so that nobody has to read a
+    traceback.
+
+    Raises:
+        SystemExit: with the message; fairseq lets it pass, prints it and ends with status 1.
+    """
+    try:
+        yield
+    except expected as error:
+        raise SystemExit(f"echostream: {error}") from None
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One row of a speech manifest.
+
+    ``audio`` is a file, or ``file.zip:offset:length`` in bytes; ``n_frames`` counts 10 ms log-mel frames and
+    is used to form batches; ``units`` is int32 ``(U,)``; ``line`` is the line in the TSV, the header being
+    line 1.
+    """
+
+    id: str
+    audio: str
+    n_frames: int
+    units: np.ndarray
+    line: int
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield ``(line number, {column: value})`` of a TSV file with a header; only ``columns`` are returned.
+
+    Raises:
+        ManifestError: the file is missing, empty or not UTF-8, a column is missing, or a row has another
+            number of fields than the header.
+    """
+    if not path.is_file():
+        raise ManifestError(f"{path}: no such manifest")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    header = lines[0].rstrip("\r").split("\t")
+    for column in columns:
+        if column not in header:
+            raise ManifestError(
+                f"{path}: line 1: column {column!r} is missing; the header has {', '.join(header)!s} "
+                f"and needs {', '.join(columns)} separated by tabs"
+            )
+    where = {column: header.index(column) for column in columns}
+    seen: dict[str, int] = {}
+    for number, text in enumerate(lines[1:], start=2):
+        fields = text.rstrip("\r").split("\t")
+        if fields == [""]:
+            continue
+        if len(fields) != len(header):
+            raise ManifestError(
+                f"{path}: line {number}: {len(fields)} fields, but the header names {len(header)} columns"
+            )
+        row = {column: fields[index] for column, index in where.items()}
+        if row["id"] in seen:
+            raise ManifestError(f"{path}: line {number}: id {row['id']!r} was used before, in line {seen[row['id']]}")
+        seen[row["id"]] = number
+        yield number, row
+    if not seen:
+        raise ManifestError(f"{path}: no rows below the header")
+
+
+def _positive(path: Path, number: int, column: str, value: str) -> int:
+    if not value.isdecimal() or int(value) == 0:
+        raise ManifestError(f"{path}: line {number}: {column} is {value!r}, not a positive whole number")
+    return int(value)
+
+
+def _units(path: Path, number: int, value: str) -> np.ndarray:
+    pieces = value.split()
+    if not pieces:
+        raise ManifestError(f"{path}: line {number}: tgt_audio is empty; it needs at least one unit")
+    for piece in pieces:
+        if not piece.isdecimal():
+            raise ManifestError(
+                f"{path}: line {number}: tgt_audio holds {piece!r}; it must be units (numbers separated by spaces)"
+            )
+    return np.array(pieces, dtype=np.int32)
+
+
+class _AudioFiles:
+    """Says whether audio is there, asking the file system once for each archive."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.archive_bytes: dict[str, int] = {}
+
+    def resolve(self, path: Path, number: int, value: str) -> str:
+        """The full name of ``value``, which may be relative to the root; raises ManifestError if it is not
+        there.
+        """
+        if value.endswith(AUDIO_SUFFIXES):
+            audio = self.root / value
+            if not audio.is_file():
+                raise ManifestError(f"{path}: line {number}: audio file {audio} does not exist")
+            return str(audio)
+        name, *numbers = value.rsplit(":", 2)
+        if not name.endswith(".zip") or len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
+            raise ManifestError(
+                f"{path}: line {number}: src_audio {value!r} is neither {', '.join(AUDIO_SUFFIXES)} "
+                "nor archive.zip:offset:length"
+            )
+        archive = str(self.root / name)
+        if archive not in self.archive_bytes:
+            if not Path(archive).is_file():
+                raise ManifestError(f"{path}: line {number}: archive {archive} does not exist")
+            self.archive_bytes[archive] = Path(archive).stat().st_size
+        offset, length = map(int, numbers)
+        if length == 0 or offset + length > self.archive_bytes[archive]:
+            raise ManifestError(
+                f"{path}: line {number}: {value} reaches past the end of the archive "
+                f"({self.archive_bytes[archive]} bytes)"
+            )
+        return f"{archive}:{offset}:{length}"
+
+
+def read_utterances(path: Path, audio_root: Path) -> list[Utterance]:
+    """Read and check a speech manifest.
+
+    Args:
+        path: the TSV file.
+        audio_root: folder that relative ``src_audio`` paths start from.
+
+    Raises:
+        ManifestError: naming the file, the line and the value that is wrong.
+    """
+    files = _AudioFiles(audio_root)
+    utterances = []
+    for number, row in read_rows(path, SPEECH_COLUMNS):
+        n_frames = _positive(path, number, "src_n_frames", row["src_n_frames"])
+        _positive(path, number, "tgt_n_frames", row["tgt_n_frames"])
+        units = _units(path, number, row["tgt_audio"])
+        audio = files.resolve(path, number, row["src_audio"])
+        utterances.append(Utterance(row["id"], audio, n_frames, units, number))
+    return utterances
+
+
+def check_units(path: Path, utterances: list[Utterance], num_units: int) -> None:
+    """Raise ManifestError at the first unit that is not below ``num_units``."""
+    for utterance in utterances:
+        if utterance.units.max() >= num_units:
+            raise ManifestError(
+                f"{path}: line {utterance.line}: unit {utterance.units.max()} is out of range; there are "
+                f"{num_units} "
+                f"units, 0 to {num_units - 1} (--num-units)"
+            )
+
+
+def read_texts(folder: Path, split: str) -> dict[str, str]:
+    """Read ``{folder}/{split}.tsv`` and return the text of each id; raises ManifestError for an empty
+    text.
+    """
+    path = folder / f"{split}.tsv"
+    texts = {}
+    for number, row in read_rows(path, TEXT_COLUMNS):
+        if not row["tgt_text"].strip():
+            raise ManifestError(f"{path}: line {number}: the text of {row['id']!r} is empty")
+        texts[row["id"]] = row["tgt_text"]
+    return texts
+
+
+def texts_in_order(path: Path, utterances: list[Utterance], folder: Path, split: str, entry: str) -> list[str]:
+    """The texts of ``utterances`` in their order; raises ManifestError if an id has none."""
+    texts = read_texts(folder, split)
+    for utterance in utterances:
+        if utterance.id not in texts:
+            raise ManifestError(
+                f"{path}: line {utterance.line}: id {utterance.id!r} has no text in {folder / split}.tsv "
+                f"(multitask entry {entry!r})"
+            )
+    return [texts[utterance.id] for utterance in utterances]
+
+
+def check_same_texts(folder: Path, other: Path, split: str) -> None:
+    """Raise ManifestError unless both folders have the same texts for ``split``."""
+    if folder.resolve() == other.resolve():
+        return
+    one, two = read_texts(folder, split), read_texts(other, split)
+    for name in one.keys() | two.keys():
+        if one.get(name) != two.get(name):
+            raise ManifestError(
+                f"{other / split}.tsv: the text of id {name!r} is not that in {folder / split}.tsv; target_unigram and "
+                "ctc_target_unigram are one text"
+            )

@@ -1,0 +1,175 @@
+"""Validation scores, as sums that add up over batches and ranks and become rates when they are logged.
+
+ASR: word error rate of the greedy CTC path. ST: BLEU and the share of words right and recalled, of the
+greedy CTC path; a low recall starves the policy, so it is the number to watch. MT: accuracy of the next
+token given the reference before it, and BLEU of greedy decoding if asked for. Units: error rate of the
+greedy CTC path.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import sacrebleu
+import torch
+from fairseq.data import Dictionary
+from fairseq.logging import metrics
+from torch import Tensor
+
+from echostream.modules.ctc import greedy_collapse
+from echostream.modules.edit_distance import edit_distance
+from echostream.tasks.dataset import WORD_START
+
+BLEU_ORDER = 4
+
+
+def key(name: str, field: str) -> str:
+    """Key of a sum in the logging outputs: ``field`` at segment size ``name``."""
+    return f"_{field}@{name}"
+
+
+def detokenise(tokens: Sequence[int], dictionary: Dictionary) -> str:
+    """Words separated by spaces, from pieces; specials other than ``<unk>`` are left out."""
+    skip = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
+    pieces = (dictionary[token] for token in tokens if token not in skip)
+    return "".join(pieces).replace(WORD_START, " ").strip()
+
+
+def _rows(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+
+
+def _bleu_counts(prefix: str, hypotheses: list[str], references: list[str]) -> dict[str, float]:
+    bleu = sacrebleu.corpus_bleu(hypotheses, [references])
+    counts = {f"{prefix}_bleu_sys": bleu.sys_len, f"{prefix}_bleu_ref": bleu.ref_len}
+    for order in range(BLEU_ORDER):
+        counts[f"{prefix}_bleu_match{order}"] = bleu.counts[order]
+        counts[f"{prefix}_bleu_total{order}"] = bleu.totals[order]
+    return counts
+
+
+def _unigram_counts(hypotheses: list[str], references: list[str]) -> dict[str, float]:
+    matched = said = wanted = 0
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
+        left, right = Counter(hypothesis.split()), Counter(reference.split())
+        matched += (left & right).total()
+        said += left.total()
+        wanted += right.total()
+    return {"st_matched": matched, "st_said": said, "st_wanted": wanted}
+
+
+def count(
+    output: dict[str, Tensor],
+    sample: dict[str, Any],
+    source: Dictionary,
+    target: Dictionary,
+    model: Any,
+    mt_bleu: bool = False,
+) -> dict[str, float]:
+    """Sums for one batch.
+
+    Args:
+        output: what the model returned (``asr_logits``, ``st_logits``, ``frame_lengths``, ``mt_logits``,
+            ``unit_logits``, ``unit_lengths``).
+        sample: the batch.
+        source, target: dictionaries of the two texts.
+        model: its text decoder is run if ``mt_bleu``.
+        mt_bleu: translate greedily as well.
+    """
+    frames = output["frame_lengths"]
+    asr = [detokenise(t, source) for t in greedy_collapse(output["asr_logits"].argmax(-1), frames)]
+    said = [detokenise(t, source) for t in _rows(sample["source_text"], sample["source_text_lengths"])]
+    st = [detokenise(t, target) for t in greedy_collapse(output["st_logits"].argmax(-1), frames)]
+    wanted = [detokenise(t, target) for t in _rows(sample["target_text"], sample["target_text_lengths"])]
+    units = greedy_collapse(output["unit_logits"].argmax(-1), output["unit_lengths"])
+    unit_refs = _rows(sample["units"], sample["unit_lengths"])
+
+    is_token = sample["target_text"] != target.pad()
+    right = (output["mt_logits"].argmax(-1) == sample["target_text"]) & is_token
+    counts = {
+        "asr_errors": sum(edit_distance(h.split(), r.split()) for h, r in zip(asr, said, strict=True)),
+        "asr_words": sum(len(r.split()) for r in said),
+        "unit_errors": sum(edit_distance([u - 1 for u in h], r) for h, r in zip(units, unit_refs, strict=True)),
+        "unit_wanted": sum(map(len, unit_refs)),
+        "mt_right": int(right.sum()),
+        "mt_tokens": int(is_token.sum()),
+        **_unigram_counts(st, wanted),
+        **_bleu_counts("st", st, wanted),
+    }
+    if mt_bleu:
+        limit = 2 * sample["target_text"].size(1) + 10
+        translated = greedy_translate(model, output, target.eos(), limit)
+        counts |= _bleu_counts("mt", [detokenise(t, target) for t in translated], wanted)
+    return counts
+
+
+@torch.no_grad()
+def greedy_translate(model: Any, output: dict[str, Tensor], eos: int, max_tokens: int) -> list[list[int]]:
+    """Greedy offline translation of encoded utterances, up to ``max_tokens`` pieces each, EOS not
+    included.
+    """
+    memory, frames = output["encoder_out"], output["frame_lengths"]
+    batch = memory.size(0)
+    visible = frames[:, None]
+    mask = model.mt_decoder.frame_mask(frames, memory.size(1), visible)
+    tokens = torch.full((batch, 1), eos, device=memory.device)
+    done = torch.zeros(batch, dtype=torch.bool, device=memory.device)
+    state, hypotheses = model.mt_decoder.init_state(batch), []
+    for _ in range(max_tokens):
+        _, logits, state = model.mt_decoder(tokens, memory, mask, state, need_state=True)
+        tokens = logits[:, -1:].argmax(-1)
+        done |= tokens[:, 0] == eos
+        if bool(done.all()):
+            break
+        hypotheses.append(torch.where(done, eos, tokens[:, 0]))
+    rows = torch.stack(hypotheses, 1).tolist() if hypotheses else [[] for _ in range(batch)]
+    return [row[: row.index(eos)] if eos in row else row for row in rows]
+
+
+def _log_ratio(name: str, totals: dict[str, float], over: str, under: str) -> None:
+    if totals.get(under, 0) > 0:
+        metrics.log_scalar(name, 100 * totals[over] / totals[under], totals[under], round=2)
+
+
+def _log_bleu(name: str, totals: dict[str, float], prefix: str) -> None:
+    """BLEU of all batches so far: its counts are summed, the score is derived when it is read."""
+    fields = ["sys", "ref"] + [f"{kind}{n}" for kind in ("match", "total") for n in range(BLEU_ORDER)]
+    for field in fields:
+        metrics.log_scalar_sum(f"_{name}_{field}", totals[f"{prefix}_bleu_{field}"])
+
+    def score(meters: Any) -> float:
+        value = {field: int(meters[f"_{name}_{field}"].sum) for field in fields}
+        bleu = sacrebleu.BLEU.compute_bleu(
+            correct=[value[f"match{n}"] for n in range(BLEU_ORDER)],
+            total=[value[f"total{n}"] for n in range(BLEU_ORDER)],
+            sys_len=value["sys"],
+            ref_len=value["ref"],
+            smooth_method="exp",
+        )
+        return round(bleu.score, 2)
+
+    metrics.log_derived(name, score)
+
+
+def log_scores(logging_outputs: list[dict[str, Any]], name: str) -> None:
+    """Log the scores at segment size ``name``, in percent; nothing where the outputs are of training."""
+    totals: dict[str, float] = {}
+    marker = key(name, "")[1:]
+    for log in logging_outputs:
+        for field, value in log.items():
+            if field.endswith(marker):
+                field = field[1 : -len(marker)]
+                totals[field] = totals.get(field, 0.0) + float(value)
+    if not totals:
+        return
+    metrics.log_scalar(f"loss_{name}", totals["loss"] / totals["sample_size"], totals["sample_size"], round=3)
+    _log_ratio(f"asr_wer_{name}", totals, "asr_errors", "asr_words")
+    _log_ratio(f"st_precision_{name}", totals, "st_matched", "st_said")
+    _log_ratio(f"st_recall_{name}", totals, "st_matched", "st_wanted")
+    _log_ratio(f"mt_accuracy_{name}", totals, "mt_right", "mt_tokens")
+    _log_ratio(f"unit_error_{name}", totals, "unit_errors", "unit_wanted")
+    _log_bleu(f"st_bleu_{name}", totals, "st")
+    if "mt_bleu_sys" in totals:
+        _log_bleu(f"mt_bleu_{name}", totals, "mt")

@@ -1,0 +1,55 @@
+"""Which segment size a batch is trained with.
+
+Multi-chunk training shows one model many segment sizes, so that any of them can be chosen later. The choice
+is a pure function of seed, update and position inside the update: all ranks agree without talking, and a
+resumed run draws what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+WHOLE_UTTERANCE = 0
+FRAME_MS = 40  # one encoder frame, 25 Hz
+
+
+def parse_segment_sizes(text: str, allow_uniform: bool = False) -> tuple[int, ...] | None:
+    """Read a list such as ``"1,8,0"`` of sizes in 40 ms frames, 0 being the whole utterance; None for
+    ``"uniform"``.
+
+    Raises:
+        ValueError: not such a list.
+    """
+    if allow_uniform and text.strip() == "uniform":
+        return None
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    if not pieces or not all(piece.isdecimal() for piece in pieces):
+        expected = 'a list such as "1,8,0"' + (' or "uniform"' if allow_uniform else "")
+        raise ValueError(f"segment sizes {text!r}: expected {expected} (frames of {FRAME_MS} ms, 0: whole utterance)")
+    return tuple(int(piece) for piece in pieces)
+
+
+def sample_segment(sizes: Sequence[int] | None, seed: int, update: int, micro_batch: int, longest_frames: int) -> int:
+    """Draw the segment size of one batch.
+
+    Args:
+        sizes: sizes to choose from with equal probability, or None for uniform over 1..``longest_frames``.
+        seed: seed of the run.
+        update: number of updates done before this one.
+        micro_batch: position of the batch among those that make up the update (``--update-freq``).
+        longest_frames: length of the longest utterance in the batch over all ranks, 25 Hz frames.
+
+    Returns:
+        Segment size in 25 Hz frames, 0 for the whole utterance.
+    """
+    digest = hashlib.blake2b(f"{seed}/{update}/{micro_batch}".encode(), digest_size=8).digest()
+    draw = int.from_bytes(digest, "big") / 2**64
+    if sizes is None:
+        return 1 + int(draw * max(1, longest_frames))
+    return sizes[int(draw * len(sizes))]
+
+
+def segment_name(size: int) -> str:
+    """Label of a segment size in the logs: ``"320ms"``, or ``"full"`` for the whole utterance."""
+    return "full" if size == WHOLE_UTTERANCE else f"{size * FRAME_MS}ms"

@@ -1,0 +1,62 @@
+"""Texts of a split as dictionary indices, with the checks that need dictionary and audio lengths together."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+from fairseq.data import encoders
+
+from echostream.tasks.data_config import TextConfig
+from echostream.tasks.manifests import ManifestError, Utterance, texts_in_order
+
+logger = logging.getLogger(__name__)
+
+# above this share of unknown pieces the dictionary is not the one that the text was cut with
+MAX_UNKNOWN_SHARE = 0.5
+LOG_MEL_FRAMES_PER_ENCODER_FRAME = 4
+
+
+def encode_texts(manifest: Path, rows: list[Utterance], split: str, text: TextConfig) -> list[np.ndarray]:
+    """The text of each row as int32 dictionary indices ``(pieces,)``, without EOS.
+
+    Args:
+        manifest: file that the rows come from, for messages.
+        rows: utterances.
+        split: name of the split.
+        text: where the texts are and how they are cut.
+
+    Raises:
+        ManifestError: a row has no text, or most pieces are unknown to the dictionary.
+    """
+    lines = texts_in_order(manifest, rows, text.data, split, text.name)
+    for key, build in (("pre_tokenizer", encoders.build_tokenizer), ("bpe_tokenizer", encoders.build_bpe)):
+        if key in text.tokenizers:
+            tokenizer = build(Namespace(**text.tokenizers[key]))
+            lines = [tokenizer.encode(line) for line in lines]
+    index, unknown = text.dictionary.index, text.dictionary.unk()
+    encoded = [np.array([index(piece) for piece in line.split()], dtype=np.int32) for line in lines]
+    pieces, missing = sum(map(len, encoded)), sum(int((e == unknown).sum()) for e in encoded)
+    if missing > MAX_UNKNOWN_SHARE * pieces:
+        row = next(i for i, e in enumerate(encoded) if (e == unknown).any())
+        piece = lines[row].split()[int(np.argmax(encoded[row] == unknown))]
+        raise ManifestError(
+            f"{text.dictionary_path} does not fit {text.data / split}.tsv: {100 * missing / pieces:.0f} % of the "
+            f"pieces are unknown, such as {piece!r} of id {rows[row].id!r}"
+        )
+    if missing:
+        logger.warning(f"{split}: {missing} of {pieces} pieces of {text.name} are unknown to the dictionary")
+    return encoded
+
+
+def warn_if_too_dense(split: str, rows: list[Utterance], sources: list[np.ndarray], targets: list[np.ndarray]) -> None:
+    """Say how many utterances have more pieces than encoder frames, since CTC cannot spell those."""
+    triples = zip(rows, sources, targets, strict=True)
+    dense = sum(max(len(s), len(t)) > -(-row.n_frames // LOG_MEL_FRAMES_PER_ENCODER_FRAME) for row, s, t in triples)
+    if dense:
+        logger.warning(
+            f"{split}: {dense} utterances have more pieces than frames of 40 ms; their CTC loss is infinite and left "
+            "out (meters asr_inf, st_inf)"
+        )

@@ -1,0 +1,97 @@
+"""Average the weights of several checkpoints of one run, which usually beats the last one alone.
+
+The result is a fairseq checkpoint without optimizer state: load it, evaluate it, fine-tune from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# fairseq may store its command line; naming the type keeps torch's safe loader on
+torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def last_checkpoints(folder: Path, count: int) -> list[Path]:
+    """The ``count`` checkpoints of the most updates, named ``checkpoint_{epoch}_{updates}.pt``.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    found = []
+    for path in folder.glob("checkpoint_*.pt"):
+        match = re.fullmatch(r"checkpoint_\d+_(\d+)\.pt", path.name)
+        if match:
+            found.append((int(match.group(1)), path))
+    if len(found) < count:
+        raise ValueError(f"{folder} has {len(found)} checkpoint_EPOCH_UPDATES.pt, {count} are needed; train longer")
+    return [path for _, path in sorted(found)[-count:]]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A fairseq checkpoint, through torch's safe loader; ValueError if it isn't one."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(f"{path} can't be loaded as a checkpoint ({type(error).__name__})") from error
+    if not isinstance(state, dict) or not {"model", "cfg", "task_state"} <= state.keys():
+        raise ValueError(f"{path} is not a checkpoint of fairseq-train")
+    return state
+
+
+def average(paths: list[Path]) -> dict[str, Any]:
+    """The checkpoint whose weights are the means of those in ``paths``; everything else is the last one's.
+
+    Whole-number tensors, such as counters, are the last one's as well. Sums are in float64.
+
+    Raises:
+        ValueError: no paths, or models that differ in names, shapes or dictionaries.
+    """
+    if not paths:
+        raise ValueError("no checkpoints to average")
+    state = load(paths[0])
+    task = state["task_state"]
+    sums = {name: weight.double() for name, weight in state["model"].items()}
+    for path in paths[1:]:
+        state = load(path)
+        shapes = {name: weight.shape for name, weight in state["model"].items()}
+        if shapes != {name: weight.shape for name, weight in sums.items()} or state["task_state"] != task:
+            raise ValueError(f"{path} is of another model, or has other dictionaries, than {paths[0]}")
+        for name, weight in state["model"].items():
+            sums[name] += weight.double()
+    for name, weight in state["model"].items():
+        if weight.is_floating_point():
+            state["model"][name] = (sums[name] / len(paths)).to(weight.dtype)
+    state.pop("last_optimizer_state", None)
+    return state
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Average the weights of several checkpoints of one run.")
+    parser.add_argument("checkpoints", nargs="*", type=Path, help="checkpoints; or give --save-dir")
+    parser.add_argument("--save-dir", type=Path, help="folder of a run whose last checkpoints are averaged")
+    parser.add_argument("--last", type=int, default=5, help="how many of the run's checkpoints (default 5)")
+    parser.add_argument("--output", type=Path, help="file to write (default: checkpoint_average.pt beside them)")
+    args = parser.parse_args()
+    if bool(args.checkpoints) == bool(args.save_dir):
+        parser.error("give either checkpoints or --save-dir")
+    if args.last < 1:
+        parser.error(f"--last is {args.last}; it must be at least 1")
+    try:
+        paths = args.checkpoints or last_checkpoints(args.save_dir, args.last)
+        state = average(paths)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    output = args.output or paths[0].parent / "checkpoint_average.pt"
+    unfinished = output.with_suffix(".tmp")
+    torch.save(state, unfinished)
+    unfinished.replace(output)
+    print(f"{output}: average of {', '.join(path.name for path in paths)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""The loss is the weighted sum of its parts, each of them what a direct computation gives."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+from fairseq.logging import metrics
+
+from echostream.criterions import MultitaskCriterion, MultitaskCriterionConfig
+from echostream.criterions.losses import cross_entropy_sum, ctc_infeasible, ctc_sum, symmetric_kl_sum
+
+PAD, EOS = 1, 2
+BATCH, FRAMES, TOKENS, PER_TOKEN, UNITS = 3, 12, 5, 4, 7
+
+
+def dictionary(pieces: str) -> Dictionary:
+    result = Dictionary()
+    for piece in pieces.split():
+        result.add_symbol(piece)
+    return result
+
+
+def make_task(**texts):
+    return SimpleNamespace(
+        source_dictionary=dictionary("▁a b ▁c d"),
+        target_text_dictionary=dictionary("▁x y ▁z w"),
+        target_dictionary=None,
+        texts={name: SimpleNamespace(**entry) for name, entry in texts.items()},
+    )
+
+
+def make_criterion(task=None, **options) -> MultitaskCriterion:
+    return MultitaskCriterion(MultitaskCriterionConfig(**options), task or make_task())
+
+
+class RecordingModel(torch.nn.Module):
+    """Answers with fixed logits; remembers how it was called."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        make = torch.Generator().manual_seed(seed)
+        self.output = {
+            "asr_logits": torch.randn(BATCH, FRAMES, 8, generator=make),
+            "st_logits": torch.randn(BATCH, FRAMES, 8, generator=make),
+            "mt_logits": torch.randn(BATCH, TOKENS, 8, generator=make),
+            "unit_logits": torch.randn(BATCH, TOKENS * PER_TOKEN, UNITS + 1, generator=make),
+            "frame_lengths": torch.tensor([12, 9, 7]),
+            "unit_lengths": torch.tensor([20, 16, 12]),
+        }
+        for value in self.output.values():
+            if value.is_floating_point():
+                value.requires_grad_()
+        self.calls = []
+
+    def forward(self, src_tokens, src_lengths, prev_text_tokens, target_text_tokens, word_ids, segment, align):
+        repeat = len(src_tokens) // BATCH
+        output = {name: torch.cat([value] * repeat) for name, value in self.output.items()}
+        visible = align(output) if align is not None else None
+        self.calls.append({"segment": segment, "visible": visible, "batch": len(src_tokens)})
+        return output
+
+
+@pytest.fixture
+def sample() -> dict:
+    return {
+        "net_input": {
+            "src_tokens": torch.zeros(BATCH, 48, 80),
+            "src_lengths": torch.tensor([48, 36, 28]),
+            "prev_text_tokens": torch.zeros(BATCH, TOKENS, dtype=torch.long),
+        },
+        "source_text": torch.tensor([[4, 5, 6, 7], [4, 4, 6, PAD], [6, 7, PAD, PAD]]),
+        "source_text_lengths": torch.tensor([4, 3, 2]),
+        "target_text": torch.tensor([[4, 5, 6, 7, EOS], [6, 6, 4, EOS, PAD], [4, 5, EOS, PAD, PAD]]),
+        "target_text_lengths": torch.tensor([5, 4, 3]),
+        "word_ids": torch.tensor([[0, 0, 1, 1, 2], [0, 1, 2, 3, 4], [0, 0, 1, 2, 2]]),
+        "units": torch.tensor([[0, 1, 2, 6, 5], [3, 3, 4, 0, 0], [0, 2, 0, 0, 0]]),
+        "unit_lengths": torch.tensor([5, 3, 2]),
+        "ntokens": 10,
+        "nsentences": 3,
+        "segment": 4,
+    }
+
+
+def direct_ctc(logits, lengths, targets, target_lengths) -> float:
+    """Utterance by utterance, with torch's own function."""
+    total = 0.0
+    for b in range(BATCH):
+        log_probs = logits[b, : lengths[b]].double().log_softmax(-1)[:, None]
+        target = targets[b : b + 1, : target_lengths[b]]
+        total += float(
+            torch.nn.functional.ctc_loss(
+                log_probs, target, lengths[b : b + 1], target_lengths[b : b + 1], reduction="sum"
+            )
+        )
+    return total
+
+
+def test_parts_and_their_sum_are_those_of_a_direct_computation(sample):
+    model = RecordingModel()
+    loss, size, log = make_criterion(label_smoothing=0.1)(model, sample)
+    out = model.output
+    asr = direct_ctc(out["asr_logits"], out["frame_lengths"], sample["source_text"], sample["source_text_lengths"])
+    st = direct_ctc(out["st_logits"], out["frame_lengths"], sample["target_text"], sample["target_text_lengths"] - 1)
+    unit = direct_ctc(out["unit_logits"], out["unit_lengths"], sample["units"] + 1, sample["unit_lengths"])
+    mt = float(
+        torch.nn.functional.cross_entropy(
+            out["mt_logits"].double().transpose(1, 2),
+            sample["target_text"],
+            ignore_index=PAD,
+            reduction="sum",
+            label_smoothing=0.1,
+        )
+    )
+    for name, value in {"asr": asr, "st": st, "mt": mt, "unit": unit}.items():
+        assert float(log[f"{name}_loss"]) == pytest.approx(value, rel=1e-5), name
+    assert float(loss) == pytest.approx(4 * asr + 4 * st + 8 * mt + unit, rel=1e-5)
+    assert size == log["sample_size"] == 10
+    assert (log["asr_tokens"], log["st_tokens"], log["mt_tokens"], log["unit_tokens"]) == (9, 9, 12, 10)
+
+
+def test_model_is_called_once_with_segment_and_alignment(sample):
+    model = RecordingModel()
+    make_criterion()(model, sample)
+    make_criterion(mt_alignment="none")(model, sample)
+    policy, none = model.calls
+    assert policy["segment"] == none["segment"] == 4
+    assert none["visible"] is None
+    visible, lengths = policy["visible"], model.output["frame_lengths"][:, None]
+    assert visible.shape == sample["target_text"].shape
+    assert ((visible >= 1) & (visible <= lengths)).all()
+    for b, n in enumerate(sample["target_text_lengths"].tolist()):
+        assert (visible[b, 1:n] >= visible[b, : n - 1]).all()
+
+
+def test_whatever_the_padding_holds(sample):
+    """Other values in the padding of tokens and frames leave loss and gradients as they are."""
+    results = []
+    for filler in (0.0, 7.0):
+        model = RecordingModel()
+        with torch.no_grad():
+            for b, n in enumerate(model.output["frame_lengths"]):
+                model.output["asr_logits"][b, n:] = filler
+                model.output["st_logits"][b, n:] = filler
+            for b, n in enumerate(sample["target_text_lengths"]):
+                model.output["mt_logits"][b, n:] = filler
+        loss, _, _ = make_criterion()(model, sample)
+        loss.backward()
+        results.append((loss.detach(), model.output["asr_logits"].grad, model.output["mt_logits"].grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not results[0][2][2, 3:].any()
+
+
+def test_impossible_utterances_are_left_out_and_counted():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, 6, requires_grad=True)
+    targets = torch.tensor([[1, 2, 3, 4], [1, 1, 1, 0], [2, 2, 0, 0]])
+    lengths = torch.tensor([4, 3, 2])
+    frames = torch.tensor([3, 4, 3])  # one short, two short for its repeats, just enough
+    assert ctc_infeasible(targets, lengths, frames).tolist() == [True, True, False]
+    loss, infinite = ctc_sum(logits, frames, targets, lengths)
+    assert int(infinite) == 2
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[:2].any()
+    assert logits.grad[2].any()
+
+
+def test_infinite_losses_are_logged(sample):
+    sample["source_text_lengths"] = torch.tensor([4, 3, 2])
+    model = RecordingModel()
+    model.output["frame_lengths"] = torch.tensor([3, 9, 7])
+    _, _, log = make_criterion()(model, sample)
+    with metrics.aggregate(new_root=True) as logged:
+        MultitaskCriterion.reduce_metrics([log, log])
+    values = logged.get_smoothed_values()
+    assert values["asr_inf"] == 2
+    assert values["st_inf"] == 2
+    assert values["unit_inf"] == 0
+
+
+def test_meters_are_nats_per_token(sample):
+    _, _, log = make_criterion()(RecordingModel(), sample)
+    _, _, other = make_criterion()(RecordingModel(seed=1), sample)
+    with metrics.aggregate(new_root=True) as logged:
+        MultitaskCriterion.reduce_metrics([log, other])
+    values = logged.get_smoothed_values()
+    for part, tokens in {"asr": 9, "st": 9, "mt": 12, "unit": 10}.items():
+        mean = float(log[f"{part}_loss"] + other[f"{part}_loss"]) / (2 * tokens)
+        assert values[part] == pytest.approx(mean, abs=1e-3)
+    assert values["loss"] == pytest.approx(float(log["loss"] + other["loss"]) / 20, abs=1e-3)
+
+
+def test_half_precision_logits_lose_nothing_in_the_loss(sample):
+    model = RecordingModel()
+    with torch.no_grad():
+        rounded = {n: v.bfloat16() if v.is_floating_point() else v for n, v in model.output.items()}
+    expected = RecordingModel()
+    expected.output = {n: v.float() if v.is_floating_point() else v for n, v in rounded.items()}
+    model.output = rounded
+    torch.testing.assert_close(make_criterion()(model, sample)[0], make_criterion()(expected, sample)[0])
+
+
+def test_rdrop_of_equal_passes_changes_nothing(sample):
+    plain, _, _ = make_criterion()(RecordingModel(), sample)
+    model = RecordingModel()
+    criterion = make_criterion(rdrop_alpha=5.0)
+    loss, size, _ = criterion(model, sample)
+    torch.testing.assert_close(loss, plain)
+    assert size == 10
+    assert model.calls[-1]["batch"] == 2 * BATCH
+    criterion.eval()
+    criterion(model, sample)
+    assert model.calls[-1]["batch"] == BATCH
+
+
+def test_symmetric_divergence():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(4, 3, 5), torch.tensor([[4, 3, PAD], [4, 4, 4]])
+    p, q = logits.log_softmax(-1).chunk(2)
+    kl = torch.nn.functional.kl_div
+    both = kl(p, q, reduction="none", log_target=True) + kl(q, p, reduction="none", log_target=True)
+    expected = both[targets != PAD].sum() / 2
+    torch.testing.assert_close(symmetric_kl_sum(logits, targets, PAD), expected)
+
+
+def test_cross_entropy_without_smoothing_is_the_likelihood():
+    logits, targets = torch.randn(2, 3, 5), torch.tensor([[4, 3, PAD], [4, 4, 4]])
+    loss, nll = cross_entropy_sum(logits, targets, PAD, 0.0)
+    assert loss is nll
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=PAD, reduction="sum")
+    torch.testing.assert_close(nll, expected)
+
+
+def test_weights_come_from_options_then_yaml_then_defaults():
+    task = make_task(
+        source_unigram={"loss_weight": 2.0, "label_smoothing": None, "rdrop_alpha": None},
+        ctc_target_unigram={"loss_weight": None, "label_smoothing": None, "rdrop_alpha": None},
+        target_unigram={"loss_weight": 6.0, "label_smoothing": 0.2, "rdrop_alpha": 0.5},
+    )
+    criterion = make_criterion(task, mt_weight=3.0)
+    assert criterion.weights == {"asr": 2.0, "st": 4.0, "mt": 3.0, "unit": 1.0}
+    assert criterion.label_smoothing == 0.2
+    assert criterion.rdrop_alpha == 0.5
+    assert make_criterion().weights == {"asr": 4.0, "st": 4.0, "mt": 8.0, "unit": 1.0}
+    assert make_criterion(task, label_smoothing=0.0).label_smoothing == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"asr_weight": -1.0}, "--asr-weight is -1"),
+        ({"label_smoothing": 1.0}, "--label-smoothing is 1"),
+        ({"rdrop_alpha": -0.5}, "--rdrop-alpha is -0.5"),
+        ({"stride_n": 0}, "stride_n must be at least 1"),
+        ({"lag_k": -1}, "lag_k at least 0"),
+    ],
+)
+def test_options_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_criterion(**options)

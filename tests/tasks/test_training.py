@@ -1,0 +1,114 @@
+"""Training through fairseq's trainer: it resumes exactly, and ranks add up to one large batch."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import checkpoint_utils, options, tasks
+from fairseq.data import iterators
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.logging import metrics
+from fairseq.trainer import Trainer
+
+import echostream  # noqa: F401
+
+ARCH = ["--arch", "echostream_tiny", "--encoder-layers", "1", "--encoder-dim", "32", "--encoder-ffn-dim", "32"]
+ARCH += ["--subsampler-hidden-dim", "32", "--mt-layers", "1", "--unit-layers", "1", "--mt-dim", "32"]
+ARCH += ["--unit-dim", "32", "--unit-ffn-dim", "32", "--mt-ffn-dim", "32"]
+
+
+def train(folder: Path, save_dir: Path, updates: int, *extra: str) -> tuple[list[float], dict, Trainer]:
+    """Train ``updates`` more updates, save, and return the loss of each, the weights and the trainer."""
+    torch.set_num_threads(1)
+    metrics.reset()
+    argv = [str(folder), "--task", "echostream", "--criterion", "echostream_multitask", *ARCH, "--cpu"]
+    argv += ["--optimizer", "adam", "--lr", "1e-3", "--num-workers", "0", "--num-units", "20"]
+    argv += ["--required-batch-size-multiple", "1", "--save-dir", str(save_dir), "--valid-subset", "dev", *extra]
+    parser = options.get_training_parser()
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, argv))
+    torch.manual_seed(cfg.common.seed)
+    task = tasks.setup_task(cfg.task)
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    trainer = Trainer(cfg, task, model, criterion)
+    _, epochs = checkpoint_utils.load_checkpoint(cfg.checkpoint, trainer)
+    losses = []
+    while len(losses) < updates:
+        batches = iterators.GroupedIterator(epochs.next_epoch_itr(), cfg.optimization.update_freq[0])
+        for samples in batches:
+            losses.append(trainer.train_step(samples)["loss"])
+            if len(losses) == updates:
+                break
+        if len(losses) == updates:
+            checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epochs, None)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    return losses, weights, trainer
+
+
+def test_resumed_run_is_the_uninterrupted_one(corpus, tmp_path):
+    """Interrupted within an epoch: batches, masks, dropout, segment sizes and weights go on as if nothing had been."""
+    options = ["--batch-size", "2"]  # three updates an epoch
+    whole, expected, _ = train(corpus.folder, tmp_path / "whole", 7, *options)
+    first, _, _ = train(corpus.folder, tmp_path / "parts", 4, *options)
+    second, weights, trainer = train(corpus.folder, tmp_path / "parts", 3, *options)
+    assert first + second == whole
+    assert trainer.get_num_updates() == 7
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+
+
+def test_checkpoint_is_safe_and_complete(corpus, tmp_path):
+    train(corpus.folder, tmp_path / "run", 1, "--batch-size", "3")
+    path = tmp_path / "run" / "checkpoint_last.pt"
+    state = torch.load(path, weights_only=True)
+    assert state["task_state"]["num_units"] == 20
+    assert state["task_state"]["source_symbols"][:4] == ["<s>", "<pad>", "</s>", "<unk>"]
+    corpus.folder.rename(tmp_path / "elsewhere")  # fairseq loads it where the data is not
+    (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(path)])
+    assert task.num_units == 20
+    assert model.fbank.cmvn_mean[0] == 10
+
+
+def test_validation_reports_each_segment_size(corpus, tmp_path):
+    _, _, trainer = train(corpus.folder, tmp_path / "run", 1, "--batch-size", "3", "--eval-mt-bleu")
+    trainer.task.load_dataset("dev")
+    results = []
+    for _ in range(2):  # nothing in it is drawn
+        with metrics.aggregate(new_root=True) as logged:
+            for sample in trainer.get_valid_iterator("dev").next_epoch_itr(shuffle=False):
+                trainer.valid_step(sample)
+        values = logged.get_smoothed_values()
+        results.append({k: v for k, v in values.items() if not k.startswith(("wp", "up"))})
+    assert results[0] == results[1]
+    for size in ("40ms", "320ms", "full"):
+        for name in ("loss", "asr_wer", "st_recall", "st_bleu", "mt_accuracy", "mt_bleu", "unit_error"):
+            assert f"{name}_{size}" in results[0]
+    sizes = [results[0][f"loss_{size}"] for size in ("40ms", "320ms", "full")]
+    assert results[0]["loss"] == pytest.approx(sum(sizes) / 3, abs=2e-3)
+
+
+def _rank(rank: int, port: int, folder: str, save_dir: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://localhost:{port}", world_size=2, rank=rank)
+    extra = ["--distributed-world-size", "2", "--distributed-rank", str(rank), "--ddp-backend", "legacy_ddp"]
+    train(Path(folder), Path(save_dir), 3, "--batch-size", "3", *PLAIN, *extra)
+    torch.distributed.destroy_process_group()
+
+
+# Dropout differs between ranks by nature; Adam blows rounding up where a gradient is nearly nothing.
+PLAIN = ["--dropout", "0", "--optimizer", "sgd", "--lr", "0.01", "--momentum", "0"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo over spawn")
+def test_two_ranks_are_one_with_twice_the_batch(corpus, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    args = (port, str(corpus.folder), str(tmp_path / "two"))
+    torch.multiprocessing.spawn(_rank, args, nprocs=2)
+    _, expected, _ = train(corpus.folder, tmp_path / "one", 3, "--batch-size", "6", *PLAIN)
+    weights = torch.load(tmp_path / "two" / "checkpoint_last.pt", weights_only=True)["model"]
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
