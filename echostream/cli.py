@@ -132,6 +132,7 @@ def load(args: argparse.Namespace):
         task=args.task,
         stride_n=args.stride_n,
         lag_k=args.lag_k,
+        beam=args.beam,
     )
 
 
@@ -153,6 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--threads", type=int, default=0, help="processor threads (0: torch's choice)")
         command.add_argument("--policy", default="alignment", help="alignment, stride, wait-k or fixed-rate")
         command.add_argument("--stride-n", type=int, default=1, help="target tokens a WRITE needs (1)")
+        command.add_argument("--beam", type=int, default=1, help="hypotheses of the MT decoder (1: greedy)")
         command.add_argument("--lag-k", type=int, help="how far to stay behind (the policy's own)")
         if name == "translate":
             command.add_argument("--task", default="s2st", choices=("s2st", "s2tt"), help="speech or text only (s2st)")

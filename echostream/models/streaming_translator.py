@@ -101,6 +101,7 @@ class StreamingTranslator:
         policy: a policy or the name of one: ``alignment``, ``stride``, ``wait-k`` or ``fixed-rate``.
         task: ``s2st``, ``s2tt`` or ``asr``.
         stride_n, lag_k: of a policy given by name.
+        beam: hypotheses that the MT decoder keeps over the uncommitted part; 1 is greedy.
 
     Raises:
         ValueError: an option out of range, a vocoder that doesn't fit the model, or none for ``s2st``.
@@ -120,7 +121,10 @@ class StreamingTranslator:
         task: str = "s2st",
         stride_n: int = 1,
         lag_k: int | None = None,
+        beam: int = 1,
     ) -> None:
+        if beam < 1:
+            raise ValueError(f"beam must be at least 1, got {beam}")
         if vocoder is not None and vocoder.num_units != model.unit_decoder.num_units:
             raise ValueError(
                 f"the vocoder speaks {vocoder.num_units} units but the model writes {model.unit_decoder.num_units}: "
@@ -128,7 +132,7 @@ class StreamingTranslator:
             )
         self.model, self.vocoder = model, vocoder
         self.detector = WordBoundaryDetector(source_symbols)
-        self.writer = WordLevelTranslator(model, target_symbols)
+        self.writer = WordLevelTranslator(model, target_symbols, beam)
         self.output_sample_rate = vocoder.sample_rate if vocoder is not None else SAMPLE_RATE
         self.recomposer = SentenceRecomposer(
             self.output_sample_rate, vocoder.hop_samples if vocoder is not None else 2 * SHIFT_SAMPLES

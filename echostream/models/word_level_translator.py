@@ -1,4 +1,4 @@
-"""From encoder frames to units, word by word: policy, MT decoder and unit decoder in a row.
+"""From encoder frames to units, word by word: policy, MT decoder (greedy or beam) and unit decoder in a row.
 
 Words are committed whole and never taken back. Whatever the MT decoder guessed beyond the last committed word is
 dropped exactly: its state is an immutable value, and the one kept is that of the last committed token's predecessor,
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from echostream.models.beam_search import search
 from echostream.models.echostream import PADDING, EchoStreamModel
 from echostream.models.word_boundary import WORD_MARK, pieces_to_text
 from echostream.modules.ctc import CTCReader
@@ -66,10 +67,12 @@ class WordLevelTranslator:
     Args:
         model: the trained model.
         symbols: the target dictionary.
+        beam: hypotheses kept over the uncommitted part; 1 is greedy.
     """
 
-    def __init__(self, model: EchoStreamModel, symbols: Sequence[str]) -> None:
+    def __init__(self, model: EchoStreamModel, symbols: Sequence[str], beam: int = 1) -> None:
         self.model = model
+        self.beam = beam
         self.symbols = list(symbols)
         self.begins = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
         forbidden = torch.zeros(len(self.symbols))
@@ -105,7 +108,8 @@ class WordLevelTranslator:
         self, budget: Budget, state: SentenceState, is_last: bool = False, with_units: bool = True
     ) -> list[TargetWord]:
         """Extend the translation as far as ``budget`` allows; up to its end if the sentence ends here."""
-        words, states = self._extend(UNLIMITED if is_last else budget, state, is_last)
+        extend = self._extend if self.beam == 1 else self._extend_by_beam
+        words, states = extend(UNLIMITED if is_last else budget, state, is_last)
         units = self._speak(words, states, state) if with_units else [() for _ in words]
         return [
             TargetWord(pieces_to_text(self._pieces(word)).strip(), spoken, self._joined(word))
@@ -128,7 +132,7 @@ class WordLevelTranslator:
         pending: list[int] = []
         pending_states: list[Tensor] = []
         decoder_state, previous = state.mt, state.last_token
-        limit = SPARE_TOKENS + int(MAX_TOKENS_PER_FRAME * state.num_frames)
+        limit = self._limit(state)
 
         def commit(before: TransformerState) -> None:
             words.append(pending.copy())
@@ -147,7 +151,7 @@ class WordLevelTranslator:
             if not budget.ends:
                 scores[END] = float("-inf")
             token = int(scores.argmax())
-            if pending and (token == END or self.begins[token] or not budget.whole_words):
+            if pending and self._ends_word(token, budget):
                 commit(decoder_state)
             if token == END and not is_last:
                 break
@@ -161,6 +165,59 @@ class WordLevelTranslator:
         if pending and (is_last or not budget.whole_words):
             commit(decoder_state)
         return words, states
+
+    def _limit(self, state: SentenceState) -> int:
+        """Most tokens that the sentence may have by now."""
+        return SPARE_TOKENS + int(MAX_TOKENS_PER_FRAME * state.num_frames)
+
+    def _ends_word(self, token: int, budget: Budget) -> bool:
+        """Whether ``token`` shows that what comes before it is whole."""
+        return token == END or self.begins[token] or not budget.whole_words
+
+    def _words(self, tokens: Sequence[int], budget: Budget) -> list[list[int]]:
+        """Tokens by word, as far as the policy knows words; the end symbol is a word of its own."""
+        words: list[list[int]] = []
+        for token in tokens:
+            if not words or self._ends_word(token, budget):
+                words.append([])
+            words[-1].append(token)
+        return words
+
+    def _extend_by_beam(
+        self, budget: Budget, state: SentenceState, is_last: bool
+    ) -> tuple[list[list[int]], list[Tensor]]:
+        """:meth:`_extend` by beam search, whose tokens are then read in one pass for their states."""
+
+        def is_closed(tokens: tuple[int, ...]) -> bool:
+            if tokens[-1] == END:
+                return True
+            return not budget.allows(state.tokens + len(tokens), state.words + len(self._words(tokens, budget)))
+
+        room = self._limit(state) - state.tokens
+        if room < 1:
+            return [], []
+        mask = self.forbidden
+        if not budget.ends:
+            mask = mask.clone()
+            mask[END] = float("-inf")
+        found = search(
+            self.model.mt_decoder, state.last_token, state.frames, state.mt, self.beam, room, mask, is_closed
+        )
+        words = self._words(found, budget)
+        if is_closed(found) and not is_last:
+            words = self._words(found[:-1], budget) if self._ends_word(found[-1], budget) else words[:-1]
+        elif not is_last and budget.whole_words:
+            words = words[:-1]  # stopped by the limit, perhaps inside a word
+        tokens = [token for word in words for token in word]
+        if not tokens:
+            return [], []
+        previous = torch.tensor([[state.last_token, *tokens[:-1]]], device=state.frames.device)
+        hidden, _, state.mt = self.model.mt_decoder(previous, state.frames, state=state.mt)
+        text = self.model.text_states(hidden, torch.tensor([tokens], device=hidden.device))
+        state.last_token = tokens[-1]
+        state.tokens += len(tokens)
+        state.words += len(words)
+        return words, list(text.split([len(word) for word in words], dim=1))
 
     def _speak(self, words: list[list[int]], states: list[Tensor], state: SentenceState) -> list[tuple[int, ...]]:
         """Units of committed words, repeats across words merged."""

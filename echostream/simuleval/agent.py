@@ -65,6 +65,7 @@ class EchoStreamAgent(GenericAgent):
         group.add_argument(
             "--lag-k", type=int, help="target tokens that a write stays behind (default: the policy's own)"
         )
+        group.add_argument("--beam", type=int, default=1, help="hypotheses of the MT decoder (default: 1, greedy)")
         group.add_argument(
             "--live",
             metavar="FILE",
@@ -236,6 +237,7 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "task": task,
         "stride_n": args.stride_n,
         "lag_k": args.lag_k,
+        "beam": args.beam,
     }
     try:
         if args.random_arch:

@@ -45,7 +45,9 @@ def syllables(seconds: float, seed: int) -> np.ndarray:
 def record(translator: StreamingTranslator, wave: np.ndarray):
     """Words, text states, units and frames there at each word's commitment, over the whole hypothesis."""
     tokens, states, units, there = [], [], [], []
-    extend, speak = translator.writer._extend, translator.writer._speak
+    writer = translator.writer
+    name = "_extend" if writer.beam == 1 else "_extend_by_beam"
+    extend, speak = getattr(writer, name), writer._speak
 
     def recording_extend(*args):
         words, word_states = extend(*args)
@@ -59,20 +61,21 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
         units.extend(unit for word in spoken for unit in word)
         return spoken
 
-    translator.writer._extend, translator.writer._speak = recording_extend, recording_speak
+    setattr(writer, name, recording_extend)
+    writer._speak = recording_speak
     state = translator.init_state()
     for start in range(0, wave.size, 640):
         translator.step(wave[start : start + 640], state, is_last=start + 640 >= wave.size)
     return tokens, torch.cat(states, dim=1), units, there
 
 
-@pytest.mark.parametrize("segment", [1, 4, 8])
+@pytest.mark.parametrize(("segment", "beam"), [(1, 1), (4, 1), (8, 1), (4, 3)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @torch.inference_mode()
-def test_forward_gives_the_states_that_streaming_went_through(segment, seed):
+def test_forward_gives_the_states_that_streaming_went_through(segment, beam, seed):
     wave = syllables(4.0, seed)
     translator = make_translator(seed, wave)
-    translator.segment_ms = segment * 40
+    translator.segment_ms, translator.writer.beam = segment * 40, beam
     translator.recomposer.end_silence_ms = 10**6  # one sentence, as in training
     words, states, units, there = record(translator, wave)
     assert len(set(there)) >= 3, "the policy should have let words be written bit by bit"
@@ -101,7 +104,44 @@ def test_forward_gives_the_states_that_streaming_went_through(segment, seed):
     hidden, logits, _ = model.mt_decoder(previous, encoded["encoder_out"], mask)
     torch.testing.assert_close(model.text_states(hidden, target), states, rtol=1e-5, atol=1e-5)
     predicted = (logits + translator.writer.forbidden).argmax(-1)[0].tolist()
-    assert predicted == target[0].tolist()
+    assert beam > 1 or predicted == target[0].tolist()
     decoded = model.decode(encoded, previous, target, word_ids, visible)
     (spoken,) = greedy_collapse(decoded["unit_logits"].argmax(-1), decoded["unit_lengths"])
     assert [symbol - 1 for symbol in spoken] == units
+
+
+@pytest.mark.parametrize("policy", ["alignment", "stride", "wait-k", "fixed-rate"])
+@torch.inference_mode()
+def test_a_beam_of_one_is_greedy(policy):
+    wave = syllables(3.0, 1)
+    outputs = []
+    for by_beam in (False, True):
+        translator = make_translator(1, wave)
+        translator.segment_ms, translator.task = 160, "s2tt"
+        translator.set_policy(policy)
+        if by_beam:
+            translator.writer._extend = translator.writer._extend_by_beam
+        state = translator.init_state()
+        outs = [translator.step(piece, state) for piece in np.array_split(wave, 20)]
+        outs.append(translator.step(wave[:0], state, is_last=True))
+        outputs.append([word for out in outs for word in out.words])
+    assert outputs[0] == outputs[1] and len(outputs[0]) > 3
+
+
+def test_a_beam_finds_what_greedy_search_misses():
+    wave = syllables(2.0, 2)
+    likelihoods = {}
+    for beam in (1, 8):
+        translator = make_translator(2, wave)
+        translator.segment_ms, translator.writer.beam = 0, beam
+        translator.model.mt_decoder.stack.norm.weight.mul_(0.3)  # less sure of itself
+        tokens, _, _, _ = record(translator, wave)
+        target = torch.tensor([[token for word in tokens for token in word]])
+        model = translator.model
+        features, _ = model.fbank(torch.from_numpy(wave))
+        encoded = model.encode(features[None], torch.tensor([features.size(0)]))
+        previous = torch.cat([torch.tensor([[END]]), target[:, :-1]], dim=1)
+        _, logits, _ = model.mt_decoder(previous, encoded["encoder_out"])
+        scores = (logits + translator.writer.forbidden).log_softmax(-1)
+        likelihoods[beam] = scores[0].gather(1, target[0, :, None]).mean().item()
+    assert likelihoods[8] >= likelihoods[1]
