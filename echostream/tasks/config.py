@@ -45,6 +45,13 @@ class EchoStreamTaskConfig(FairseqDataclass):
             "'uniform' for 1 up to the longest utterance of the batch"
         },
     )
+    segment_warmup_updates: int = field(
+        default=0,
+        metadata={
+            "help": "updates over which the larger segment sizes join in, smallest first; 0: all sizes from the start. "
+            "CTC heads that start with the whole utterance learn to emit symbols before they are heard"
+        },
+    )
     valid_segment_sizes: str = field(
         default="1,8,0",
         metadata={"help": "segment sizes that validation reports at, frames of 40 ms, 0 for the whole utterance"},

@@ -221,7 +221,13 @@ class EchoStreamTask(FairseqTask):
         """Segment size (25 Hz frames, 0: whole utterance) for the next batch of update ``update_num``."""
         update, micro_batch = self._draws
         self._draws = (update_num, micro_batch + 1 if update == update_num else 0)
-        return sample_segment(self.segment_sizes, self.cfg.seed, *self._draws, self._longest_frames(sample))
+        return sample_segment(
+            self.segment_sizes,
+            self.cfg.seed,
+            *self._draws,
+            self._longest_frames(sample),
+            self.cfg.segment_warmup_updates,
+        )
 
     def _longest_frames(self, sample: dict[str, Any]) -> int:
         """Encoder frames of the longest utterance over all ranks; only uniform sampling asks, so nobody else waits."""

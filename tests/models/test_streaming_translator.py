@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from echostream.models import StreamingTranslator
+from echostream.modules.ctc import BLANK
+from echostream.modules.policy import FixedRatePolicy
 
 POLICIES = ["alignment", "stride", "wait-k", "fixed-rate"]
 
@@ -195,3 +197,35 @@ def test_random_is_seeded_and_leaves_the_global_generator_alone():
     second = StreamingTranslator.random(arch="echostream_tiny", seed=7)
     for left, right in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_more_than_a_thousand_words_in_one_stream_disturb_nothing(translator):
+    """StreamSpeech stops with an IndexError past about 100 target subwords."""
+    translator.segment_ms, translator.task = 640, "s2tt"
+    translator.set_policy(FixedRatePolicy(token_frames=1))
+    state, words, sizes = translator.init_state(), 0, []
+    piece = noise(1.28)
+    while words <= 1_000:
+        words += len(translator.step(piece, state).words)
+        sizes.append(state.nbytes)
+    assert state.sentence.tokens > 1_000
+    assert sizes[-1] == sizes[len(sizes) // 2]
+    translator.step(piece[:0], state, is_last=True)
+
+
+def test_a_pause_ends_the_sentence_and_trims_its_state(translator):
+    state = translator.init_state()
+    before = translator.step(noise(2.5), state)
+    assert before.words and state.sentence.source_words
+    bias = translator.model.asr_head.output.bias
+    with torch.no_grad():
+        bias[BLANK] += 1e3  # the ASR CTC hears silence
+        outs = [translator.step(noise(0.16, seed), state) for seed in range(8)]
+        bias[BLANK] -= 1e3
+    assert state.sentence.num_frames < 16, "a new sentence should have begun"
+    assert not state.finished
+    after = translator.step(noise(1.28, 3), state)
+    edges = [edge for out in (before, *outs, after) for word in out.words for edge in (word.start_s, word.end_s)]
+    assert after.words and edges == sorted(edges)
+    spoken = sum(out.samples.size for out in (before, *outs, after))
+    assert edges[-1] <= (spoken + translator.output_sample_rate) / translator.output_sample_rate

@@ -56,6 +56,19 @@ def test_uniform_covers_one_to_the_longest():
     assert all(1 <= size <= 3 for size in draw(task, range(50), frames=12))
 
 
+def test_warm_up_adds_larger_sizes_step_by_step():
+    drawn = [
+        set(draw(make_task(segment_warmup_updates=700), range(start, start + 100), 4)) for start in range(0, 800, 100)
+    ]
+    assert [len(sizes) for sizes in drawn] == [1, 1, 2, 3, 4, 5, 6, 7]
+    assert drawn[0] == {1} and drawn[3] == {1, 2, 4} and drawn[7] == set(SIZES)
+    longest = [
+        max(draw(make_task(segment_sizes="uniform", segment_warmup_updates=10), range(u, u + 1), 50))
+        for u in (0, 5, 10)
+    ]
+    assert longest[0] == 1 and longest[1] <= 50 and longest[2] > 50
+
+
 def test_sizes_are_parsed():
     assert parse_segment_sizes("1, 8,0") == (1, 8, 0)
     assert parse_segment_sizes("uniform", allow_uniform=True) is None
