@@ -1,0 +1,58 @@
+"""How long each speech unit lasts: two convolutions over the units, as in FastSpeech 2 (Ren et al. 2021)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from echostream.modules.causal_context import with_past
+
+
+class DurationPredictor(nn.Module):
+    """Predicts ``log(frames + 1)`` of each unit from the embeddings of the units around it.
+
+    Parameter names are those of fairseq's ``VariancePredictor``, so that published vocoders load.
+
+    Args:
+        input_dim: size of a unit's embedding.
+        hidden_dim: channels.
+        kernel_size: of both convolutions, odd.
+        dropout: after each convolution, in training.
+        causal: look at units of the past only; else at ``lookahead_units`` to come as well.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        kernel_size: int = 3,
+        dropout: float = 0.5,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.causal = causal
+        # fairseq pads the second convolution by 1 whatever its kernel: the same for 3, which all models have
+        padding = 0 if causal else kernel_size // 2
+        self.conv1 = nn.Sequential(nn.Conv1d(input_dim, hidden_dim, kernel_size, padding=padding), nn.ReLU())
+        self.ln1 = nn.LayerNorm(hidden_dim)
+        self.conv2 = nn.Sequential(nn.Conv1d(hidden_dim, hidden_dim, kernel_size, padding=padding), nn.ReLU())
+        self.ln2 = nn.LayerNorm(hidden_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.proj = nn.Linear(hidden_dim, 1)
+        self.context_units = 2 * (kernel_size - 1) if causal else 2 * (kernel_size // 2)
+        self.lookahead_units = 0 if causal else self.context_units
+
+    def forward(self, x: Tensor, tails: list[Tensor] | None = None) -> Tensor:
+        """Predict from embeddings ``(B, T, input_dim)`` -> ``(B, T)``.
+
+        Args:
+            x: embedded units.
+            tails: causal only; a stream's last inputs of both convolutions, see :func:`with_past`.
+        """
+        x = self.dropout(self.ln1(self._convolve(self.conv1, x, tails, 0)))
+        x = self.dropout(self.ln2(self._convolve(self.conv2, x, tails, 1)))
+        return self.proj(x).squeeze(2)
+
+    def _convolve(self, conv: nn.Sequential, x: Tensor, tails: list[Tensor] | None, index: int) -> Tensor:
+        if self.causal:
+            x = with_past(x, conv[0].kernel_size[0] - 1, tails, index)
+        return conv(x.transpose(1, 2)).transpose(1, 2)

@@ -1,0 +1,60 @@
+"""Reconstruction losses of vocoders: spectra at several resolutions (Yamamoto et al. 2020) and log-mel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio.functional import melscale_fbanks
+
+# Spectral energy under this is silence: its logarithm is not worth learning
+FLOOR = 1e-5
+
+
+class SpectralLoss(nn.Module):
+    """Distance of two waveforms by what is heard of them, not by their samples.
+
+    Args:
+        sample_rate: Hz.
+        sizes: transform sizes of the resolutions, in samples; each hops by a quarter.
+        mel_size: the one of ``sizes`` that the mel spectrum is made of.
+        mels: bands.
+        mel_weight: of the log-mel distance.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        sizes: tuple[int, ...] = (256, 512, 1024),
+        mel_size: int = 1024,
+        mels: int = 80,
+        mel_weight: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.sizes, self.mel_size, self.mel_weight = sizes, mel_size, mel_weight
+        for size in sizes:
+            self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
+        filters = melscale_fbanks(mel_size // 2 + 1, 0.0, sample_rate / 2, mels, sample_rate)
+        self.register_buffer("filters", filters, persistent=False)
+
+    def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """Scalar loss of the waveforms ``made`` and ``wanted``, both ``(B, samples)``."""
+        total = made.new_zeros(())
+        for size in self.sizes:
+            a, b = self._magnitude(made, size), self._magnitude(wanted, size)
+            convergence = (a - b).norm() / b.norm().clamp(min=FLOOR)
+            total = total + (convergence + F.l1_loss(_log(a), _log(b))) / len(self.sizes)
+            if size == self.mel_size:
+                mel = F.l1_loss(_log(a.transpose(1, 2) @ self.filters), _log(b.transpose(1, 2) @ self.filters))
+                total = total + self.mel_weight * mel
+        return total
+
+    def _magnitude(self, wave: Tensor, size: int) -> Tensor:
+        window = self.get_buffer(f"window_{size}")
+        spectrum = torch.stft(wave, size, size // 4, window=window, return_complex=True, pad_mode="constant")
+        # not abs(): its gradient is undefined where a spectrum is zero
+        return (spectrum.real.square() + spectrum.imag.square() + FLOOR**2).sqrt()
+
+
+def _log(magnitude: Tensor) -> Tensor:
+    return magnitude.clamp(min=FLOOR).log()
