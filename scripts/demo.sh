@@ -7,7 +7,7 @@ usage() {
   cat <<'HELP'
 usage: scripts/demo.sh --work DIR [options]
   --work DIR             corpus, model, vocoder and results are kept here
-  --model-minutes M      training time of the model (default 7)
+  --model-updates N      training updates of the model (default 1300: 5 to 7 minutes)
   --vocoder-minutes M    training time of the vocoder, on the other core meanwhile (default 6)
   --limit N              use only the first N sentence pairs (default 0: all)
   --segments "320 40"    segment sizes in ms to translate at (default "320 40")
@@ -16,11 +16,11 @@ HELP
 }
 die() { echo "error: $*" >&2; exit 2; }
 
-work="" python=python model_minutes=7 vocoder_minutes=6 limit=0 segments="320 40"
+work="" python=python model_updates=1300 vocoder_minutes=6 limit=0 segments="320 40"
 while (($#)); do
   case $1 in
     -h | --help) usage; exit 0 ;;
-    --work | --python | --model-minutes | --vocoder-minutes | --limit | --segments) ;;
+    --work | --python | --model-updates | --vocoder-minutes | --limit | --segments) ;;
     *) die "unknown option $1 (see --help)" ;;
   esac
   (($# > 1)) || die "$1 needs a value (see --help)"
@@ -37,7 +37,7 @@ mkdir -p "$work"
 echo "== 1/3  A small corpus: French sentences by a French voice, their English counterparts by an English one"
 "$scripts/quickstart/prepare.sh" --data-root "$corpus" --limit "$limit" --stop-stage 5 --python "$python"
 
-echo "== 2/3  Training: the model for $model_minutes min on one core, the vocoder for $vocoder_minutes min on the other"
+echo "== 2/3  Training: the model on one core ($model_updates updates, about 6 min), the vocoder on the other ($vocoder_minutes min)"
 vocoder_log=$work/vocoder.log
 "$scripts/quickstart/prepare.sh" --data-root "$corpus" --limit "$limit" --stage 6 --vocoder-minutes "$vocoder_minutes" \
   --python "$python" >"$vocoder_log" 2>&1 &
@@ -47,7 +47,7 @@ if [[ -f $model/.trained ]]; then
   echo "model: already trained"
 else
   OMP_NUM_THREADS=1 "$scripts/train.sh" --data "$corpus" --save-dir "$model" --arch echostream_tiny --device cpu \
-    --max-minutes "$model_minutes" --save-every 100000 --python "$python" -- --disable-validation
+    --max-update "$model_updates" --save-every 250 --python "$python" -- --disable-validation
   touch "$model/.trained"
 fi
 echo "vocoder: waiting for its training to end (log in $vocoder_log)"
@@ -57,5 +57,5 @@ trap - EXIT
 echo "== 3/3  Live, through the SimulEval agent: what is heard, what is said, and when"
 PYTHON=$python "$scripts/evaluate.sh" --model "$model/checkpoint_last.pt" --vocoder "$corpus/vocoder" \
   --source "$corpus/simuleval/source.txt" --target "$corpus/simuleval/target.txt" \
-  --output "$work/results" --segments "$segments" --live
+  --output "$work/results" --segments "$segments" --lag-k 2 --live
 echo "The spoken translations are in $work/results/segment_*ms/wavs; all figures in $work/results/results.json"

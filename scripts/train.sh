@@ -79,6 +79,8 @@ while read -r line; do
 done <"$config"
 [[ -z "$segment_sizes" ]] || options+=(--segment-sizes "$segment_sizes")
 [[ -z "$max_update" ]] || options+=(--max-update "$max_update")
+# A decaying rate ends where the training ends.
+[[ -z "$max_update" || " ${options[*]} " != *" polynomial_decay "* ]] || options+=(--total-num-update "$max_update")
 [[ -z "$max_minutes" ]] || options+=(--stop-time-hours "$("$python" -c "print($max_minutes / 60)")")
 if [[ -f "$data/dev.tsv" ]]; then
   options+=(--valid-subset dev --validate-interval 1000000 --validate-interval-updates "$save_every")

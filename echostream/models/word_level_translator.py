@@ -144,6 +144,8 @@ class WordLevelTranslator:
             pending_states.clear()
 
         while state.tokens + len(pending) < limit:
+            if not budget.whole_words and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
+                break  # no token is needed to show that a word is whole
             hidden, logits, next_state = self.model.mt_decoder(
                 torch.tensor([[previous]], device=state.frames.device), state.frames, state=decoder_state
             )

@@ -241,7 +241,7 @@ class Emformer(nn.Module):
 
     def init_state(self, batch_size: int = 1) -> EmformerState:
         """Empty state: zeros that no query ever sees, because the masks know that position 0 has no past."""
-        like = self.layers[0].query_key_value.weight
+        like = self.layers[0].norm_attention.weight
         shape = (batch_size, len(self.layers))
         head = (2, self.heads, self.dim // self.heads)
         return EmformerState(

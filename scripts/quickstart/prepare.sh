@@ -108,5 +108,5 @@ if runs 6; then
     --outputs "$data_root/vocoder/config.json" --partial "$data_root/vocoder" -- \
     "$python" "$repository/scripts/vocoder/train.py" --units "$data_root/units.tsv" --audio-root "$data_root" \
     --config "$repository/configs/vocoder/istft_small.json" --out "$data_root/vocoder" \
-    --minutes "$vocoder_minutes" --threads 1
+    --num-units "$clusters" --minutes "$vocoder_minutes" --threads 1
 fi
