@@ -55,6 +55,7 @@ wait "$vocoder_job" || { tail -n 3 "$vocoder_log" >&2; die "the vocoder's traini
 trap - EXIT
 
 echo "== 3/3  Live, through the SimulEval agent: what is heard, what is said, and when"
+# Evidence from so few sentences is rash: the policy waits for two more target tokens.
 PYTHON=$python "$scripts/evaluate.sh" --model "$model/checkpoint_last.pt" --vocoder "$corpus/vocoder" \
   --source "$corpus/simuleval/source.txt" --target "$corpus/simuleval/target.txt" \
   --output "$work/results" --segments "$segments" --lag-k 2 --live

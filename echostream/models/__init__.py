@@ -4,7 +4,8 @@ from echostream.models.config import ARCHITECTURES, EchoStreamConfig, architectu
 from echostream.models.echostream import EchoStreamModel
 from echostream.models.recomposer import OutputWord, SentenceRecomposer
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
-from echostream.models.streaming_translator import EchoStreamState, StepOutput, StreamingTranslator
+from echostream.models.stream import EchoStreamState, StepOutput
+from echostream.models.streaming_translator import StreamingTranslator
 from echostream.models.word_boundary import SourceWord, WordBoundaryDetector
 from echostream.models.word_level_translator import WordLevelTranslator
 

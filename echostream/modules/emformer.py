@@ -23,13 +23,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import glu, scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention, silu
 
+from echostream.modules.causal_conv import CausalConv
 from echostream.modules.masks import valid_positions
 from echostream.modules.rotary import rotary_angles, rotate
+from echostream.modules.segment_layout import Layout
 from echostream.modules.state import BatchedState
-
-STEP_FRAMES = 16  # up to here a sum over windows beats setting up a convolution, five times for one frame
 
 
 @dataclass
@@ -45,108 +45,6 @@ class EmformerState(BatchedState):
     memory: Tensor  # (B, layers, slots, 2, H, head_dim): ring of finished blocks, block b in slot b % slots
     open_block: Tensor  # (B, layers, 2, H, head_dim): sums over the frames of the unfinished block
     conv: Tensor  # (B, layers, conv_kernel - 1, D): inputs that the convolution reaches back to
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the queries and keys of one call are: ``n`` frames in segments, then ``R`` copies for each segment."""
-
-    num_frames: int
-    num_segments: int
-    right_context: int
-    segment_start: Tensor  # (Q,) frame index relative to the call
-    segment_end: Tensor  # (Q,)
-    frame: Tensor  # (Q,) the frame that a query or new key stands for
-
-    @classmethod
-    def build(cls, num_frames: int, segment: int, right_context: int, device: torch.device) -> Layout:
-        """Segments of ``segment`` frames over ``num_frames``; the last one may be shorter."""
-        num_segments = -(-num_frames // segment)
-        frames = torch.arange(num_frames, device=device)
-        starts = torch.arange(num_segments, device=device) * segment
-        ends = (starts + segment).clamp(max=num_frames)
-        copies = ends[:, None] + torch.arange(right_context, device=device)  # (S, R)
-        owner = torch.cat(
-            [
-                frames // segment,
-                torch.arange(num_segments, device=device).repeat_interleave(right_context),
-            ]
-        )
-        return cls(
-            num_frames,
-            num_segments,
-            right_context,
-            segment_start=starts[owner],
-            segment_end=ends[owner],
-            frame=torch.cat([frames, copies.flatten()]),
-        )
-
-    def mask(self, lengths: Tensor, past: Tensor, left: int, cached: int) -> Tensor:
-        """Visibility of cached and new frames.
-
-        Args:
-            lengths: ``(B,)`` frames of this call that exist, right context included.
-            past: ``(B,)`` frames before this call.
-            left: left context in frames.
-            cached: cached keys in front of the new ones.
-
-        Returns:
-            ``(B, Q, cached + Q)`` bool.
-        """
-        start, end = self.segment_start[:, None], self.segment_end[:, None]
-        key = torch.arange(-cached, self.num_frames, device=past.device)
-        frames = (key >= start - left) & (key < end)  # (Q, cached + n)
-        exists = (key >= -past[:, None]) & (key < lengths[:, None])  # (B, cached + n)
-        mask = frames & exists[:, None]
-        if self.right_context:
-            copies = self.frame[self.num_frames :]
-            same = self.segment_start[:, None] == self.segment_start[self.num_frames :]
-            mask = torch.cat([mask, same & (copies < lengths[:, None])[:, None]], dim=2)
-        # Queries beyond the end are thrown away, but a softmax over nothing would poison gradients with NaN.
-        own = torch.arange(mask.size(1), device=past.device)
-        mask[:, own, cached + own] = True
-        return mask
-
-
-class CausalConv(nn.Module):
-    """Convolution module of the Conformer (Gulati et al. 2020, section 2.2), made causal and streamable.
-
-    Batch normalisation, whose statistics would tie the items of a batch together, is replaced by layer normalisation.
-    """
-
-    def __init__(self, dim: int, kernel: int) -> None:
-        super().__init__()
-        self.context = kernel - 1
-        self.norm_in = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, 2 * dim)
-        self.depthwise = nn.Conv1d(dim, dim, kernel, groups=dim)
-        self.norm_mid = nn.LayerNorm(dim)
-        self.project = nn.Linear(dim, dim)
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        """``(B, context + T, D)`` to ``(B, T, D)``."""
-        if x.size(1) - self.context <= STEP_FRAMES:
-            windows = x.unfold(1, self.context + 1, 1)  # (B, T, D, kernel)
-            return (windows * self.depthwise.weight[:, 0]).sum(dim=-1) + self.depthwise.bias
-        return self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-
-    def forward(self, x: Tensor, layout: Layout, tail: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames and right-context copies ``(B, Q, D)`` with the ``tail`` of the frames before; next tail."""
-        n = layout.num_frames
-        gated = glu(self.expand(self.norm_in(x)), dim=-1)
-        stream = torch.cat([tail, gated[:, :n]], dim=1)
-        if layout.num_segments == 1 or not layout.right_context:
-            # The copies, if any, simply follow the frames.
-            out = self._convolve(torch.cat([stream, gated[:, n:]], dim=1))
-        else:
-            batch, _, dim = x.shape
-            ends = layout.segment_end[n :: layout.right_context]  # (S,)
-            before = ends[:, None] + torch.arange(self.context, device=x.device)  # into `stream`
-            copies = gated[:, n:].unflatten(1, (layout.num_segments, layout.right_context))
-            windows = torch.cat([stream[:, before], copies], dim=2).flatten(0, 1)
-            copies = self._convolve(windows).reshape(batch, -1, dim)
-            out = torch.cat([self._convolve(stream), copies], dim=1)
-        return self.project(silu(self.norm_mid(out))), stream[:, stream.size(1) - self.context :]
 
 
 class EmformerLayer(nn.Module):

@@ -1,0 +1,52 @@
+"""The Conformer's convolution module, causal, with a tail carried from call to call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import glu, silu
+
+from echostream.modules.segment_layout import Layout
+
+STEP_FRAMES = 16  # up to here a sum over windows beats setting up a convolution, five times for one frame
+
+
+class CausalConv(nn.Module):
+    """Convolution module of the Conformer (Gulati et al. 2020, section 2.2), made causal and streamable.
+
+    Batch normalisation, whose statistics would tie the items of a batch together, is replaced by layer normalisation.
+    """
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.context = kernel - 1
+        self.norm_in = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, 2 * dim)
+        self.depthwise = nn.Conv1d(dim, dim, kernel, groups=dim)
+        self.norm_mid = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, dim)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """``(B, context + T, D)`` to ``(B, T, D)``."""
+        if x.size(1) - self.context <= STEP_FRAMES:
+            windows = x.unfold(1, self.context + 1, 1)  # (B, T, D, kernel)
+            return (windows * self.depthwise.weight[:, 0]).sum(dim=-1) + self.depthwise.bias
+        return self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+
+    def forward(self, x: Tensor, layout: Layout, tail: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames and right-context copies ``(B, Q, D)`` with the ``tail`` of the frames before; next tail."""
+        n = layout.num_frames
+        gated = glu(self.expand(self.norm_in(x)), dim=-1)
+        stream = torch.cat([tail, gated[:, :n]], dim=1)
+        if layout.num_segments == 1 or not layout.right_context:
+            # The copies, if any, simply follow the frames.
+            out = self._convolve(torch.cat([stream, gated[:, n:]], dim=1))
+        else:
+            batch, _, dim = x.shape
+            ends = layout.segment_end[n :: layout.right_context]  # (S,)
+            before = ends[:, None] + torch.arange(self.context, device=x.device)  # into `stream`
+            copies = gated[:, n:].unflatten(1, (layout.num_segments, layout.right_context))
+            windows = torch.cat([stream[:, before], copies], dim=2).flatten(0, 1)
+            copies = self._convolve(windows).reshape(batch, -1, dim)
+            out = torch.cat([self._convolve(stream), copies], dim=1)
+        return self.project(silu(self.norm_mid(out))), stream[:, stream.size(1) - self.context :]
