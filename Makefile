@@ -11,11 +11,11 @@ demo: $(READY)
 	scripts/demo.sh --python $(CURDIR)/$(BIN)/python --work runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Unit tests only: seconds to a few minutes.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not integration"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not integration"
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)

@@ -28,9 +28,8 @@ class EchoStreamTaskConfig(FairseqDataclass):
     num_units: int = field(
         default=0,
         metadata={
-            "help": "number of target units (clusters), specials not counted; 0: the largest unit in the "
-            "training "
-            "manifest plus one. Set it to the vocoder's, e.g. 1000"
+            "help": "number of target units (clusters), specials not counted; 0: num_units of the feature config, or "
+            "else the largest unit in the training manifest plus one. It has to be the vocoder's, e.g. 1000"
         },
     )
     max_source_positions: int = field(

@@ -21,7 +21,8 @@ from echostream.tasks.manifests import ManifestError
 
 SPEECH_KEYS = {
     "audio_root", "feature_transforms", "global_cmvn", "hub", "input_channels", "input_feat_per_channel",
-    "output_sample_rate", "sample_rate", "shuffle", "specaugment", "transforms", "vocab_filename", "vocoder",
+    "num_units", "output_sample_rate", "sample_rate", "shuffle", "specaugment", "transforms", "vocab_filename",
+    "vocoder",
 }  # fmt: skip
 # both spellings of the time warp: fairseq's preparation script writes one, its transform reads the other
 SPECAUGMENT_KEYS = {
@@ -78,11 +79,13 @@ class SpeechDataConfig:
     """What ``config_gcmvn.yaml`` says, paths resolved.
 
     ``cmvn`` is the global mean and standard deviation, float32 ``(80,)`` each, or None where the features
-    are used as they are; ``options`` is the mapping that fairseq's transforms are built from.
+    are used as they are; ``num_units`` is the size of the unit inventory, 0 where the config doesn't say;
+    ``options`` is the mapping that fairseq's transforms are built from.
     """
 
     audio_root: Path | None
     cmvn: tuple[np.ndarray, np.ndarray] | None
+    num_units: int
     options: dict[str, Any]
 
     def transform_options(self, split: str, is_train: bool) -> dict[str, Any]:
@@ -139,7 +142,10 @@ def load_speech_config(path: Path) -> SpeechDataConfig:
         stats = _resolve(path, "global_cmvn.stats_npz_path", options.get("global_cmvn", {}).get("stats_npz_path"))
         options = {**options, "global_cmvn": {"stats_npz_path": str(stats)}}
         cmvn = _load_cmvn(stats)
-    return SpeechDataConfig(audio_root, cmvn, options)
+    num_units = _number(path, "units", "num_units", options.get("num_units", 0))
+    if num_units != int(num_units):
+        raise ManifestError(f"{path}: num_units is {num_units}, not a whole number")
+    return SpeechDataConfig(audio_root, cmvn, int(num_units), options)
 
 
 def _table(path: Path, key: str, options: dict[str, Any]) -> dict[str, list[str]]:

@@ -91,7 +91,7 @@ class EchoStreamTask(FairseqTask):
                 {
                     "source_symbols": list(source.dictionary.symbols),
                     "target_symbols": list(target.dictionary.symbols),
-                    "num_units": self.cfg.num_units or self._largest_unit() + 1,
+                    "num_units": self.cfg.num_units or self.speech_config.num_units or self._largest_unit() + 1,
                 }
             )
         self._set_dictionaries()

@@ -1,6 +1,6 @@
 """A speech-to-unit data set in fairseq's form, as StreamSpeech uses it, from recordings, texts and units.
 
-    python manifests.py --data-root DIR --pairs DIR/texts/pairs.tsv --source-audio audio/fr
+    python manifests.py --data-root DIR --pairs DIR/texts/pairs.tsv --source-audio audio/fr --num-units 100
 
 writes into DIR: train/dev/test.tsv, source log-mel features (zip), gcmvn.npz, SentencePiece models, dictionaries and
 multitask targets in source_unigram, target_unigram and ctc_target_unigram, config_gcmvn.yaml, config_multitask.yaml.
@@ -32,6 +32,8 @@ audio_root: .
 sample_rate: 16000
 input_channels: 1
 input_feat_per_channel: 80
+# Not every cluster need occur in the training data; the vocoder knows them all.
+num_units: {num_units}
 global_cmvn:
   stats_npz_path: gcmvn.npz
 # Gentle masks: short utterances in a small set lose whole words to the usual ones.
@@ -157,6 +159,7 @@ def main() -> None:
     parser.add_argument("--source-audio", default="audio/fr", help="folder of <id>.wav under the data root")
     parser.add_argument("--source-vocab", type=int, default=200, help="SentencePiece vocabulary, at most")
     parser.add_argument("--target-vocab", type=int, default=200, help="SentencePiece vocabulary, at most")
+    parser.add_argument("--num-units", type=int, required=True, help="clusters that the units were made with")
     parser.add_argument("--held-out", type=int, default=0, help="pairs for dev, and as many for test (0: see header)")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -174,7 +177,7 @@ def main() -> None:
         if args.held_out
         else "dev and test are the training set itself: scores show that a model learns, not how it generalises."
     )
-    write_text(args.data_root / "config_gcmvn.yaml", DATA_CONFIG.format(splits=note))
+    write_text(args.data_root / "config_gcmvn.yaml", DATA_CONFIG.format(splits=note, num_units=args.num_units))
     write_text(args.data_root / "config_multitask.yaml", MULTITASK_CONFIG)
     sizes = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
     print(f"manifests: {sizes}", flush=True)

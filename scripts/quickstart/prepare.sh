@@ -99,7 +99,7 @@ if runs 5; then
   once manifests --inputs "$pairs" "$data_root/audio/fr" "$data_root/units.tsv" \
     --outputs "$data_root/train.tsv" "$data_root/src_fbank80.zip" "$data_root/config_multitask.yaml" -- \
     "$python" "$common/manifests.py" --data-root "$data_root" --pairs "$pairs" \
-    --source-vocab "$vocab_size" --target-vocab "$vocab_size"
+    --source-vocab "$vocab_size" --target-vocab "$vocab_size" --num-units "$clusters"
   "$python" "$common/simuleval_lists.py" --data-root "$data_root" --pairs "$pairs"
 fi
 

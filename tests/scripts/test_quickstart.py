@@ -202,7 +202,9 @@ def test_held_out_pairs_are_disjoint():
 
 
 def test_manifests_load_in_fairseq(corpus, monkeypatch):
-    done = run_python("common/manifests.py", "--data-root", corpus, "--pairs", corpus / "texts/pairs.tsv")
+    done = run_python(
+        "common/manifests.py", "--data-root", corpus, "--pairs", corpus / "texts/pairs.tsv", "--num-units", 100
+    )
     assert done.returncode == 0, done.stderr
     # fairseq itself resolves relative paths from where it runs, the task of this project from the data
     monkeypatch.chdir(corpus)
@@ -239,7 +241,9 @@ def test_manifests_load_in_fairseq(corpus, monkeypatch):
 
 
 def test_manifests_load_from_another_folder(corpus, monkeypatch, tmp_path_factory):
-    done = run_python("common/manifests.py", "--data-root", corpus, "--pairs", corpus / "texts/pairs.tsv")
+    done = run_python(
+        "common/manifests.py", "--data-root", corpus, "--pairs", corpus / "texts/pairs.tsv", "--num-units", 100
+    )
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     speech = load_speech_config(corpus / "config_gcmvn.yaml")
@@ -252,7 +256,9 @@ def test_manifests_load_from_another_folder(corpus, monkeypatch, tmp_path_factor
 
 def test_errors_are_one_line_with_a_remedy(corpus, tmp_path):
     (corpus / "units.tsv").write_text("id\taudio\tunits\na\taudio/en/a.wav\t1 2\n")
-    done = run_python("common/manifests.py", "--data-root", corpus, "--pairs", corpus / "texts/pairs.tsv")
+    done = run_python(
+        "common/manifests.py", "--data-root", corpus, "--pairs", corpus / "texts/pairs.tsv", "--num-units", 100
+    )
     assert done.returncode == 1 and "no units for b; run the units stage again" in done.stderr.splitlines()[-1]
     with pytest.raises(SystemExit, match="pip install -e"):
         recipe.require("no_such_package")

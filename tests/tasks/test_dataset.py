@@ -44,6 +44,13 @@ def test_unit_count_follows_from_the_training_manifest(corpus):
     assert task.num_units == max(units) + 1
 
 
+def test_feature_config_may_name_the_number_of_units(corpus):
+    config = corpus.folder / "config_gcmvn.yaml"
+    config.write_text(config.read_text() + "num_units: 64\n")
+    task = EchoStreamTask.setup_task(EchoStreamTaskConfig(data=str(corpus.folder), seed=1, train_subset="train"))
+    assert task.num_units == 64
+
+
 def test_batch_holds_what_the_files_say(task, corpus):
     data = task.dataset("dev")
     batch = data.collater([data[i] for i in range(3)])
