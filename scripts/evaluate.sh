@@ -60,6 +60,10 @@ for segment in $segments; do
 done
 [[ -n ${segments// /} ]] || die "--segments is empty"
 
+# shellcheck source=scripts/common/require_packages.sh
+source "$repository/scripts/common/require_packages.sh"
+require_packages "$python" torch torchaudio fairseq simuleval soundfile
+
 latency=(StartOffset EndOffset ATD LAAL AL)
 metrics=("${latency[@]/#/ECHO_}")
 metrics+=("${metrics[@]/%/_CA}")

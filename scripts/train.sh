@@ -54,6 +54,9 @@ done
 for number in "$max_minutes" "$max_update" "$max_tokens" "$save_every" "$num_gpus"; do
   [[ "$number" =~ ^([0-9]+)?$ && "$number" != 0 ]] || fail "$number is not a positive whole number"
 done
+# shellcheck source=scripts/common/require_packages.sh
+source "$repository/scripts/common/require_packages.sh"
+require_packages "$python" torch torchaudio fairseq
 if [[ -z "$config" ]]; then
   config="$repository/configs/fr-en/$arch.args"
   [[ -f "$config" ]] || config="$repository/configs/fr-en/echostream.args"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import venv
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -127,6 +128,14 @@ def test_bad_paths_end_in_one_line(work, tmp_path, capsys):
     broken.write_bytes(Path(model).read_bytes()[:10_000])
     assert echostream(["info", str(broken)]) == 1
     assert "damaged" in capsys.readouterr().err
+    bare = tmp_path / "bare"
+    venv.create(bare, with_pip=False)
+    for script, options in (
+        ("quickstart/prepare.sh", ("--data-root", tmp_path / "data")),
+        ("train.sh", ("--data", work / "corpus", "--save-dir", tmp_path / "m", "--max-update", 1)),
+    ):
+        output = run(REPOSITORY / "scripts" / script, *options, "--python", bare / "bin/python", fails=True)
+        assert "is missing: pip install" in output and len(output.splitlines()) == 1
     output = run(
         REPOSITORY / "scripts/train.sh", "--data", "/nowhere", "--save-dir", tmp_path, "--max-update", 1, fails=True
     )

@@ -64,6 +64,9 @@ while [[ $# -gt 0 ]]; do
 done
 [[ -n "$data_root" ]] || { echo "error: --data-root is missing (see --help)" >&2; exit 2; }
 [[ "$stage" =~ ^[0-9]+$ && "$stop_stage" =~ ^[0-9]+$ ]] || { echo "error: a stage is a number from 1 to 6" >&2; exit 2; }
+# shellcheck source=scripts/common/require_packages.sh
+source "$common/require_packages.sh"
+require_packages "$python" numpy torch torchaudio soundfile sentencepiece tqdm
 mkdir -p "$data_root"
 
 # Each process uses one thread; the recipe runs as many processes as asked.
