@@ -54,14 +54,15 @@ done
 for number in "$max_minutes" "$max_update" "$max_tokens" "$save_every" "$num_gpus"; do
   [[ "$number" =~ ^([0-9]+)?$ && "$number" != 0 ]] || fail "$number is not a positive whole number"
 done
-# shellcheck source=scripts/common/require_packages.sh
-source "$repository/scripts/common/require_packages.sh"
-require_packages "$python" torch torchaudio fairseq
 if [[ -z "$config" ]]; then
   config="$repository/configs/fr-en/$arch.args"
   [[ -f "$config" ]] || config="$repository/configs/fr-en/echostream.args"
 fi
 [[ -f "$config" ]] || fail "--config $config: no such file"
+[[ "$device" =~ ^(cpu|cuda)?$ ]] || fail "--device $device: cpu or cuda"
+# shellcheck source=scripts/common/require_packages.sh
+source "$repository/scripts/common/require_packages.sh"
+require_packages "$python" torch torchaudio fairseq
 [[ -n "$device" ]] || device="$("$python" -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')"
 
 case "$device" in
@@ -72,7 +73,6 @@ case "$device" in
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" ;;
   # Mixed precision, not --fp16 or --bf16: those would round the feature normalisation in the checkpoint.
   cuda) hardware=(--amp --num-workers 4 --max-tokens "${max_tokens:-20000}") ;;
-  *) fail "--device $device: cpu or cuda" ;;
 esac
 hardware+=(--distributed-world-size "$num_gpus")
 
