@@ -282,8 +282,9 @@ class StreamingTranslator:
 
     def _features(self, state: EchoStreamState, num_samples: int) -> Tensor:
         """Features of the next ``num_samples`` samples, ``(T, 80)``."""
-        audio = np.concatenate(state.samples) if state.samples else NO_SAMPLES
-        state.samples = [audio[num_samples:].copy()] if audio.size > num_samples else []
+        # What is left stays a view: copying it for every segment would make one long push quadratic in its length.
+        audio = state.samples[0] if len(state.samples) == 1 else np.concatenate([NO_SAMPLES, *state.samples])
+        state.samples = [audio[num_samples:]] if audio.size > num_samples else []
         device = self.model.fbank.window.device
         features, state.fbank = self.model.fbank(torch.from_numpy(audio[:num_samples]).to(device), state.fbank)
         return features
