@@ -105,24 +105,19 @@ def test_command_line_translates_a_recording(work, tmp_path, capsys):
     arguments = ["translate", source, "--model", str(work / "model/checkpoint_last.pt")]
     arguments += ["--vocoder", str(work / "corpus/vocoder"), "--policy", "fixed-rate", "-o", str(tmp_path / "out.wav")]
     assert echostream(arguments) == 0
-    assert "real-time factor" in capsys.readouterr().out
+    assert "real-time factor" in capsys.readouterr().err
     assert soundfile.info(tmp_path / "out.wav").duration > 0.1
 
 
 def test_bad_paths_end_in_one_line(work, tmp_path, capsys):
     model = str(work / "model/checkpoint_last.pt")
+    source = (work / "corpus/simuleval/source.txt").read_text().splitlines()[0]
     for arguments, message in (
         (["translate", "nowhere.wav", "--model", model, "--task", "s2tt"], "no such file: nowhere.wav"),
-        (["translate", "nowhere.wav", "--model", "nowhere.pt"], "no checkpoint at nowhere.pt"),
-        (["translate", "x.wav", "--model", model], "needs a vocoder"),
+        (["translate", source, "--model", "nowhere.pt"], "no checkpoint at nowhere.pt"),
+        (["translate", source, "--model", model], "needs a vocoder"),
     ):
         assert echostream(arguments) == 1
-        assert message in capsys.readouterr().err
-    stereo, slow = tmp_path / "stereo.wav", tmp_path / "slow.wav"
-    soundfile.write(stereo, torch.zeros(1600, 2).numpy(), 16_000)
-    soundfile.write(slow, torch.zeros(800).numpy(), 8_000)
-    for wav, message in ((stereo, "2 channels"), (slow, "8000 Hz")):
-        assert echostream(["translate", str(wav), "--model", model, "--task", "s2tt"]) == 1
         assert message in capsys.readouterr().err
     broken = tmp_path / "broken.pt"
     broken.write_bytes(Path(model).read_bytes()[:10_000])

@@ -11,7 +11,7 @@ from simuleval.agents import GenericAgent, SpeechToSpeechAgent, SpeechToTextAgen
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment, SpeechSegment, TextSegment
 
-from echostream.live import news
+from echostream.live import LiveView
 from echostream.models import OutputWord, SourceWord, StepOutput, StreamingTranslator
 from echostream.modules.policy import POLICIES
 from echostream.simuleval.instances import ERROR_KEY
@@ -124,12 +124,13 @@ class EchoStreamAgent(GenericAgent):
         samples = states.take_new()
         if states.stream is None:
             states.stream = self.translator.init_state()
+            states.view = LiveView(self.translator.recomposer)
             self.show("\n")
         finished = states.source_finished
         start = time.perf_counter()
         output = self.translator.step(samples, states.stream, is_last=finished)
         compute_ms = 1000 * (time.perf_counter() - start)
-        self.show(news(states.arrived_samples / self.translator.sample_rate, output))
+        self.show(states.view.add(output, states.stream, states.arrived_samples / self.translator.sample_rate))
         if finished:
             states.target_finished = True  # a returned Segment passes SimulEval's own bookkeeping by
             states.stream = None

@@ -17,7 +17,7 @@ class StreamStates(AgentStates):
 
     SimulEval's own appends every sample of the utterance to a list of Python floats. Here what has been
     pushed is handed out once by :meth:`take_new`; ``arrived_samples`` counts it. ``stream`` is the
-    translator's state, made anew for each utterance.
+    translator's state, ``view`` what a person sees of it; both are made anew for each utterance.
 
     Args:
         sample_rate: what the translator expects, Hz.
@@ -31,6 +31,7 @@ class StreamStates(AgentStates):
         """Forget the utterance."""
         super().reset()
         self.stream: Any = None
+        self.view: Any = None
         self.arrived_samples = 0
         self._new: list[np.ndarray] = []
         self._pushed = False

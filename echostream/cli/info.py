@@ -1,0 +1,56 @@
+"""``echostream info``: what a checkpoint holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from echostream.cli.options import FRAME_MS, UserError
+
+INFO_HELP = """
+example:
+  echostream info runs/model/checkpoint_last.pt
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``info``."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="checkpoint of scripts/train.sh")
+    parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what the checkpoint holds, and what can be done with it.
+
+    Raises:
+        UserError: a model or vocoder that is missing or damaged.
+    """
+    from echostream.models.checkpoint import load_model
+    from echostream.modules.vocoder import load_vocoder
+
+    try:
+        loaded = load_model(args.model)
+        beside = args.vocoder or args.model.parent / "vocoder"
+        vocoder = load_vocoder(beside) if args.vocoder or beside.is_dir() else None
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    model, cfg = loaded.model, loaded.model.cfg
+    rows = {
+        "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        "encoder": f"{cfg.encoder_layers} layers of {cfg.encoder_dim}, "
+        f"left context {FRAME_MS * cfg.left_context_frames} ms, "
+        f"memory {cfg.memory_slots} x {FRAME_MS * cfg.memory_block_frames} ms, "
+        f"look-ahead {FRAME_MS * cfg.right_context_frames} ms",
+        "source pieces": len(loaded.source_symbols),
+        "target pieces": len(loaded.target_symbols),
+        "units": model.unit_decoder.num_units,
+    }
+    if vocoder is None:
+        rows["vocoder"] = "none beside it: --task s2tt and asr work as they are, speech needs --vocoder"
+    else:
+        fits = vocoder.num_units == model.unit_decoder.num_units
+        rows["vocoder"] = f"{beside}: {vocoder.num_units} units, {vocoder.sample_rate} Hz"
+        rows["vocoder"] += "" if fits else ", which does not fit this model"
+    for name, value in rows.items():
+        print(f"{name:14} {value}")
+    return 0

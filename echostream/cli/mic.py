@@ -1,0 +1,268 @@
+"""``echostream mic``: what the microphone hears, translated while one speaks."""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from echostream.audio_input import BLOCK_S, SAMPLE_RATE, AudioError, AudioStream
+from echostream.audio_output import SpeechWriter
+from echostream.cli.console import Console
+from echostream.cli.options import UsageError, UserError, add_model_options, add_verbosity, load_translator
+from echostream.cli.outputs import PIPE, SPEECH_SUFFIX, SUBTITLE_SUFFIX, Job, named_target
+from echostream.cli.session import Session
+from echostream.cli.translate import add_text_options, check_outputs, choose_view, open_outputs, report
+
+MIC_HELP = """
+Ctrl-C ends the recording: what was heard is translated to its end. A second one stops at once.
+
+examples:
+  echostream mic --model runs/model/checkpoint_last.pt
+  echostream mic --model checkpoint_last.pt --play --segment-ms 40        (with headphones)
+  echostream mic --model checkpoint_last.pt -o me.en.wav --vtt me.vtt
+  echostream mic --list
+"""
+MAX_BEHIND_S = 30.0  # audio that waits for a machine that is too slow; more is dropped and said so
+POLL_S = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mic``."""
+    group = parser.add_argument_group("sound devices")
+    group.add_argument("--list", action="store_true", help="list the devices and end")
+    group.add_argument("--input", metavar="DEVICE", help="microphone: number or part of the name (system's default)")
+    group.add_argument("--play", action="store_true", help="play the translation (wear headphones)")
+    group.add_argument("--play-on", metavar="DEVICE", help="where --play is heard (system's default)")
+    group.add_argument("--duration-s", type=float, metavar="S", help="end after so many seconds (Ctrl-C)")
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="speech; -: raw s16le to a pipe")
+    group.add_argument("--task", choices=("s2st", "s2tt", "asr"), help="as of translate (s2tt; s2st with -o or --play)")
+    add_text_options(group)
+    add_model_options(parser, required=False)
+    add_verbosity(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Translate the microphone until Ctrl-C; returns the exit status.
+
+    Raises:
+        UserError: no sound device, or what it needs is not installed.
+    """
+    if not args.list and args.model is None:
+        raise UsageError("--model is missing: give a checkpoint of scripts/train.sh")
+    task = args.task or ("s2st" if args.output is not None or args.play else "s2tt")
+    if args.play and task != "s2st":
+        raise UsageError(f"--play needs speech, which --task {task} doesn't make")
+    job = Job(
+        Path("microphone"),
+        named_target(args.output, SPEECH_SUFFIX) if args.output is not None else None,
+        named_target(args.vtt, SUBTITLE_SUFFIX) if args.vtt is not None else None,
+    )
+    into_pipe = job.speech is not None and job.speech.path == PIPE
+    check_outputs(args, task, into_pipe)
+    sounddevice = import_sounddevice()
+    if args.list:
+        print(sounddevice.query_devices() or "no sound devices")
+        return 0
+    console = Console(args.quiet, args.verbose, text_to_stderr=into_pipe)
+    with explained(sounddevice), ExitStack() as stack:
+        rate, name = microphone(sounddevice, device(args.input))
+        translator = load_translator(args, task)
+        speech, subtitles = stack.enter_context(open_outputs(job, args.vtt_clock, translator))
+        if args.play:
+            rate_out = translator.output_sample_rate
+            speech = stack.enter_context(Player(sounddevice, device(args.play_on), rate_out, speech))
+        make_view = choose_view(args, translator, is_long=False)
+        session = Session(translator, make_view() if make_view else None, console.text, speech, subtitles)
+        stop = stack.enter_context(stopped_by_ctrl_c())
+        recorder = Recorder(sounddevice, device(args.input), rate, stop, args.duration_s)
+        console.status(f"listening to {name} at {rate} Hz; Ctrl-C ends")
+        with recorder:
+            session.run(AudioStream("the microphone", recorder.chunks(), rate, 1))
+        if recorder.lost_s:
+            console.warning(f"{recorder.lost_s:.1f} s were lost: this machine is too slow for the model or its options")
+    report(job, session, console)
+    return 0
+
+
+def import_sounddevice() -> ModuleType:
+    """The optional package that knows sound devices.
+
+    Raises:
+        UserError: what is missing, and how to get it.
+    """
+    try:
+        import sounddevice
+    except ModuleNotFoundError as error:
+        raise UserError("the microphone needs the package sounddevice: pip install 'echostream[mic]'") from error
+    except OSError as error:
+        raise UserError(
+            f"sound devices can't be used: {error}; install PortAudio (Debian: apt-get install libportaudio2)"
+        ) from error
+    return sounddevice
+
+
+@contextmanager
+def explained(sounddevice: ModuleType) -> Iterator[None]:
+    """Errors of sound devices as the user's."""
+    try:
+        yield
+    except AudioError:
+        raise
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise UserError(f"the sound device can't be used: {error}; echostream mic --list shows all") from error
+
+
+def device(name: str | None) -> int | str | None:
+    """A device as sounddevice wants it: its number or a part of its name."""
+    return int(name) if name is not None and name.isdigit() else name
+
+
+def microphone(sounddevice: ModuleType, chosen: int | str | None) -> tuple[int, str]:
+    """Sample rate to record at, 16 kHz if the device does that, and the name of the device."""
+    try:
+        found = sounddevice.query_devices(chosen, kind="input")
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise UserError(
+            f"no microphone found ({error}); echostream mic --list shows the sound devices, "
+            "and echostream translate - reads a pipe"
+        ) from error
+    try:
+        sounddevice.check_input_settings(chosen, channels=1, dtype="float32", samplerate=SAMPLE_RATE)
+        rate = SAMPLE_RATE
+    except sounddevice.PortAudioError:
+        rate = round(found["default_samplerate"])
+    return rate, found["name"]
+
+
+@contextmanager
+def stopped_by_ctrl_c() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets; a second one interrupts."""
+    stop = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Recorder:
+    """The microphone as chunks float32 ``(n, 1)``, until ``stop`` is set or ``duration_s`` are over."""
+
+    def __init__(
+        self,
+        sounddevice: ModuleType,
+        chosen: int | str | None,
+        rate: int,
+        stop: threading.Event,
+        duration_s: float | None = None,
+    ) -> None:
+        self._rate, self._stop = rate, stop
+        self._left = round(duration_s * rate) if duration_s is not None else None
+        block = round(rate * BLOCK_S)
+        self._heard: queue.Queue[np.ndarray] = queue.Queue(maxsize=round(MAX_BEHIND_S / BLOCK_S))
+        self._lost = 0
+        self._stream = sounddevice.InputStream(
+            samplerate=rate, blocksize=block, device=chosen, channels=1, dtype="float32", callback=self._take
+        )
+
+    def _take(self, samples: np.ndarray, frames: int, _time: object, _status: object) -> None:
+        """Called by the sound system, which must not wait."""
+        try:
+            self._heard.put_nowait(samples.copy())
+        except queue.Full:
+            self._lost += frames
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds that were dropped because nobody took them in time."""
+        return self._lost / self._rate
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """What is heard, as it comes; in the end what is still waiting."""
+        while self._left is None or self._left > 0:
+            try:
+                chunk = self._heard.get(timeout=POLL_S)
+            except queue.Empty:
+                if self._stop.is_set() or not self._stream.active:
+                    return
+                continue
+            if self._stop.is_set():
+                self._stream.stop()
+            if self._left is not None:
+                chunk = chunk[: self._left]
+                self._left -= len(chunk)
+            yield chunk
+
+    def __enter__(self) -> Recorder:
+        self._stream.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
+class Player:
+    """Plays speech while it goes on to another writer, if there is one; closing waits until all was heard."""
+
+    def __init__(
+        self, sounddevice: ModuleType, chosen: int | str | None, rate: int, then: SpeechWriter | None = None
+    ) -> None:
+        self._then = then
+        self._due: deque[np.ndarray] = deque()
+        self._silent = threading.Event()
+        self._stream = sounddevice.OutputStream(
+            samplerate=rate, device=chosen, channels=1, dtype="float32", callback=self._give
+        )
+
+    def write(self, samples: np.ndarray) -> None:
+        """Append float32 ``(n,)``."""
+        if samples.size:
+            self._silent.clear()
+            self._due.append(samples)
+        if self._then is not None:
+            self._then.write(samples)
+
+    def _give(self, out: np.ndarray, frames: int, _time: object, _status: object) -> None:
+        """Called by the sound system, which must not wait."""
+        filled = 0
+        while filled < frames and self._due:
+            piece = self._due.popleft()
+            taken = piece[: frames - filled]
+            out[filled : filled + len(taken), 0] = taken
+            filled += len(taken)
+            if len(taken) < len(piece):
+                self._due.appendleft(piece[len(taken) :])
+        out[filled:] = 0
+        if not filled:
+            self._silent.set()
+
+    def close(self) -> None:
+        """Play what is left."""
+        while self._due and self._stream.active:
+            self._silent.wait(POLL_S)
+        self._stream.close()
+
+    def __enter__(self) -> Player:
+        self._stream.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._due.clear()
+        self.close()

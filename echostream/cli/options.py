@@ -1,0 +1,113 @@
+"""What the commands share: options of the model, how much to say, and errors a user can put right."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from echostream.modules.policy import POLICIES
+
+if TYPE_CHECKING:
+    from echostream.models import StreamingTranslator
+
+FRAME_MS = 40
+RAW_HELP = argparse.RawDescriptionHelpFormatter
+
+
+class UserError(Exception):
+    """Something the user can put right; the message says what and how."""
+
+
+class UsageError(UserError):
+    """Options that don't go together."""
+
+
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """``--quiet`` and ``--verbose``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors (and the text of --text)")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more")
+
+
+def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Model, policy and machine."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", type=Path, required=required, help="checkpoint of scripts/train.sh")
+    group.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
+    group.add_argument(
+        "--segment-ms",
+        type=segment_ms,
+        default=320,
+        metavar="MS",
+        help=f"how much is heard at a time, a multiple of {FRAME_MS} ms; 0: the whole recording (320)",
+    )
+    group.add_argument("--policy", default="alignment", choices=POLICIES, help="when to write (alignment)")
+    group.add_argument(
+        "--stride-n", type=at_least(1), default=1, metavar="N", help="new target tokens that a write needs (1)"
+    )
+    group.add_argument("--lag-k", type=at_least(0), metavar="K", help="target tokens to stay behind (the policy's own)")
+    group.add_argument(
+        "--beam", type=at_least(1), default=1, metavar="N", help="hypotheses of the MT decoder (1: greedy)"
+    )
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
+    group.add_argument(
+        "--threads", type=at_least(0), default=0, metavar="N", help="processor threads (0: torch's choice)"
+    )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Type of an option that is an integer from ``least`` up."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from error
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return number
+
+
+def segment_ms(text: str) -> int:
+    """Type of ``--segment-ms``."""
+    value = at_least(0)(text)
+    if value % FRAME_MS:
+        raise argparse.ArgumentTypeError(f"must be a multiple of {FRAME_MS} ms (0: the whole recording), got {value}")
+    return value
+
+
+def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
+    """The translator that the options of :func:`add_model_options` ask for.
+
+    Raises:
+        UserError: a model or vocoder that is missing, damaged or doesn't fit, or a device that isn't there.
+    """
+    import torch
+
+    from echostream.models import StreamingTranslator
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        torch.zeros(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise UserError(f"cannot use --device {args.device}: {reason}") from error
+    try:
+        return StreamingTranslator.from_checkpoint(
+            args.model,
+            vocoder=args.vocoder,
+            device=args.device,
+            segment_ms=args.segment_ms,
+            policy=args.policy,
+            task=task,
+            stride_n=args.stride_n,
+            lag_k=args.lag_k,
+            beam=args.beam,
+        )
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,104 @@
+"""One stream through the translator and into whatever was asked for: text, speech, subtitles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from echostream.audio_input import AudioError
+from echostream.live import LiveView, PlainText
+
+if TYPE_CHECKING:
+    from echostream.audio_output import SpeechWriter
+    from echostream.models import StreamingTranslator
+    from echostream.subtitles import SubtitleWriter
+
+NOTHING = np.zeros(0, dtype=np.float32)
+
+
+class Session:
+    """A stream and its outputs, each written as soon as there is something.
+
+    Args:
+        translator: any number of sessions share it.
+        view: makes text of a step, or None.
+        show: where that text goes.
+        speech, subtitles: where the rest goes, or None.
+    """
+
+    def __init__(
+        self,
+        translator: StreamingTranslator,
+        view: LiveView | PlainText | None = None,
+        show: Callable[[str], None] = print,
+        speech: SpeechWriter | None = None,
+        subtitles: SubtitleWriter | None = None,
+    ) -> None:
+        self.translator, self.view, self.show = translator, view, show
+        self.speech, self.subtitles = speech, subtitles
+        self.state = translator.init_state()
+        self.heard_s = self.spoken_s = self.compute_s = self.worst_lag_s = 0.0
+
+    def push(self, samples: np.ndarray, is_last: bool = False) -> None:
+        """Translate what was heard, float32 ``(n,)``, and give out what follows."""
+        start = time.perf_counter()
+        output = self.translator.step(samples, self.state, is_last)
+        self.compute_s += time.perf_counter() - start
+        self.heard_s += samples.size / self.translator.sample_rate
+        self.spoken_s += output.samples.size / self.translator.output_sample_rate
+        # Subtitles are in files, which a reader who went away doesn't stop.
+        if self.subtitles is not None:
+            self.subtitles.add(output, self.state)
+        if self.view is not None and (text := self.view.add(output, self.state, self.heard_s)):
+            self.show(text)
+        if self.speech is not None:
+            self.speech.write(output.samples)
+
+    def run(
+        self, blocks: Iterable[np.ndarray], realtime: bool = False, progress: Callable[[float], object] | None = None
+    ) -> None:
+        """Push all blocks of a source and end it.
+
+        Args:
+            blocks: float32 ``(n,)`` at 16 kHz.
+            realtime: not faster than the source plays.
+            progress: told the seconds of each block.
+
+        Raises:
+            AudioError: of the source, once all that was heard before is translated.
+        """
+        failure = None
+        started = time.monotonic()
+        source = iter(blocks)
+        while True:
+            try:
+                block = next(source, None)
+            except AudioError as error:
+                block, failure = None, error
+            if block is None:
+                break
+            if realtime:
+                # A block is there when it has been played, not before.
+                due_s = self.heard_s + block.size / self.translator.sample_rate
+                time.sleep(max(0.0, started + due_s - time.monotonic()))
+            self.push(block)
+            if realtime:
+                self.worst_lag_s = max(self.worst_lag_s, time.monotonic() - started - self.heard_s)
+            if progress is not None:
+                progress(block.size / self.translator.sample_rate)
+        self.push(NOTHING, is_last=True)
+        if failure is not None:
+            raise failure
+
+    @property
+    def summary(self) -> str:
+        """How much was heard, and what it took."""
+        text = f"{self.heard_s:.1f} s heard, computed in {self.compute_s:.2f} s"
+        if self.heard_s:
+            text += f", real-time factor {self.compute_s / self.heard_s:.3f}"
+        if self.worst_lag_s:
+            text += f", at most {1000 * self.worst_lag_s:.0f} ms behind the source"
+        return text
