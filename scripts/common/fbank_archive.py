@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from audio import SAMPLE_RATE
 from recipe import atomic_path
-from torchaudio.compliance import kaldi
 
 MEL_BINS = 80
 # A fixed date makes the same features give the same file.
@@ -23,6 +21,10 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
 
     Kaldi expects the range of 16-bit integers.
     """
+    # Imported here: who only stores features must not wait for torch.
+    import torch
+    from torchaudio.compliance import kaldi
+
     waveform = torch.from_numpy(samples)[None] * 2**15
     return kaldi.fbank(waveform, num_mel_bins=MEL_BINS, sample_frequency=SAMPLE_RATE).numpy()
 
@@ -45,9 +47,25 @@ def write_archive(path: Path, features: Iterable[tuple[str, np.ndarray]]) -> dic
     return addresses
 
 
+def read_archive(folder: Path, addresses: Iterable[str]) -> Iterator[np.ndarray]:
+    """The arrays at these addresses, one after the other; `folder` is that of their zip files."""
+    for address in addresses:
+        name, offset, length = address.rsplit(":", 2)
+        with (folder / name).open("rb") as file:
+            file.seek(int(offset))
+            yield np.load(io.BytesIO(file.read(int(length))), allow_pickle=False)
+
+
 def write_cmvn(path: Path, features: Iterable[np.ndarray]) -> None:
-    """Mean and standard deviation of each mel bin over all frames, as fairseq's `global_cmvn` transform reads them."""
-    frames = np.concatenate(list(features)).astype(np.float64)
-    std = np.sqrt(np.maximum(frames.var(0), 1e-8))
+    """Mean and standard deviation of each mel bin over all frames, as fairseq's `global_cmvn` transform reads them.
+
+    Holds one array `(frames, 80)` at a time.
+    """
+    count, total, squares = 0, np.zeros(MEL_BINS), np.zeros(MEL_BINS)
+    for array in features:
+        frames = array.astype(np.float64)
+        count, total, squares = count + len(frames), total + frames.sum(0), squares + (frames**2).sum(0)
+    mean = total / max(count, 1)
+    std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 1e-8))
     with atomic_path(path) as temporary:
-        np.savez(temporary, mean=frames.mean(0).astype(np.float32), std=std.astype(np.float32))
+        np.savez(temporary, mean=mean.astype(np.float32), std=std.astype(np.float32))

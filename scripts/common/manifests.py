@@ -4,19 +4,20 @@
 
 writes into DIR: train/dev/test.tsv, source log-mel features (zip), gcmvn.npz, SentencePiece models, dictionaries and
 multitask targets in source_unigram, target_unigram and ctc_target_unigram, config_gcmvn.yaml, config_multitask.yaml.
-Every path written is relative to DIR.
+Every path written is relative to DIR. A column "split" in the table says where each pair belongs. Features are computed
+here, or read from the folder that fbank.py has filled (--fbank): those need no more memory than one utterance's.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from audio import read_speech
-from fbank_archive import log_mel, write_archive, write_cmvn
-from recipe import require, write_text
+from fbank_archive import log_mel, read_archive, write_archive, write_cmvn
+from recipe import positive, require, write_text
 from speech_synthesis import read_table
 from subwords import train_subwords
 from text_normalization import normalize_text
@@ -32,7 +33,7 @@ audio_root: .
 sample_rate: 16000
 input_channels: 1
 input_feat_per_channel: 80
-# Not every cluster need occur in the training data; the vocoder knows them all.
+# {units}
 num_units: {num_units}
 global_cmvn:
   stats_npz_path: gcmvn.npz
@@ -81,11 +82,21 @@ ctc_target_unigram:
 
 
 def split_rows(rows: list[Row], held_out: int) -> dict[str, list[Row]]:
-    """Last rows for the test set, those before for the development set; 0 held out: all three sets are the whole.
+    """What the column "split" says; else last rows for the test set, those before for the development set; 0 held out:
+    all three sets are the whole.
 
     Raises:
-        SystemExit: nothing would be left to train on.
+        SystemExit: nothing would be left to train on, or a split that is none.
     """
+    if rows and "split" in rows[0]:
+        unknown = sorted({row["split"] or "" for row in rows} - set(SPLITS))
+        if unknown:
+            raise SystemExit(f"error: the column split holds {unknown[0]!r}; it is one of {', '.join(SPLITS)}")
+        splits = {split: [row for row in rows if row["split"] == split] for split in SPLITS}
+        empty = [split for split in SPLITS if not splits[split]]
+        if empty:
+            raise SystemExit(f"error: no pair is in {' or '.join(empty)}; each of {', '.join(SPLITS)} needs one")
+        return splits
     if not held_out:
         return dict.fromkeys(SPLITS, rows)
     if len(rows) <= 2 * held_out:
@@ -109,23 +120,67 @@ def unit_sequences(path: Path) -> dict[str, list[int]]:
     return {row["id"]: remove_repeats(np.array(row["units"].split(), int)) for row in read_table(path, "units")}
 
 
-def write_speech_manifests(root: Path, splits: dict[str, list[Row]], features: dict[str, np.ndarray]) -> None:
-    """Features, their normalisation (from the training set only), and the three .tsv files."""
-    addresses = write_archive(root / "src_fbank80.zip", features.items())
-    write_cmvn(root / "gcmvn.npz", (features[row["id"]] for row in splits["train"]))
-    units = unit_sequences(root / "units.tsv")
+class Features(Mapping[str, np.ndarray]):
+    """Log-mel features of the utterances, each made or read when it is asked for.
+
+    Args:
+        names: ids of the utterances.
+        audio: folder of `<id>.wav`.
+        stored: folder of `<id>.npy` from fbank.py, or None.
+    """
+
+    def __init__(self, names: Sequence[str], audio: Path, stored: Path | None):
+        self._names, self._audio, self._stored = dict.fromkeys(names), audio, stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if self._stored is None:
+            return log_mel(read_speech(self._audio / f"{name}.wav"))
+        path = self._stored / f"{name}.npy"
+        if not path.is_file():
+            raise SystemExit(f"error: no features {path}; run the feature stage again, all of its shards")
+        return np.load(path, allow_pickle=False)
+
+
+def write_speech_manifests(
+    root: Path, splits: dict[str, list[Row]], features: Features, units: Mapping[str, list[int]] | None
+) -> None:
+    """Features, their normalisation (from the training set only), and the three .tsv files.
+
+    Without `units` each target is the single unit 0, because the format has no empty one.
+    """
+    missing = [name for name in features if units is not None and name not in units]
+    if missing:
+        raise SystemExit(
+            f"error: {root / 'units.tsv'} has no units for {missing[0]}; run the units stage again "
+            f"({len(missing)} of {len(features)} are missing)"
+        )
+    lengths: dict[str, int] = {}
+
+    def stored() -> Iterator[tuple[str, np.ndarray]]:
+        for name in require("tqdm").tqdm(features, desc="log-mel", unit="utt"):
+            array = features[name]
+            lengths[name] = len(array)
+            yield name, array
+
+    addresses = write_archive(root / "src_fbank80.zip", stored())
+    write_cmvn(root / "gcmvn.npz", read_archive(root, (addresses[row["id"]] for row in splits["train"])))
     for split, rows in splits.items():
         manifest = []
         for row in rows:
-            if row["id"] not in units:
-                raise SystemExit(f"error: {root / 'units.tsv'} has no units for {row['id']}; run the units stage again")
+            target = [0] if units is None else units[row["id"]]
             manifest.append(
                 {
                     "id": row["id"],
                     "src_audio": addresses[row["id"]],
-                    "src_n_frames": str(len(features[row["id"]])),
-                    "tgt_audio": " ".join(map(str, units[row["id"]])),
-                    "tgt_n_frames": str(len(units[row["id"]])),
+                    "src_n_frames": str(lengths[row["id"]]),
+                    "tgt_audio": " ".join(map(str, target)),
+                    "tgt_n_frames": str(len(target)),
                 }
             )
         write_tsv(root / f"{split}.tsv", manifest)
@@ -159,25 +214,34 @@ def main() -> None:
     parser.add_argument("--source-audio", default="audio/fr", help="folder of <id>.wav under the data root")
     parser.add_argument("--source-vocab", type=int, default=200, help="SentencePiece vocabulary, at most")
     parser.add_argument("--target-vocab", type=int, default=200, help="SentencePiece vocabulary, at most")
-    parser.add_argument("--num-units", type=int, required=True, help="clusters that the units were made with")
+    parser.add_argument("--fbank", type=Path, help="folder of features from fbank.py")
+    units = parser.add_mutually_exclusive_group(required=True)
+    units.add_argument("--num-units", type=positive, help="clusters that the units were made with")
+    units.add_argument("--text-targets", action="store_true", help="no units: the target is text only")
     parser.add_argument("--held-out", type=int, default=0, help="pairs for dev, and as many for test (0: see header)")
     args = parser.parse_args()
-    torch.set_num_threads(1)
 
-    splits = split_rows(read_table(args.pairs, args.source_column, args.target_column), args.held_out)
-    rows = {row["id"]: row for split in SPLITS for row in splits[split]}
-    features = {}
-    for name in require("tqdm").tqdm(rows, desc="log-mel", unit="utt"):
-        features[name] = log_mel(read_speech(args.data_root / args.source_audio / f"{name}.wav"))
-    write_speech_manifests(args.data_root, splits, features)
+    pairs = read_table(args.pairs, args.source_column, args.target_column)
+    splits = split_rows(pairs, args.held_out)
+    names = [row["id"] for split in SPLITS for row in splits[split]]
+    features = Features(names, args.data_root / args.source_audio, args.fbank)
+    sequences = None if args.text_targets else unit_sequences(args.data_root / "units.tsv")
+    write_speech_manifests(args.data_root, splits, features, sequences)
     columns = (args.source_column, args.target_column)
     write_text_targets(args.data_root, splits, columns, (args.source_vocab, args.target_vocab))
-    note = (
-        f"{args.held_out} pairs each are held out for dev and test."
-        if args.held_out
-        else "dev and test are the training set itself: scores show that a model learns, not how it generalises."
+    if "split" in pairs[0]:
+        note = "dev and test have no utterance in common with train."
+    elif args.held_out:
+        note = f"{args.held_out} pairs each are held out for dev and test."
+    else:
+        note = "dev and test are the training set itself: scores show that a model learns, not how it generalises."
+    unit_note = (
+        "There is no target speech: unit 0 stands everywhere, train with --unit-weight 0."
+        if args.text_targets
+        else "Not every cluster need occur in the training data; the vocoder knows them all."
     )
-    write_text(args.data_root / "config_gcmvn.yaml", DATA_CONFIG.format(splits=note, num_units=args.num_units))
+    config = DATA_CONFIG.format(splits=note, num_units=args.num_units or 1, units=unit_note)
+    write_text(args.data_root / "config_gcmvn.yaml", config)
     write_text(args.data_root / "config_multitask.yaml", MULTITASK_CONFIG)
     sizes = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
     print(f"manifests: {sizes}", flush=True)

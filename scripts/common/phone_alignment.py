@@ -31,6 +31,8 @@ class PhoneAligner:
         if not words or any(self._decoder.lookup_word(word) is None for word in words):
             return None
         pcm = np.round(samples * 32767).astype("<i2").tobytes()
+        # The front end adapts to what it has heard; an alignment must not depend on the utterances before it.
+        self._decoder.reinit_feat()
         try:
             self._decoder.set_align_text(" ".join(words))
             self._decode(pcm)

@@ -7,9 +7,13 @@ final name only when it is complete.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib
 import os
+import signal
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -78,29 +82,73 @@ def write_text(path: Path, text: str) -> None:
 
 
 class Ledger:
-    """Append-only record `key<TAB>digest` of finished work; the last line of a key counts.
+    """Append-only record `key<TAB>digest<TAB>time` of finished work; the latest line of a key counts.
 
-    A line cut short by a crash has no valid digest, so its work is simply done again.
+    A line cut short by a crash has no valid digest, so its work is simply done again. Shards that run at the same time,
+    perhaps on several machines, write files of their own beside `path` and read each other's.
+
+    Args:
+        path: e.g. `.done.tsv`; shard 2 of 8 writes `.done.2of8.tsv`.
+        shard: number of this shard and of all shards.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, shard: tuple[int, int] = (0, 1)):
+        index, count = shard
+        self.path = path if count == 1 else path.with_name(f"{path.stem}.{index}of{count}{path.suffix}")
         self._digests: dict[str, str] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                key, _, value = line.partition("\t")
-                self._digests[key] = value
+        times: dict[str, int] = {}
+        siblings = path.parent.glob(f"{path.stem}.*of*{path.suffix}")
+        for file in (path, *sorted(siblings)):
+            if not file.exists():
+                continue
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+                key, _, rest = line.partition("\t")
+                value, _, time_ns = rest.partition("\t")
+                written = int(time_ns) if time_ns.isdecimal() else 0
+                if written >= times.get(key, 0):
+                    self._digests[key], times[key] = value, written
 
     def is_done(self, key: str, work_digest: str, outputs: Iterable[Path] = ()) -> bool:
         """True if this very work was finished and all of its outputs still exist."""
         return self._digests.get(key) == work_digest and all(path.exists() for path in outputs)
 
+    def known(self, key: str) -> bool:
+        """Whether anything was ever recorded under this key."""
+        return key in self._digests
+
     def mark(self, key: str, work_digest: str) -> None:
         """Record that the work is finished; call it after the outputs have their final names."""
         self._digests[key] = work_digest
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{key}\t{work_digest}\n")
+        with self.path.open("a+b") as file:
+            # A line that a crash cut short must not swallow this one.
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            start = "" if file.read() in (b"", b"\n") else "\n"
+            file.write(f"{start}{key}\t{work_digest}\t{time.time_ns()}\n".encode())
+
+
+def add_share_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a tool that can do a part of its work, for `share`."""
+    parser.add_argument("--num-shards", type=positive, default=1, help="divide the work into this many parts")
+    parser.add_argument("--shard", type=int, default=0, help="do this part: 0 to N - 1 (default: %(default)s)")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes, one thread each")
+
+
+def share(items: Sequence[Any], args: argparse.Namespace) -> list[Any]:
+    """Every N-th item, beginning with the shard's.
+
+    Raises:
+        SystemExit: there is no such shard.
+    """
+    if not 0 <= args.shard < args.num_shards:
+        raise SystemExit(f"error: --shard is 0 to {args.num_shards - 1}, not {args.shard}")
+    return list(items[args.shard :: args.num_shards])
+
+
+def _interrupted(*_: Any) -> None:
+    # SystemExit, unlike KeyboardInterrupt, ends quietly wherever it comes up.
+    print("interrupted: finishing what has begun", file=sys.stderr)
+    raise SystemExit(130)
 
 
 def parallel_map(
@@ -114,29 +162,35 @@ def parallel_map(
     """Yield `(item, work(item))` as results arrive, with a progress bar that shows the time left.
 
     Processes are forked, so `initializer` is the place to load what cannot cross a fork (inference sessions).
-    The first failure cancels what has not started.
+    The first failure, or Ctrl-C, cancels what has not started.
 
     Raises:
-        SystemExit: `work` raised ValueError, or a process died.
+        SystemExit: `work` raised ValueError, a process died, or the user interrupted.
     """
     tqdm = require("tqdm").tqdm
     if not items:
         return
-    with ProcessPoolExecutor(
-        max_workers=min(jobs, len(items)),
-        mp_context=get_context("fork"),
-        initializer=initializer,
-        initargs=initargs,
-    ) as pool:
-        futures = {pool.submit(work, item): item for item in items}
-        try:
+    # Ctrl-C reaches the whole group. The processes ignore it, for which they must inherit that, and the parent decides.
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ProcessPoolExecutor(
+            max_workers=min(jobs, len(items)),
+            mp_context=get_context("fork"),
+            initializer=initializer,
+            initargs=initargs,
+        ) as pool:
+            futures = {pool.submit(work, item): item for item in items}
             progress = tqdm(as_completed(futures), total=len(items), desc=description, unit="utt")
-            for future in progress:
-                yield futures[future], future.result()
-        except ValueError as error:
-            raise SystemExit(f"error: {description}: {error}") from error
-        except BrokenProcessPool as error:
-            remedy = "see the message above, or try fewer --jobs if memory ran out"
-            raise SystemExit(f"error: {description}: a process died; {remedy}") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            signal.signal(signal.SIGINT, _interrupted)
+            try:
+                for future in progress:
+                    yield futures[future], future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+    except ValueError as error:
+        raise SystemExit(f"error: {description}: {error}") from error
+    except BrokenProcessPool as error:
+        remedy = "see the message above, or try fewer --jobs if memory ran out"
+        raise SystemExit(f"error: {description}: a process died; {remedy}") from error
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 missing = [name for name in sys.argv[1:] if find_spec(name) is None]
 if missing:
-    sys.exit(f"error: the package {missing[0]} is missing: pip install -e \".[data,eval]\", or use the virtual environment of make test")
+    extra = {"submitit": "cluster", "hydra_plugins": "cluster", "tensorboard": "tensorboard"}.get(missing[0], "data,eval")
+    sys.exit(f"error: the package {missing[0]} is missing: pip install -e \".[{extra}]\", or use the virtual environment of make test")
 ' "${@:2}" || exit 1
 }

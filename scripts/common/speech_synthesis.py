@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe import Ledger, digest, parallel_map, positive, require
+from recipe import Ledger, add_share_arguments, digest, parallel_map, require, share
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser, column: str) -> None:
     parser.add_argument("--texts", type=Path, nargs="+", required=True, help="tab-separated tables with a column id")
     parser.add_argument("--column", default=column, help="column of the text to read (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for <id>.wav")
-    parser.add_argument("--jobs", type=positive, default=1, help="processes, one thread each")
+    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
+    add_share_arguments(parser)
 
 
 def synthesise_all(
@@ -59,17 +60,25 @@ def synthesise_all(
     `packages` are imported first, so that a missing one is reported once and in one line.
     `voice_key` names all that the sound depends on besides the text (a `Path` stands for the file's contents).
     """
+    name = args.out.name
+    if args.dry_run and not all(table.is_file() for table in args.texts):
+        print(f"{name}: would be spoken, once there are texts", flush=True)
+        return
     utterances = [
         Utterance(row["id"], row[args.column], args.out / f"{row['id']}.wav")
         for table in args.texts
         for row in read_table(table, args.column)
     ]
+    utterances = share(utterances, args)
     voice = digest(*voice_key)
-    ledger = Ledger(args.out / ".done.tsv")
+    ledger = Ledger(args.out / ".done.tsv", (args.shard, args.num_shards))
     digests = {utterance.id: digest(voice, utterance.text) for utterance in utterances}
     missing = [u for u in utterances if not ledger.is_done(u.id, digests[u.id], [u.path])]
+    if args.dry_run:
+        print(f"{name}: {len(missing)} to be spoken, {len(utterances) - len(missing)} already done", flush=True)
+        return
     for package in packages if missing else ():
         require(package)
-    for utterance, _ in parallel_map(speak, missing, args.jobs, args.out.name, initializer, initargs):
+    for utterance, _ in parallel_map(speak, missing, args.jobs, name, initializer, initargs):
         ledger.mark(utterance.id, digests[utterance.id])
-    print(f"{args.out.name}: {len(missing)} spoken, {len(utterances) - len(missing)} already done", flush=True)
+    print(f"{name}: {len(missing)} spoken, {len(utterances) - len(missing)} already done", flush=True)

@@ -7,27 +7,30 @@ and no alignment, at the price of a clearly worse voice.
 
     python units.py --texts pairs.tsv extra.tsv --data-root DIR --audio audio/en --clusters 100
 
-writes DIR/kmeans.npz (plain arrays) and DIR/units.tsv (`id`, `audio` relative to DIR, `units`: one per 20 ms).
+writes DIR/kmeans.npz (plain arrays) and DIR/units.tsv (`id`, `audio` relative to DIR, `units`: one per 20 ms), with all
+features in memory: for minutes to a few hours of one voice. `scripts/units/run.sh` does the same for any amount.
 """
 
 from __future__ import annotations
 
 import argparse
+import zipfile
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import torch
 from audio import read_speech
 from phone_alignment import PhoneAligner
 from recipe import INSTALL_HINT, atomic_path, parallel_map, positive, require, write_text
 from speech_synthesis import Utterance, read_table
-from unit_features import EXTRACTORS, PACKAGES, FeatureExtractor, stack_context
+from unit_features import EXTRACTORS, HUBERT, PACKAGES, FeatureExtractor, one_thread, split_name, stack_context
 
 PROJECTED_SIZE = 30
 CONTEXT_FRAMES = 1
 SEED = 0
+# Points times dimensions times clusters: 2 hours of speech, 30 dimensions, 100 clusters have 1e9.
+MAX_LLOYD_PRODUCTS = 1e10
 
 
 @dataclass
@@ -41,6 +44,18 @@ class UnitModel:
     projection: np.ndarray  # (D, P)
     centroids: np.ndarray  # (clusters, P)
 
+    @classmethod
+    def of_centroids(cls, centroids: np.ndarray, features: str) -> UnitModel:
+        """Clusters `(clusters, D)` of bare features, such as published ones of HuBERT.
+
+        Raises:
+            ValueError: no such features.
+        """
+        split_name(features)
+        size = centroids.shape[1]
+        mean, std, projection = np.zeros(size, np.float32), np.ones(size, np.float32), np.eye(size, dtype=np.float32)
+        return cls(np.array(features), np.array(0), mean, std, projection, centroids.astype(np.float32))
+
     @property
     def num_units(self) -> int:
         return len(self.centroids)
@@ -50,7 +65,14 @@ class UnitModel:
         return (stack_context(features, int(self.context)) - self.mean) / self.std @ self.projection
 
     def encode(self, features: np.ndarray) -> np.ndarray:
-        """Unit of each frame, int64 `(T,)`."""
+        """Unit of each frame, int64 `(T,)`.
+
+        Raises:
+            ValueError: features of another size than those that were clustered.
+        """
+        expected = len(self.mean) // (2 * int(self.context) + 1)
+        if features.shape[1] != expected:
+            raise ValueError(f"the clusters are of {expected}-dimensional features, these have {features.shape[1]}")
         points = self.project(features)
         # |x - c|^2 without |x|^2, which is the same for all centroids.
         return np.argmin((self.centroids**2).sum(1) - 2 * points @ self.centroids.T, axis=1)
@@ -61,30 +83,52 @@ class UnitModel:
 
     @classmethod
     def load(cls, path: Path) -> UnitModel:
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**arrays)
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: no such file, or another kind of file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**arrays)
+        except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"cannot read the clusters {path} ({error}); import_kmeans.py converts others'") from error
 
 
 def fit_units(
-    features: list[np.ndarray], labels: list[list[str] | None], name: str, clusters: int, context: int = CONTEXT_FRAMES
+    features: list[np.ndarray],
+    labels: list[list[str] | None],
+    name: str,
+    clusters: int,
+    context: int = CONTEXT_FRAMES,
+    normalise: bool = True,
+    seed: int = SEED,
 ) -> UnitModel:
     """Fit projection and clusters.
 
     Args:
         features: `(T, D)` for each utterance.
-        labels: phone of each frame, None where there is no alignment. Without any, nothing is projected.
+        labels: phone of each frame, None where there is no alignment. Without any, nothing is projected. Extractors
+            differ by a frame at the end of an utterance; what has no counterpart is not used for the projection.
+        name: name of the extractor.
+        clusters: number of units.
+        context: frames joined on either side.
+        normalise: whether each feature is brought to mean 0 and deviation 1 first.
+        seed: of the first centroids.
 
     Raises:
         SystemExit: fewer frames than clusters.
     """
-    cluster = require("sklearn.cluster")
     stacked = [stack_context(utterance, context) for utterance in features]
     frames = np.concatenate(stacked)
     if len(frames) < clusters:
         raise SystemExit(f"error: {len(frames)} frames of speech cannot make {clusters} clusters; lower --clusters")
-    mean, std = frames.mean(0), frames.std(0) + 1e-5
+    mean, std = np.zeros(frames.shape[1], np.float32), np.ones(frames.shape[1], np.float32)
+    if normalise:
+        mean, std = frames.mean(0), frames.std(0) + 1e-5
     projection = np.eye(frames.shape[1], dtype=np.float32)
-    aligned = [(x, y) for x, y in zip(stacked, labels, strict=True) if y is not None]
+    pairs = [(x, y) for x, y in zip(stacked, labels, strict=True) if y is not None]
+    aligned = [(x[: len(y)], y[: len(x)]) for x, y in pairs]
     if aligned:
         discriminant = require("sklearn.discriminant_analysis")
         phones = [phone for _, y in aligned for phone in y]
@@ -92,9 +136,26 @@ def fit_units(
         analysis = discriminant.LinearDiscriminantAnalysis(solver="eigen", shrinkage=1e-3, n_components=size)
         analysis.fit((np.concatenate([x for x, _ in aligned]) - mean) / std, phones)
         projection = analysis.scalings_[:, :size].astype(np.float32)
-    points = (frames - mean) / std @ projection
-    kmeans = cluster.KMeans(clusters, n_init=1, random_state=SEED).fit(points)
-    return UnitModel(np.array(name), np.array(context), mean, std, projection, kmeans.cluster_centers_)
+    points = (frames - mean) / std
+    if aligned:
+        points = points @ projection
+    return UnitModel(np.array(name), np.array(context), mean, std, projection, find_centroids(points, clusters, seed))
+
+
+def find_centroids(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """Centroids `(clusters, D)` of points `(N, D)`: Lloyd's algorithm, or mini-batches where that would take hours.
+
+    The mini-batches are those of fairseq's HuBERT recipe.
+    """
+    cluster = require("sklearn.cluster")
+    if points.size * clusters <= MAX_LLOYD_PRODUCTS:
+        kmeans = cluster.KMeans(clusters, n_init=1, random_state=seed)
+    else:
+        kmeans = cluster.MiniBatchKMeans(
+            clusters, max_iter=100, batch_size=10_000, tol=0.0, max_no_improvement=100, n_init=3,
+            reassignment_ratio=0.0, compute_labels=False, random_state=seed,
+        )  # fmt: skip
+    return kmeans.fit(points).cluster_centers_.astype(points.dtype)
 
 
 def remove_repeats(units: np.ndarray) -> list[int]:
@@ -108,7 +169,7 @@ _align: PhoneAligner | None = None
 
 def _start(features: str, align: bool) -> None:
     global _extract, _align
-    torch.set_num_threads(1)
+    one_thread()
     _extract = EXTRACTORS[features]()
     _align = PhoneAligner() if align else None
 
@@ -131,8 +192,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one thread each")
     args = parser.parse_args()
 
-    model = UnitModel.load(args.kmeans) if args.kmeans else None
+    try:
+        model = UnitModel.load(args.kmeans) if args.kmeans else None
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
     name = str(model.features) if model else args.features
+    if split_name(name)[0] == HUBERT:
+        raise SystemExit(f"error: {args.kmeans} clusters {name} features; use scripts/units/run.sh for those")
     align = model is None and name == "whisper"
     for package in PACKAGES[name]:
         require(package, f"{INSTALL_HINT}, or use --features mfcc" if name != "mfcc" else INSTALL_HINT)

@@ -1,0 +1,172 @@
+"""Recordings as a microphone in a room would give them: echo, background noise, a telephone's band, other loudness.
+
+Everything is computed here from a seed and the utterance's id, nothing is downloaded:
+
+- a room is white noise that decays exponentially (60 dB in 0.1 to 0.6 s) behind the direct sound, which stays in place;
+- noise has a spectrum between white and brown and a loudness that drifts, 5 to 30 dB below the speech;
+- now and then only a telephone's band is left, 300 to 3400 Hz.
+
+    python augmentation.py --texts pairs.tsv --audio DIR/audio/fr --out DIR/audio/fr_rooms --only train --share 0.5
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from audio import PEAK, SAMPLE_RATE, read_speech
+from recipe import Ledger, add_share_arguments, atomic_path, digest, parallel_map, require, share
+from speech_synthesis import read_table
+from voice_variation import share_of_one
+
+# Raise it when the sound changes: what there is, is then made again.
+KIND = "rooms v1"
+TELEPHONE_BAND_HZ = (300, 3400)
+DRIFT_HZ = 0.5  # how fast the loudness of noise wanders
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """How often what happens, and how strong it is."""
+
+    room_share: float = 0.6
+    decay_s: tuple[float, float] = (0.1, 0.6)  # time in which the echo loses 60 dB
+    direct_to_echo_db: tuple[float, float] = (0.0, 15.0)
+    noise_share: float = 0.9
+    signal_to_noise_db: tuple[float, float] = (5.0, 30.0)
+    spectrum_slope: tuple[float, float] = (0.0, 2.0)  # power falls with frequency to this power: 0 white, 2 brown
+    telephone_share: float = 0.1
+    loudness_db: tuple[float, float] = (-15.0, 0.0)
+
+    def __call__(self, samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Speech `(n,)` at 16 kHz -> the same length, delay and dtype, with a peak of at most 0.8."""
+        sound = samples.astype(np.float64)
+        if generator.random() < self.room_share:
+            sound = reverberate(
+                sound, generator.uniform(*self.decay_s), generator.uniform(*self.direct_to_echo_db), generator
+            )
+        if generator.random() < self.noise_share:
+            noise = coloured_noise(len(sound), generator.uniform(*self.spectrum_slope), generator)
+            sound = add_noise(sound, noise, generator.uniform(*self.signal_to_noise_db))
+        if generator.random() < self.telephone_share:
+            sound = telephone(sound)
+        peak = PEAK * 10 ** (generator.uniform(*self.loudness_db) / 20)
+        return (sound * (peak / max(np.abs(sound).max(initial=0.0), 1e-9))).astype(samples.dtype)
+
+
+def reverberate(
+    sound: np.ndarray, decay_s: float, direct_to_echo_db: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Add the echo of a room `(n,)` -> `(n,)`; the direct sound keeps its place and strength."""
+    length = max(1, round(decay_s * SAMPLE_RATE))
+    # 60 dB are a factor of 1000 in amplitude.
+    echo = generator.normal(size=length) * 1000 ** (-np.arange(length) / length)
+    echo[0] = 0
+    echo *= 10 ** (-direct_to_echo_db / 20) / max(np.linalg.norm(echo), 1e-9)
+    echo[0] = 1
+    return require("scipy.signal").fftconvolve(sound, echo)[: len(sound)]
+
+
+def coloured_noise(count: int, slope: float, generator: np.random.Generator) -> np.ndarray:
+    """Noise `(count,)` whose power falls with the frequency to the power of `slope`, and whose loudness drifts."""
+    spectrum = np.fft.rfft(generator.normal(size=count))
+    # Below 20 Hz it stays flat: brown noise would otherwise be one slow wave.
+    frequencies = np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 20)
+    noise = np.fft.irfft(spectrum * frequencies ** (-slope / 2), count)
+    phase = generator.uniform(0, 2 * np.pi)
+    return noise * (1 + 0.5 * np.sin(phase + 2 * np.pi * DRIFT_HZ * np.arange(count) / SAMPLE_RATE))
+
+
+def add_noise(sound: np.ndarray, noise: np.ndarray, signal_to_noise_db: float) -> np.ndarray:
+    """Mix `(n,)` and `(n,)` with this ratio of their mean powers."""
+    power, noise_power = np.mean(sound**2), np.mean(noise**2)
+    if not power or not noise_power:
+        return sound
+    return sound + noise * np.sqrt(power / noise_power) * 10 ** (-signal_to_noise_db / 20)
+
+
+def telephone(sound: np.ndarray) -> np.ndarray:
+    """Leave the band of a telephone."""
+    signal = require("scipy.signal")
+    return signal.sosfilt(signal.butter(4, TELEPHONE_BAND_HZ, "bandpass", fs=SAMPLE_RATE, output="sos"), sound)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A recording and where its changed version belongs; None as seed: it stays as it is."""
+
+    id: str
+    recording: Path
+    out: Path
+    seed: int | None
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng(int(digest(seed, name)[:16], 16))
+
+
+def _work_on(surroundings: Surroundings, work: Work) -> None:
+    with atomic_path(work.out) as temporary:
+        if work.seed is None:
+            try:
+                os.link(work.recording, temporary)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(work.recording, temporary)
+            return
+        samples = surroundings(read_speech(work.recording), _generator(work.seed, work.id))
+        soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Put recordings into rooms and noise.")
+    parser.add_argument("--texts", type=Path, required=True, help="tab-separated table with a column id")
+    parser.add_argument("--audio", type=Path, required=True, help="folder of <id>.wav, 16 kHz mono")
+    parser.add_argument("--out", type=Path, required=True, help="folder for <id>.wav")
+    parser.add_argument("--only", metavar="SPLIT", help="change this split alone; the others stay as they are")
+    parser.add_argument("--share", type=share_of_one, default=1.0, help="of recordings to change (default: all)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
+    add_share_arguments(parser)
+    args = parser.parse_args()
+
+    name = args.out.name
+    if args.dry_run and not args.texts.is_file():
+        print(f"{name}: would be made, once there are recordings", flush=True)
+        return
+    rows = share(read_table(args.texts, *(["split"] if args.only else [])), args)
+    works = []
+    for row in rows:
+        changed = args.only in (None, row.get("split")) and _generator(args.seed, f"{row['id']}?").random() < args.share
+        file = f"{row['id']}.wav"
+        works.append(Work(row["id"], args.audio / file, args.out / file, args.seed if changed else None))
+    absent = [work for work in works if not work.recording.is_file()]
+    if absent and not args.dry_run:
+        raise SystemExit(
+            f"error: no recording {absent[0].recording} ({len(absent)} of {len(works)} are missing); "
+            "run the earlier stages first, all of their shards"
+        )
+    surroundings = Surroundings()
+    ledger = Ledger(args.out / ".done.tsv", (args.shard, args.num_shards))
+    settings = digest(KIND, sorted(asdict(surroundings).items()))
+    lost = {work.id for work in absent}
+    digests = {work.id: digest(settings, work.seed, work.recording) for work in works if work.id not in lost}
+    missing = [w for w in works if w.id not in digests or not ledger.is_done(w.id, digests[w.id], [w.out])]
+    if args.dry_run:
+        print(f"{name}: {len(missing)} to be made, {len(works) - len(missing)} already done", flush=True)
+        return
+    if missing:
+        require("scipy.signal")
+    for work, _ in parallel_map(partial(_work_on, surroundings), missing, args.jobs, name):
+        ledger.mark(work.id, digests[work.id])
+    count = sum(work.seed is not None for work in works)
+    print(f"{name}: {count} of {len(works)} in rooms and noise, {len(missing)} made now", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Stage 2: the table's recordings, whatever their format, as 16 kHz mono wav files.
+
+python import_audio.py --texts ROOT/texts/checked.tsv --column source_wav --audio-root DIR --out ROOT/audio/source
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
+import numpy as np
+import soundfile
+from audio import SAMPLE_RATE
+from recipe import Ledger, add_share_arguments, atomic_path, digest, parallel_map, require, share
+from table import read_checked
+
+# Raise it when the conversion changes: recordings are then converted again.
+KIND = "16 kHz mono v1"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A recording and where its copy belongs."""
+
+    id: str
+    recording: Path
+    copy: Path
+
+
+def _convert(work: Work) -> None:
+    try:
+        samples, rate = soundfile.read(work.recording, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise ValueError(f"{work.recording} cannot be read any more: {error}; run stage 1 again") from error
+    mono = samples.mean(axis=1)
+    if rate != SAMPLE_RATE:
+        mono = require("soxr").resample(mono, rate, SAMPLE_RATE)
+    # Where mixing, resampling or a floating-point file goes beyond full scale, quieter is better than clipped.
+    mono = mono / max(1.0, np.abs(mono).max(initial=0.0))
+    with atomic_path(work.copy) as temporary:
+        soundfile.write(temporary, np.round(mono * 32767).astype(np.int16), SAMPLE_RATE, subtype="PCM_16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Convert recordings to 16 kHz mono.")
+    parser.add_argument("--texts", type=Path, required=True, help="checked.tsv")
+    parser.add_argument("--column", choices=("source_wav", "target_wav"), required=True)
+    parser.add_argument("--audio-root", type=Path, required=True, help="paths in the table start from here")
+    parser.add_argument("--out", type=Path, required=True, help="folder for <id>.wav")
+    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
+    add_share_arguments(parser)
+    args = parser.parse_args()
+
+    name = args.out.name
+    if args.dry_run and not args.texts.is_file():
+        print(f"{name}: would be converted, once the table is checked", flush=True)
+        return
+    rows = share([row for row in read_checked(args.texts) if row[args.column]], args)
+    works = [Work(row["id"], args.audio_root / row[args.column], args.out / f"{row['id']}.wav") for row in rows]
+    lost = [work.recording for work in works if not work.recording.is_file()]
+    if lost:
+        raise SystemExit(f"error: {lost[0]} is gone since the table was checked; run stage 1 again")
+    ledger = Ledger(args.out / ".done.tsv", (args.shard, args.num_shards))
+    digests = {work.id: digest(KIND, work.recording) for work in works}
+    missing = [work for work in works if not ledger.is_done(work.id, digests[work.id], [work.copy])]
+    if args.dry_run:
+        print(f"{name}: {len(missing)} to be converted, {len(works) - len(missing)} already done", flush=True)
+        return
+    for work, _ in parallel_map(_convert, missing, args.jobs, name):
+        ledger.mark(work.id, digests[work.id])
+    print(f"{name}: {len(missing)} converted, {len(works) - len(missing)} already done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
