@@ -49,9 +49,8 @@ class MultitaskCriterionConfig(FairseqDataclass):
     rdrop_alpha: Optional[float] = field(  # noqa: UP045
         default=None,
         metadata={
-            "help": "weight of R-Drop on the text decoder, which doubles the batch; 0: off (default: the "
-            "multitask "
-            "YAML's, else 0)"
+            "help": "weight of R-Drop on the text decoder (the CTC heads have none), which doubles the batch; 0: off "
+            "(default: the multitask YAML's, else 0)"
         },
     )
     mt_alignment: ChoiceEnum(["policy", "none"]) = field(
@@ -74,6 +73,11 @@ class MultitaskCriterionConfig(FairseqDataclass):
 @register_criterion("echostream_multitask", dataclass=MultitaskCriterionConfig)
 class MultitaskCriterion(FairseqCriterion):
     """Weighted sum of the four losses.
+
+    R-Drop (Liang et al. 2021), if asked for, runs each utterance twice with different dropout. All four losses become
+    means over the two passes, and the text decoder's gets ``rdrop_alpha`` times the symmetric divergence between its
+    two predictions of each token. The CTC heads get none: two passes that spell the same words a frame apart agree,
+    and a divergence frame by frame would punish them for it.
 
     Raises:
         ValueError: an option out of range.
@@ -127,9 +131,8 @@ class MultitaskCriterion(FairseqCriterion):
         log = self._losses(output, batch)
         if rdrop:
             log = {name: value / 2 for name, value in log.items()}
-            log["mt_loss"] = log["mt_loss"] + self.rdrop_alpha * symmetric_kl_sum(
-                output["mt_logits"], sample["target_text"], self.pad
-            )
+            log["mt_kl"] = symmetric_kl_sum(output["mt_logits"], sample["target_text"], self.pad)
+            log["mt_loss"] = log["mt_loss"] + self.rdrop_alpha * log["mt_kl"]
         loss = sum(self.weights[part] * log[f"{part}_loss"] for part in PARTS)
         log = {name: value.detach() for name, value in log.items()}
         log |= {
@@ -201,6 +204,8 @@ class MultitaskCriterion(FairseqCriterion):
             metrics.log_scalar(part, total(f"{part}_loss") / max(tokens, 1), tokens, round=3)
         tokens = total("mt_tokens")
         metrics.log_scalar("mt_nll", total("mt_nll") / max(tokens, 1), tokens, round=3)
+        if any("mt_kl" in log for log in logging_outputs):
+            metrics.log_scalar("mt_kl", total("mt_kl") / max(tokens, 1), tokens, round=3)
         for part in CTC_PARTS:
             metrics.log_scalar_sum(f"{part}_inf", total(f"{part}_inf"), round=1)
 

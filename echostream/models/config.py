@@ -1,6 +1,9 @@
 """Every option of the model, with one default each, and the named architectures."""
 
+import dataclasses
+import importlib.util
 from dataclasses import dataclass, field
+from typing import Any
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
@@ -107,6 +110,35 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
         "dropout": 0.05,
     },
 }
+
+
+def _with_defaults(arch: str) -> type[EchoStreamConfig]:
+    """The configuration with the defaults of ``arch``: fairseq, and hydra with it, know defaults by their class."""
+    values = ARCHITECTURES[arch]
+    changed = [
+        (known.name, known.type, field(default=values[known.name], metadata=known.metadata))
+        for known in dataclasses.fields(EchoStreamConfig)
+        if known.name in values
+    ]
+    name = "".join(word.capitalize() for word in arch.split("_")).replace("Echostream", "EchoStream") + "Config"
+    config = dataclasses.make_dataclass(name, changed, bases=(EchoStreamConfig,))
+    config.__module__ = __name__
+    return config
+
+
+CONFIGS = {arch: _with_defaults(arch) if values else EchoStreamConfig for arch, values in ARCHITECTURES.items()}
+globals().update(
+    {config.__name__: config for config in CONFIGS.values()}
+)  # processes that fairseq spawns unpickle them
+
+
+def bfloat16_without_tpu(args: Any) -> None:
+    """fairseq's hook for ``--arch``, called when the command line has been read and nothing is started yet.
+
+    fairseq takes ``--bf16`` for training on a TPU and then fails without torch_xla; bfloat16 needs neither.
+    """
+    if getattr(args, "bf16", False) and importlib.util.find_spec("torch_xla") is None:
+        args.tpu = False
 
 
 def architecture_config(arch: str) -> EchoStreamConfig:

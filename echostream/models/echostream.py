@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
+from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, register_model
 from torch import Tensor
 
-from echostream.models.config import ARCHITECTURES, EchoStreamConfig
+from echostream.models.config import CONFIGS, EchoStreamConfig, bfloat16_without_tpu
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 from echostream.modules.ctc import CausalCTCHead
 from echostream.modules.fbank import OnlineFbank
@@ -162,15 +162,8 @@ class EchoStreamModel(BaseFairseqModel):
         return {**encoded, **decoded, **({} if visible is None else {"visible_frames": visible})}
 
 
-def _register(arch: str) -> None:
-    def fill(args) -> None:
-        # Options given on the command line stay; the rest are the architecture's, then the defaults.
-        for name, value in ARCHITECTURES[arch].items():
-            setattr(args, name, getattr(args, name, value))
-
-    register_model_architecture("echostream", arch)(fill)
-
-
-for _arch in ARCHITECTURES:
-    if _arch != "echostream":  # registered with the model itself
-        _register(_arch)
+for _arch, _config in CONFIGS.items():
+    if _arch != "echostream":  # each a class of its own, since fairseq keeps a model's options in its class
+        _name = _config.__name__.replace("Config", "Model")
+        register_model(_arch, dataclass=_config)(type(_name, (EchoStreamModel,), {"__module__": __name__}))
+    ARCH_CONFIG_REGISTRY[_arch] = bfloat16_without_tpu

@@ -6,6 +6,7 @@ segments, so the output depends on the audio alone.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,6 +186,31 @@ class StreamingTranslator:
         """Choose the policy, given itself or by name with its options."""
         self.policy = build_policy(policy, stride_n, lag_k) if isinstance(policy, str) else policy
 
+    def view(
+        self,
+        segment_ms: int | None = None,
+        policy: str | Policy | None = None,
+        task: str | None = None,
+        stride_n: int = 1,
+        lag_k: int | None = None,
+    ) -> StreamingTranslator:
+        """The same model under other settings, which are those of this translator where None is given.
+
+        All modules are shared, so that a view costs next to nothing; ``stride_n`` and ``lag_k`` belong to a policy
+        given by name. States of views that agree in all settings may be stepped in one batch by any of them.
+
+        Raises:
+            ValueError: a setting out of range.
+        """
+        other = copy.copy(self)
+        if segment_ms is not None:
+            other.segment_ms = segment_ms
+        if policy is not None:
+            other.set_policy(policy, stride_n, lag_k)
+        if task is not None:
+            other.task = task
+        return other
+
     def init_state(self) -> EchoStreamState:
         """A fresh stream."""
         return EchoStreamState(
@@ -242,11 +268,23 @@ class StreamingTranslator:
 
     def _ready_features(self, state: EchoStreamState) -> int:
         """Features of the next segment and its right context if their samples are there, else 0."""
-        if state.finished or not self._segment:
+        if state.finished or not self._segment or self.missing_samples(state):
             return 0
+        return self._next_features(state)
+
+    def missing_samples(self, state: EchoStreamState) -> int:
+        """Samples still to be pushed until the next segment can be translated; 0: it is there already.
+
+        Raises:
+            ValueError: segments are whole utterances, which only ``is_last`` ends.
+        """
+        if not self._segment:
+            raise ValueError("with segment_ms 0 the next segment is there when the source ends, not before")
+        return max(0, self._samples_for(self._next_features(state), state) - state.waiting_samples)
+
+    def _next_features(self, state: EchoStreamState) -> int:
         frames = self._segment + self._right_context - state.encoder.emformer.pending.size(1)
-        features = STRIDE * max(frames, 1)
-        return features if state.waiting_samples >= self._samples_for(features, state) else 0
+        return STRIDE * max(frames, 1)
 
     def _samples_for(self, features: int, state: EchoStreamState) -> int:
         return WINDOW_SAMPLES + (features - 1) * SHIFT_SAMPLES - state.fbank.leftover.size(0)

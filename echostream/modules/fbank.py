@@ -7,6 +7,7 @@ whole waveform; the state is the samples that the next frame shares with the las
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,8 @@ class OnlineFbank(nn.Module):
     """Waveform to normalised log-mel features.
 
     The mean and the standard deviation are buffers, so that a checkpoint carries the normalisation it was trained
-    with; until :meth:`set_cmvn` is called they leave the features as they are.
+    with; until :meth:`set_cmvn` is called they leave the features as they are. They stay float32 in a half-precision
+    model, whose rounding of the statistics would shift the features.
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,14 @@ class OnlineFbank(nn.Module):
         self.register_buffer("window", povey, persistent=False)
         self.register_buffer("cmvn_mean", torch.zeros(NUM_MELS))
         self.register_buffer("cmvn_std", torch.ones(NUM_MELS))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnlineFbank:
+        """Follows ``model.to(device)``, but not ``half()`` or ``bfloat16()``: features are float32 in any model."""
+        exact = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            self._buffers[name] = buffer.to(self._buffers[name].device)
+        return self
 
     def set_cmvn(self, mean: Tensor, std: Tensor) -> None:
         """Set the global mean and standard deviation, each of shape ``(80,)``.

@@ -1,6 +1,7 @@
 """Options of the task ``echostream``."""
 
 from dataclasses import dataclass, field
+from typing import Optional
 
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II, MISSING
@@ -58,14 +59,30 @@ class EchoStreamTaskConfig(FairseqDataclass):
     eval_mt_bleu: bool = field(
         default=False,
         metadata={
-            "help": "in validation, translate greedily with the text decoder and report BLEU (slower: one "
-            "decoder "
-            "pass per piece)"
+            "help": "in validation, translate greedily with the text decoder and report BLEU, with the whole utterance "
+            "in sight and, at segment sizes below that, streamed under the criterion's policy (slower: a decoder pass "
+            "per piece)"
         },
     )
     feature_cache_mb: int = field(
         default=256, metadata={"help": "memory for log-mel features kept between epochs, MiB per data loader"}
     )
+    init_encoder_from: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "fairseq checkpoint, EchoStream's or StreamSpeech's, that the speech encoder starts from; not used "
+            "when a run is resumed. What doesn't fit is listed"
+        },
+    )
+    init_decoders_from: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "fairseq checkpoint that the CTC heads, the text decoder and the unit decoder start from, "
+            "likewise. Vocabularies of equal size are taken to be the same where the checkpoint doesn't hold them"
+        },
+    )
     # shared with fairseq's own option groups
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")

@@ -16,6 +16,7 @@ from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.data_config import TextConfig, load_multitask_config, load_speech_config
 from echostream.tasks.dataset import SpeechTranslationDataset
 from echostream.tasks.features import FeatureReader
+from echostream.tasks.initial_weights import start_from_files
 from echostream.tasks.manifests import (
     ManifestError,
     Utterance,
@@ -25,19 +26,10 @@ from echostream.tasks.manifests import (
     read_utterances,
 )
 from echostream.tasks.segments import parse_segment_sizes, sample_segment, segment_name
-from echostream.tasks.texts import encode_texts, warn_if_too_dense
+from echostream.tasks.streamed_translation import translate_as_streamed
+from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_if_too_dense
 
 logger = logging.getLogger(__name__)
-
-
-def dictionary_from_symbols(symbols: list[str]) -> Dictionary:
-    """The fairseq dictionary whose ``symbols``, specials first, are those of the list."""
-    dictionary = Dictionary()
-    for symbol in symbols[dictionary.nspecial :]:
-        dictionary.add_symbol(symbol)
-    if dictionary.symbols != list(symbols):
-        raise ValueError("the list of symbols does not begin with fairseq's four specials or repeats a symbol")
-    return dictionary
 
 
 @register_task("echostream", dataclass=EchoStreamTaskConfig)
@@ -212,6 +204,18 @@ class EchoStreamTask(FairseqTask):
         iterator.persistent_workers = False
         return iterator
 
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """fairseq's, started from the weights that ``--init-encoder-from`` and ``--init-decoders-from`` name.
+
+        Raises:
+            SystemExit: with one line about a file that can't be used.
+        """
+        with exit_with_message(ValueError):  # sizes that don't go together
+            model = super().build_model(cfg, from_checkpoint)
+        if not from_checkpoint:
+            start_from_files(model, self.cfg, self.state.state_dict)
+        return model
+
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's, but an option out of range exits with its message."""
         with exit_with_message(ValueError):
@@ -269,6 +273,12 @@ class EchoStreamTask(FairseqTask):
                     model,
                     self.cfg.eval_mt_bleu,
                 )
+                if self.cfg.eval_mt_bleu and size:
+                    streamed = translate_as_streamed(
+                        model, output, size, self.source_dictionary, self.target_dictionary, criterion.policy
+                    )
+                    wanted = scoring.references(sample, self.target_dictionary)
+                    counts |= scoring.bleu_counts("mt_streamed", streamed, wanted)
             losses.append(loss)
             for key, value in log.items():
                 total[key] = total.get(key, 0) + value

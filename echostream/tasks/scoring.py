@@ -2,8 +2,8 @@
 
 ASR: word error rate of the greedy CTC path. ST: BLEU and the share of words right and recalled, of the
 greedy CTC path; a low recall starves the policy, so it is the number to watch. MT: accuracy of the next
-token given the reference before it, and BLEU of greedy decoding if asked for. Units: error rate of the
-greedy CTC path.
+token given the reference before it, and if asked for BLEU of greedy decoding, once with the whole utterance
+in sight and once streamed, under the policy. Units: error rate of the greedy CTC path.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ def _rows(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
     return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
-def _bleu_counts(prefix: str, hypotheses: list[str], references: list[str]) -> dict[str, float]:
+def references(sample: dict[str, Any], target: Dictionary) -> list[str]:
+    """The target texts of a batch."""
+    return [detokenise(t, target) for t in _rows(sample["target_text"], sample["target_text_lengths"])]
+
+
+def bleu_counts(prefix: str, hypotheses: list[str], references: list[str]) -> dict[str, float]:
+    """What BLEU of the two is calculated from; sums over batches."""
     bleu = sacrebleu.corpus_bleu(hypotheses, [references])
     counts = {f"{prefix}_bleu_sys": bleu.sys_len, f"{prefix}_bleu_ref": bleu.ref_len}
     for order in range(BLEU_ORDER):
@@ -82,7 +88,7 @@ def count(
     asr = [detokenise(t, source) for t in greedy_collapse(output["asr_logits"].argmax(-1), frames)]
     said = [detokenise(t, source) for t in _rows(sample["source_text"], sample["source_text_lengths"])]
     st = [detokenise(t, target) for t in greedy_collapse(output["st_logits"].argmax(-1), frames)]
-    wanted = [detokenise(t, target) for t in _rows(sample["target_text"], sample["target_text_lengths"])]
+    wanted = references(sample, target)
     units = greedy_collapse(output["unit_logits"].argmax(-1), output["unit_lengths"])
     unit_refs = _rows(sample["units"], sample["unit_lengths"])
 
@@ -96,12 +102,12 @@ def count(
         "mt_right": int(right.sum()),
         "mt_tokens": int(is_token.sum()),
         **_unigram_counts(st, wanted),
-        **_bleu_counts("st", st, wanted),
+        **bleu_counts("st", st, wanted),
     }
     if mt_bleu:
         limit = 2 * sample["target_text"].size(1) + 10
         translated = greedy_translate(model, output, target.eos(), limit)
-        counts |= _bleu_counts("mt", [detokenise(t, target) for t in translated], wanted)
+        counts |= bleu_counts("mt", [detokenise(t, target) for t in translated], wanted)
     return counts
 
 
@@ -171,5 +177,6 @@ def log_scores(logging_outputs: list[dict[str, Any]], name: str) -> None:
     _log_ratio(f"mt_accuracy_{name}", totals, "mt_right", "mt_tokens")
     _log_ratio(f"unit_error_{name}", totals, "unit_errors", "unit_wanted")
     _log_bleu(f"st_bleu_{name}", totals, "st")
-    if "mt_bleu_sys" in totals:
-        _log_bleu(f"mt_bleu_{name}", totals, "mt")
+    for prefix in ("mt", "mt_streamed"):
+        if f"{prefix}_bleu_sys" in totals:
+            _log_bleu(f"{prefix}_bleu_{name}", totals, prefix)

@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-from fairseq.data import encoders
+from fairseq.data import Dictionary, encoders
 
 from echostream.tasks.data_config import TextConfig
 from echostream.tasks.manifests import ManifestError, Utterance, texts_in_order
@@ -17,6 +17,16 @@ logger = logging.getLogger(__name__)
 # above this share of unknown pieces the dictionary is not the one that the text was cut with
 MAX_UNKNOWN_SHARE = 0.5
 LOG_MEL_FRAMES_PER_ENCODER_FRAME = 4
+
+
+def dictionary_from_symbols(symbols: list[str]) -> Dictionary:
+    """The fairseq dictionary whose ``symbols``, specials first, are those of the list."""
+    dictionary = Dictionary()
+    for symbol in symbols[dictionary.nspecial :]:
+        dictionary.add_symbol(symbol)
+    if dictionary.symbols != list(symbols):
+        raise ValueError("the list of symbols does not begin with fairseq's four specials or repeats a symbol")
+    return dictionary
 
 
 def encode_texts(manifest: Path, rows: list[Utterance], split: str, text: TextConfig) -> list[np.ndarray]:

@@ -86,8 +86,16 @@ def require_plotting() -> None:
         ) from error
 
 
-def plot(path: Path, title: str, panels: Sequence[tuple[str, str, list[Curve], float | None]]) -> None:
-    """Log-log panels side by side, each ``(x label, y label, curves, y of a "real time" line or None)``."""
+def plot(
+    path: Path,
+    title: str,
+    panels: Sequence[tuple[str, str, list[Curve], float | None]],
+    logarithmic: bool = True,
+) -> None:
+    """Panels side by side, each ``(x label, y label, curves, y of a "real time" line or None)``.
+
+    With ``logarithmic`` both axes are and every point is marked, with a tick of its own; else only y is.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -97,10 +105,10 @@ def plot(path: Path, title: str, panels: Sequence[tuple[str, str, list[Curve], f
     figure, axes = pyplot.subplots(1, len(panels), figsize=(6.5 * len(panels), 5), squeeze=False)
     for axis, (x_label, y_label, curves, real_time) in zip(axes[0], panels, strict=True):
         for curve in curves:
-            axis.loglog(
+            axis.plot(
                 curve.x,
                 curve.y,
-                marker="s" if curve.computed else "o",
+                marker=("s" if curve.computed else "o") if logarithmic else None,
                 linestyle="--" if curve.computed else "-",
                 color=f"C{curve.group}",
                 label=curve.label,
@@ -108,8 +116,11 @@ def plot(path: Path, title: str, panels: Sequence[tuple[str, str, list[Curve], f
         if real_time is not None:
             axis.axhline(real_time, color="grey", linewidth=1)
             axis.annotate("real time", (0.01, real_time), xycoords=("axes fraction", "data"), va="bottom", color="grey")
-        ticks = sorted({value for curve in curves for value in curve.x})
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_yscale("log")
+        if logarithmic:
+            axis.set_xscale("log")
+            ticks = sorted({value for curve in curves for value in curve.x})
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

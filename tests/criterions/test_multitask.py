@@ -216,6 +216,50 @@ def test_rdrop_of_equal_passes_changes_nothing(sample):
     assert model.calls[-1]["batch"] == BATCH
 
 
+class TwoPassModel(RecordingModel):
+    """The second half of a doubled batch gets other logits, as other dropout would give."""
+
+    def forward(self, src_tokens, **others):
+        output = super().forward(src_tokens, **others)
+        for name in ("asr_logits", "st_logits", "mt_logits", "unit_logits"):
+            one, other = output[name].chunk(2)
+            output[name] = torch.cat([one, 0.5 * other])
+        return output
+
+
+def test_rdrop_by_hand(sample):
+    """Every loss is the mean of two passes; the text decoder's gets the divergence, token by token."""
+    model, alpha = TwoPassModel(), 3.0
+    loss, _, log = make_criterion(rdrop_alpha=alpha, label_smoothing=0.0)(model, sample)
+    passes = []
+    for scale in (1.0, 0.5):
+        one = RecordingModel()
+        with torch.no_grad():
+            for name in ("asr_logits", "st_logits", "mt_logits", "unit_logits"):
+                one.output[name] *= scale
+        # the visible frames depend on the logits, but a model with fixed answers doesn't
+        passes.append(make_criterion(label_smoothing=0.0)(one, sample)[2])
+    divergence = 0.0
+    for b, n in enumerate(sample["target_text_lengths"].tolist()):
+        for token in range(n):
+            p = model.output["mt_logits"][b, token].double().softmax(-1)
+            q = (0.5 * model.output["mt_logits"][b, token]).double().softmax(-1)
+            divergence += float((p * (p / q).log()).sum() + (q * (q / p).log()).sum()) / 2
+    assert divergence > 0.1
+    assert float(log["mt_kl"]) == pytest.approx(divergence, rel=1e-5)
+    for part in ("asr", "st", "unit"):
+        assert float(log[f"{part}_loss"]) == pytest.approx(
+            float(passes[0][f"{part}_loss"] + passes[1][f"{part}_loss"]) / 2, rel=1e-5
+        )
+    mean = float(passes[0]["mt_loss"] + passes[1]["mt_loss"]) / 2
+    assert float(log["mt_loss"]) == pytest.approx(mean + alpha * divergence, rel=1e-5)
+    weighted = sum(w * float(log[f"{p}_loss"]) for p, w in {"asr": 4.0, "st": 4.0, "mt": 8.0, "unit": 1.0}.items())
+    assert float(loss) == pytest.approx(weighted, rel=1e-5)
+    with metrics.aggregate(new_root=True) as logged:
+        MultitaskCriterion.reduce_metrics([log])
+    assert logged.get_smoothed_values()["mt_kl"] == pytest.approx(divergence / 12, abs=1e-3)
+
+
 def test_symmetric_divergence():
     torch.manual_seed(0)
     logits, targets = torch.randn(4, 3, 5), torch.tensor([[4, 3, PAD], [4, 4, 4]])

@@ -1,5 +1,6 @@
 """The training recipe: options, progress lines and checkpoint averaging."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from average_checkpoints import average, last_checkpoints  # noqa: E402
 from train_progress import minutes, summarise  # noqa: E402
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", str(SCRIPTS / "train.sh"), *arguments], capture_output=True, text=True, check=False)
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = ["bash", str(SCRIPTS / "train.sh"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (["--data", "/", "--save-dir", "x", "--max-update", "0"], "0 is not a positive whole number"),
         (["--data", "/", "--save-dir", "x", "--max-update", "5", "--config", "none"], "--config none: no such"),
         (["--data", "/", "--save-dir", "x", "--max-update", "5", "--device", "tpu"], "--device tpu"),
+        (["--data", "/", "--save-dir", "x", "--max-update", "5", "--precision", "fp8"], "--precision fp8"),
+        (["--data", "/", "--save-dir", "x", "--max-update", "5", "--launcher", "mpi"], "--launcher mpi"),
+        (["--data", "/", "--save-dir", "x", "--max-update", "5", "--nodes", "2"], "needs --launcher torchrun or slurm"),
+        (
+            ["--data", "/", "--save-dir", "x", "--max-update", "5", "--nodes", "2", "--launcher", "torchrun"],
+            "--rendezvous HOST:PORT",
+        ),
+        (["--data", "/", "--save-dir", "x", "--max-update", "5", "--launcher", "slurm"], "needs --partition"),
+        (["--data", "/", "--save-dir", "x", "--max-minutes", "5", "--launcher", "slurm"], "needs --max-update"),
     ],
 )
 def test_mistakes_are_named_at_once(arguments, message):
@@ -100,3 +111,40 @@ def test_averaging_is_a_command(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     state = torch.load(tmp_path / "checkpoint_average.pt", weights_only=True)
     assert state["model"]["weight"].tolist() == [2.0, 2.0]
+
+
+def test_requirements_are_calculated_from_a_measured_step(tmp_path):
+    report = tmp_path / "requirements.json"
+    command = [
+        sys.executable, SCRIPTS / "train_requirements.py", "--arch", "echostream_tiny", "--segment-sizes", "8,0",
+        "--batch-frames", "460", "--repetitions", "1", "--vocabulary", "50", "--units", "20", "--device", "cpu",
+        "--hours", "1", "--updates", "100", "--update-frames", "4600", "--devices", "2", "--json", report,
+    ]  # fmt: skip
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    content = json.loads(report.read_text(encoding="utf-8"))
+    steps = [record for record in content["records"] if record["kind"] == "step"]
+    assert [step["segment"] for step in steps] == [8, 0]
+    assert all(step["peak_bytes"] > 12 * content["records"][0]["parameters"] for step in steps)  # weights and Adam's
+    (row,) = content["requirements"]
+    assert row["update_s"] == pytest.approx(10 / 2 * sum(step["seconds"] for step in steps) / 2)
+    assert row["hours"] == pytest.approx(100 * row["update_s"] / 3600)
+    assert row["epochs"] == pytest.approx(100 * 46 / 3600)
+    assert "| 100 | 1 |" in result.stdout
+    assert "| 320ms |" in result.stdout
+
+
+def test_trainings_are_compared_from_their_logs(tmp_path):
+    line = "2026-01-01 00:00:00 | INFO | {} {}, num_updates={}, lr=0.001\n"
+    for name, factor in (("a", 1.0), ("b", 2.0)):
+        log = "".join(line.format("train_inner | epoch 001: 1 / 9", f"loss=9, asr={factor * 4 / u}", u) for u in (1, 2))
+        log += line.format("train_inner | epoch 001: 1 / 9", f"loss=9, asr={factor}", 2)  # a resumed run's
+        log += f"x | dev | valid on 'dev' subset | loss 8 | asr {factor} | asr_wer_40ms 12.5 | num_updates 2\n"
+        (tmp_path / f"{name}.log").write_text(log)
+    runs = [f"{name}={tmp_path / name}.log" for name in "ab"]
+    script = [sys.executable, SCRIPTS / "compare_runs.py"]
+    options = ["--losses", "asr", "--scores", "asr_wer_40ms", "--plot", tmp_path / "curves.png"]
+    output = subprocess.run([*script, *runs, *options], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[2:] == ["| a | 2 | 1 | 12.5 |", "| b | 2 | 2 | 12.5 |"]
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+    missing = subprocess.run([*script, "c=nowhere.log"], capture_output=True, text=True, check=False)
+    assert missing.returncode == 2 and "nowhere.log" in missing.stderr

@@ -10,7 +10,7 @@ from torchaudio.compliance import kaldi
 
 from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
 from echostream.tasks.dataset import word_indices
-from echostream.tasks.echostream import dictionary_from_symbols
+from echostream.tasks.texts import dictionary_from_symbols
 
 
 @pytest.fixture

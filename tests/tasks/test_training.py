@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fairseq import checkpoint_utils, options, tasks
@@ -14,7 +16,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 
-import echostream  # noqa: F401
+from echostream.models.checkpoint import load_model
 
 ARCH = ["--arch", "echostream_tiny", "--encoder-layers", "1", "--encoder-dim", "32", "--encoder-ffn-dim", "32"]
 ARCH += ["--subsampler-hidden-dim", "32", "--mt-layers", "1", "--unit-layers", "1", "--mt-dim", "32"]
@@ -86,8 +88,58 @@ def test_validation_reports_each_segment_size(corpus, tmp_path):
     for size in ("40ms", "320ms", "full"):
         for name in ("loss", "asr_wer", "st_recall", "st_bleu", "mt_accuracy", "mt_bleu", "unit_error"):
             assert f"{name}_{size}" in results[0]
+    assert {"mt_streamed_bleu_40ms", "mt_streamed_bleu_320ms"} <= results[0].keys()
+    assert "mt_streamed_bleu_full" not in results[0]
     sizes = [results[0][f"loss_{size}"] for size in ("40ms", "320ms", "full")]
     assert results[0]["loss"] == pytest.approx(sum(sizes) / 3, abs=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["--bf16", "--fp16", "--amp", "--memory-efficient-bf16"])
+def test_half_precision_trains(corpus, tmp_path, precision):
+    """The losses stay near those in full precision, and the normalisation in the checkpoint is not rounded."""
+    np.savez(corpus.folder / "gcmvn.npz", mean=np.full(80, 10.1, "float32"), std=np.full(80, 2.3, "float32"))
+    # a GPU's flat gradients need one; the rest of --fp16 runs on a CPU too
+    flags = [precision, *(["--fp16-no-flatten-grads"] if precision == "--fp16" else [])]
+    exact, _, _ = train(corpus.folder, tmp_path / "exact", 3, "--batch-size", "3", "--dropout", "0")
+    losses, weights, trainer = train(corpus.folder, tmp_path / "half", 3, "--batch-size", "3", "--dropout", "0", *flags)
+    assert losses == pytest.approx(exact, rel=0.03)
+    assert trainer.get_num_updates() == 3
+    kind = next(trainer.model.parameters()).dtype
+    assert kind == {"--bf16": torch.bfloat16, "--fp16": torch.float16}.get(
+        precision.replace("memory-efficient-", ""), torch.float32
+    )
+    assert weights["fbank.cmvn_mean"].dtype == torch.float32
+    model = load_model(tmp_path / "half" / "checkpoint_last.pt").model
+    assert torch.equal(model.fbank.cmvn_mean, torch.full((80,), 10.1))
+    assert torch.equal(model.fbank.cmvn_std, torch.full((80,), 2.3))
+
+
+def test_initial_weights_are_for_a_fresh_start_only(corpus, tmp_path, caplog):
+    """A run starts from another one's encoder, with its own decoders; resumed, it goes on from itself."""
+    _, first, _ = train(corpus.folder, tmp_path / "first", 2, "--batch-size", "3")
+    source = tmp_path / "first" / "checkpoint_last.pt"
+    options = ["--batch-size", "3", "--init-encoder-from", str(source), "--lr", "1e-30", "--seed", "7"]
+    with caplog.at_level(logging.INFO, logger="echostream.tasks.initial_weights"):
+        _, second, _ = train(corpus.folder, tmp_path / "second", 1, *options, "--mt-dim", "48")
+    for name, value in second.items():
+        if name.startswith("encoder."):
+            torch.testing.assert_close(value, first[name])
+    assert second["mt_decoder.embedding.weight"].size(1) == 48
+    assert f"{source}: " in caplog.text
+    assert "left over: mt_decoder.embedding.weight (1): not asked for" in caplog.text
+    assert "parameters of the model come from no file" in caplog.text
+    source.unlink()  # no longer needed
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="echostream.tasks.initial_weights"):
+        train(corpus.folder, tmp_path / "second", 1, *options, "--mt-dim", "48")
+    assert "going on from" in caplog.text
+    with pytest.raises(SystemExit, match=r"first/checkpoint_last\.pt: no such checkpoint"):
+        train(corpus.folder, tmp_path / "third", 1, *options)
+
+
+def test_sizes_that_do_not_go_together_stop_the_start(corpus, tmp_path):
+    with pytest.raises(SystemExit, match="encoder dim 32 must be a multiple of twice the 5 heads"):
+        train(corpus.folder, tmp_path, 1, "--batch-size", "3", "--encoder-heads", "5")
 
 
 def _rank(rank: int, port: int, folder: str, save_dir: str) -> None:

@@ -1,0 +1,69 @@
+"""scripts/train.sh over several processes, and the configs that are copied beside data."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from echostream.tasks.data_config import load_multitask_config, load_speech_config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def train(*arguments: object) -> subprocess.CompletedProcess:
+    command = ["bash", str(REPOSITORY / "scripts" / "train.sh"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.integration
+def test_two_processes_by_torchrun(corpus, tmp_path):
+    """--launcher torchrun on the processor: one batch of each process in an update, one checkpoint, in bfloat16."""
+    result = train(
+        *("--data", corpus.folder, "--save-dir", tmp_path, "--max-update", 2, "--max-tokens", 300, "--save-every", 2),
+        *(
+            "--device",
+            "cpu",
+            "--launcher",
+            "torchrun",
+            "--num-gpus",
+            2,
+            "--precision",
+            "bf16",
+            "--python",
+            sys.executable,
+        ),
+        *("--tensorboard", "--", "--log-interval", 1, "--encoder-layers", 1),
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert "on cpu (bf16, 2 processes)" in result.stdout
+    assert "update 2/2  loss" in result.stdout
+    log = (tmp_path / "train.log").read_text(encoding="utf-8")
+    assert "initialized host" in log
+    assert "bsz=6" in log  # three utterances from each process
+    assert list((tmp_path / "tensorboard" / "train_inner").iterdir())
+    model = torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)["model"]
+    assert model["fbank.cmvn_std"].dtype == torch.float32
+    weight = model["mt_decoder.embedding.weight"]  # fairseq stores bfloat16 as float32
+    assert torch.equal(weight, weight.bfloat16().float())
+
+
+@pytest.mark.parametrize("pair", ["fr-en", "es-en", "de-en"])
+def test_configs_of_each_pair_fit_streamspeech_data(pair, corpus):
+    """Copied beside data with StreamSpeech's file names they load; no absolute path is in them."""
+    source = pair.split("-")[0]
+    configs = REPOSITORY / "configs"
+    for path in (configs / "config_gcmvn.yaml", configs / pair / "config_multitask.yaml"):
+        assert not re.search(r":\s*[/~]", path.read_text(encoding="utf-8"))
+        shutil.copy(path, corpus.folder)
+    for side, name in (("src", "source"), ("tgt", "target")):
+        folder = corpus.folder / f"{side}_unigram6000"
+        (corpus.folder / name).rename(folder)
+        (corpus.folder / f"{name}.txt").rename(folder / f"spm_unigram_{source}.txt")
+    speech = load_speech_config(corpus.folder / "config_gcmvn.yaml")
+    assert speech.audio_root == corpus.folder
+    texts = load_multitask_config(corpus.folder / "config_multitask.yaml")
+    assert [text.loss_weight for text in texts.values()] == [4.0, 4.0, 8.0]
