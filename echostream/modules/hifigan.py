@@ -1,6 +1,7 @@
 """HiFi-GAN's generator (Kong et al. 2020): transposed convolutions, each followed by residual dilated ones.
 
 Parameter names and arithmetic are those of the published unit vocoders, with weight norm already multiplied out.
+Signals are ``(B, T, C)`` inside; a CPU convolves them fastest as pictures one pixel high with their channels last.
 """
 
 from __future__ import annotations
@@ -16,25 +17,94 @@ SLOPE = 0.1
 EDGE_KERNEL = 7  # of the first and the last convolution
 
 
+class Seam:
+    """Where one step of a stream ends and the next begins, on the way through the convolutions.
+
+    A step computes from the last seam up to the next one, and beyond it as far as the samples before it need. Past the
+    end of what is known convolutions see zeros, as past the end of a whole signal; to the left of the last seam they
+    see what they saw there in the step before.
+
+    Args:
+        inputs: the last ones before the last seam, ``(1, n, C)`` for each convolution in the order of their use; empty
+            in the first step. Replaced by those before the next seam.
+        frames: feature frames from the last seam to the next.
+
+    Attributes:
+        position: of the next seam, in samples of the signal at hand.
+    """
+
+    def __init__(self, inputs: list[Tensor], frames: int) -> None:
+        self.inputs, self.position = inputs, frames
+        self._index = 0
+
+    def join(self, x: Tensor, past: int, future: int = 0) -> Tensor:
+        """Put ``past`` earlier inputs before ``x`` ``(1, T, C)`` and ``future`` zeros after it."""
+        if self._index == len(self.inputs):
+            self.inputs.append(x.new_zeros(1, past, x.size(2)))
+        x = torch.cat([self.inputs[self._index], x, x.new_zeros(1, future, x.size(2))], dim=1)
+        self.inputs[self._index] = x[:, self.position : self.position + past].clone()
+        self._index += 1
+        return x
+
+
+class Conv(nn.Conv1d):
+    """Convolution that keeps the length."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
+        padding = (kernel_size - 1) * dilation // 2
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        _put_channels_last(self.weight)
+
+    def forward(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+        """``(B, T, in_channels)`` -> ``(B, T, out_channels)``."""
+        (padding,) = self.padding
+        if seam is not None:
+            x, padding = seam.join(x, padding, padding), 0
+        picture, kernel = x.transpose(1, 2).unsqueeze(2), self.weight.unsqueeze(2)
+        y = F.conv2d(picture, kernel, self.bias, padding=(0, padding), dilation=(1, *self.dilation))
+        return y.squeeze(2).transpose(1, 2)
+
+
+class Upsampling(nn.ConvTranspose1d):
+    """Transposed convolution that makes ``rate`` samples of one."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, rate: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, rate, padding=(kernel_size - rate) // 2)
+        self.rate = rate
+        # output o is made of the inputs i with 0 <= o + padding - i * rate < kernel_size
+        self.past = (kernel_size - 1 - self.padding[0]) // rate
+        _put_channels_last(self.weight)
+
+    def forward(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+        """``(B, T, in_channels)`` -> ``(B, T * rate, out_channels)``."""
+        surplus = 0
+        if seam is not None:
+            x, surplus = seam.join(x, self.past), self.past * self.rate
+            seam.position *= self.rate
+        picture, kernel = x.transpose(1, 2).unsqueeze(2), self.weight.unsqueeze(2)
+        y = F.conv_transpose2d(picture, kernel, self.bias, (1, self.rate), (0, *self.padding))
+        return y.squeeze(2).transpose(1, 2)[:, surplus:]
+
+    def inputs_of(self, count: int) -> int:
+        """How many inputs from some point on the first ``count`` outputs from there on depend on."""
+        return (count - 1 + self.padding[0]) // self.rate + 1
+
+
 class ResBlock(nn.Module):
     """Pairs of a dilated and a plain convolution, each pair with a shortcut; keeps the length."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int]) -> None:
         super().__init__()
-        self.convs1 = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel_size, dilation=d, padding=(kernel_size - 1) * d // 2)
-            for d in dilations
-        )
-        self.convs2 = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel_size, padding=kernel_size // 2) for _ in dilations
-        )
+        self.convs1 = nn.ModuleList(Conv(channels, channels, kernel_size, d) for d in dilations)
+        self.convs2 = nn.ModuleList(Conv(channels, channels, kernel_size) for _ in dilations)
         # samples on either side that reach an output sample
         self.radius = sum((d + 1) * (kernel_size - 1) // 2 for d in dilations)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C, T)``."""
+    def forward(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+        """``(B, T, C)`` -> ``(B, T, C)``."""
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            x = x + plain(F.leaky_relu(dilated(F.leaky_relu(x, SLOPE)), SLOPE))
+            y = dilated(F.leaky_relu(x, SLOPE), seam)
+            x = x + plain(F.leaky_relu_(y, SLOPE), seam)
         return x
 
 
@@ -48,6 +118,9 @@ class HiFiGANGenerator(nn.Module):
         channels: of the first convolution; halved by each stage.
         resblock_kernel_sizes: one residual block for each, their outputs averaged.
         resblock_dilation_sizes: dilations of each residual block.
+
+    Attributes:
+        reaches: how far beyond a point the samples before it see: in feature frames, then in what each stage upsampled.
 
     Raises:
         ValueError: if a stage would not make exactly ``rate`` samples of one.
@@ -72,10 +145,10 @@ class HiFiGANGenerator(nn.Module):
             )
         if len(resblock_kernel_sizes) != len(resblock_dilation_sizes):
             raise ValueError("resblock_kernel_sizes and resblock_dilation_sizes differ in length")
-        self.conv_pre = nn.Conv1d(input_dim, channels, EDGE_KERNEL, padding=EDGE_KERNEL // 2)
+        self.conv_pre = Conv(input_dim, channels, EDGE_KERNEL)
         widths = [channels // 2**i for i in range(len(rates) + 1)]
         self.ups = nn.ModuleList(
-            nn.ConvTranspose1d(wide, narrow, kernel, rate, padding=(kernel - rate) // 2)
+            Upsampling(wide, narrow, kernel, rate)
             for (wide, narrow), kernel, rate in zip(pairwise(widths), kernel_sizes, rates, strict=True)
         )
         self.resblocks = nn.ModuleList(
@@ -83,37 +156,42 @@ class HiFiGANGenerator(nn.Module):
             for width in widths[1:]
             for kernel, dilations in zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True)
         )
-        self.conv_post = nn.Conv1d(widths[-1], 1, EDGE_KERNEL, padding=EDGE_KERNEL // 2)
+        self.conv_post = Conv(widths[-1], 1, EDGE_KERNEL)
         self.num_blocks = len(resblock_kernel_sizes)
+        self.reaches = self._reaches()
         for module in (*self.ups, *self.resblocks, self.conv_post):
             module.apply(_init_weights)
 
-    def generate(self, x: Tensor) -> Tensor:
-        """Feature frames ``(B, input_dim, F)`` -> samples ``(B, F * hop)``."""
-        x = self.conv_pre(x)
-        for stage, up in enumerate(self.ups):
-            x = up(F.leaky_relu(x, SLOPE))
-            blocks = self.resblocks[stage * self.num_blocks : (stage + 1) * self.num_blocks]
-            x = torch.stack([block(x) for block in blocks]).sum(0) / self.num_blocks
-        # torch's default slope here, unlike everywhere else: the published weights were trained with it
-        return torch.tanh(self.conv_post(F.leaky_relu(x))).squeeze(1)
+    def generate(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+        """Feature frames ``(B, F, input_dim)`` -> samples ``(B, F * hop)``.
 
-    def receptive_field(self) -> tuple[int, int]:
-        """Feature frames before and after a frame that its samples depend on."""
-        hop = 1
-        for up in self.ups:
-            hop *= up.stride[0]
-        first, last = -(EDGE_KERNEL // 2), hop - 1 + EDGE_KERNEL // 2
+        With a ``seam``, for a batch of one, frames and samples start at the last seam. The samples after the next one
+        are few and of no use.
+        """
+        x = self.conv_pre(x, seam)
+        for stage, up in enumerate(self.ups):
+            x = up(F.leaky_relu_(x, SLOPE), seam)
+            if seam is not None:
+                x = x[:, : seam.position + self.reaches[stage + 1]]
+            x = sum(block(x, seam) for block in self._blocks(stage)) / self.num_blocks
+        # torch's default slope here, unlike everywhere else: the published weights were trained with it
+        return torch.tanh(self.conv_post(F.leaky_relu_(x), seam)).squeeze(2)
+
+    def _blocks(self, stage: int) -> nn.ModuleList:
+        return self.resblocks[stage * self.num_blocks : (stage + 1) * self.num_blocks]
+
+    def _reaches(self) -> list[int]:
+        reach, reaches = EDGE_KERNEL // 2, []
         for stage in reversed(range(len(self.ups))):
-            radius = max(
-                block.radius for block in self.resblocks[stage * self.num_blocks : (stage + 1) * self.num_blocks]
-            )
-            up = self.ups[stage]
-            (rate,), (kernel,), (padding,) = up.stride, up.kernel_size, up.padding
-            # output o is made of the inputs i with 0 <= o + padding - i * rate < kernel
-            first = -((kernel - 1 - (first - radius) - padding) // rate)
-            last = (last + radius + padding) // rate
-        return EDGE_KERNEL // 2 - first, last + EDGE_KERNEL // 2
+            reach += max(block.radius for block in self._blocks(stage))
+            reaches.append(reach)
+            reach = self.ups[stage].inputs_of(reach)
+        return [reach + EDGE_KERNEL // 2, *reversed(reaches)]
+
+
+def _put_channels_last(weight: nn.Parameter) -> None:
+    """Order the memory of a kernel ``(a, b, k)`` as convolutions want it, which otherwise copy it every time."""
+    weight.data = weight.data.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -16,11 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from echostream.modules.causal_context import with_past
 from echostream.modules.duration_predictor import DurationPredictor
-from echostream.modules.vocoder import UnitVocoder, VocoderError, VocoderOutput, VocoderState, to_durations
+from echostream.modules.vocoder import (
+    UnitVocoder,
+    VocoderError,
+    VocoderOutput,
+    VocoderState,
+    remaining_frames,
+    to_durations,
+)
 
 # Frames of a unit that are told apart by what is left of it; a longer rest counts as this long.
 MAX_REMAINING = 15
@@ -139,13 +145,10 @@ class ISTFTVocoder(UnitVocoder):
         window = torch.hann_window(self.n_fft) * (2 * self.stride / self.n_fft)
         self.register_buffer("window", window, persistent=False)
 
-    def log_durations(self, units: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def log_durations(self, units: Tensor) -> Tensor:
         x = self.dict(units)  # (B, T, C)
-        if self.lookahead_units:
-            if lengths is not None:
-                x = x * (torch.arange(x.size(1), device=x.device) < lengths[:, None]).unsqueeze(2)
-            # nothing follows the last unit; the prediction for a unit is the one made when the look-ahead is seen
-            x = F.pad(x, (0, 0, 0, self.lookahead_units))
+        # nothing follows the last unit; the prediction for a unit is the one made when the look-ahead is seen
+        x = F.pad(x, (0, 0, 0, self.lookahead_units))
         return self.dur_predictor(x)[:, self.lookahead_units :]
 
     def _settle_durations(self, units: Tensor, state: ISTFTState, is_last: bool) -> tuple[Tensor, Tensor]:
@@ -198,33 +201,6 @@ class ISTFTVocoder(UnitVocoder):
         total = total + torch.stack(shifted).sum(0)
         return total[:, :count].flatten(1), total[:, count:]
 
-    @torch.no_grad()
-    def forward(
-        self,
-        units: Tensor,
-        durations: Tensor | None = None,
-        lengths: Tensor | None = None,
-        speaker: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """See :meth:`UnitVocoder.forward`."""
-        if lengths is None:
-            lengths = torch.full((len(units),), units.size(1))
-        lengths = lengths.to(self.device)
-        valid = torch.arange(units.size(1), device=self.device) < lengths[:, None]
-        units = self.check_units(torch.as_tensor(units, device=self.device).masked_fill(~valid, 0))
-        if not valid.any():
-            return torch.zeros(len(units), 0, device=self.device), torch.zeros_like(units)
-        if durations is None:
-            durations = to_durations(self.log_durations(units, lengths))
-        durations = durations.to(self.device).masked_fill(~valid, 0)
-        frames = [row.repeat_interleave(length) for row, length in zip(units, durations, strict=True)]
-        remaining = [remaining_frames(length) for length in durations]
-        wave = self.synthesise(
-            pad_sequence(frames, batch_first=True), speaker, pad_sequence(remaining, batch_first=True)
-        )
-        ends = durations.sum(1, keepdim=True) * self.hop_samples
-        return wave.masked_fill(torch.arange(wave.size(1), device=self.device) >= ends, 0.0), durations
-
     def init_state(self, speaker: int | None = None) -> ISTFTState:
         return ISTFTState(speaker=self.check_speaker(speaker))
 
@@ -244,9 +220,3 @@ class ISTFTVocoder(UnitVocoder):
         )
         state.overlap = overlap.clone()
         return VocoderOutput(samples[0], durations)
-
-
-def remaining_frames(durations: Tensor) -> Tensor:
-    """How many frames of its unit come after each frame: ``[2, 3] -> [1, 0, 2, 1, 0]``."""
-    ends = durations.cumsum(0).repeat_interleave(durations)
-    return ends - 1 - torch.arange(len(ends), device=ends.device)

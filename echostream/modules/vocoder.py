@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from echostream.modules.state import State
 
@@ -87,7 +89,7 @@ class UnitVocoder(nn.Module, ABC):
         cut from an utterance do not show at its end. Not every vocoder uses it.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def forward(
         self,
         units: Tensor,
@@ -95,7 +97,7 @@ class UnitVocoder(nn.Module, ABC):
         lengths: Tensor | None = None,
         speaker: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Synthesise whole utterances.
+        """Synthesise whole utterances, row by row: some convolutions would see the padding of a batch.
 
         Args:
             units: int64 ``(B, T)``, de-duplicated.
@@ -107,6 +109,19 @@ class UnitVocoder(nn.Module, ABC):
             Waveforms float32 ``(B, samples)``, zero after the end of each, and the durations int64 ``(B, T)``,
             zero in the padding.
         """
+        count = units.size(1)
+        waves, frames = [], []
+        for row, size in enumerate([count] * len(units) if lengths is None else lengths.tolist()):
+            known = self.check_units(units[row, :size])
+            if durations is not None:
+                length = durations[row, :size].to(self.device)
+            else:
+                length = to_durations(self.log_durations(known[None]))[0] if size else known
+            repeated, remaining = known.repeat_interleave(length), remaining_frames(length)
+            wave = self.synthesise(repeated[None], speaker, remaining[None])[0] if len(repeated) else torch.empty(0)
+            waves.append(wave.to(self.device))
+            frames.append(F.pad(length, (0, count - size)))
+        return pad_sequence(waves, batch_first=True), torch.stack(frames)
 
     @abstractmethod
     def init_state(self, speaker: int | None = None) -> VocoderState:
@@ -166,6 +181,12 @@ def to_durations(log_durations: Tensor) -> Tensor:
 def deduplicate(frames: Tensor) -> tuple[Tensor, Tensor]:
     """Split frame-level units ``(F,)`` into units without repeats ``(T,)`` and their durations ``(T,)``."""
     return torch.unique_consecutive(frames, return_counts=True)
+
+
+def remaining_frames(durations: Tensor) -> Tensor:
+    """How many frames of its unit come after each frame: ``[2, 3] -> [1, 0, 2, 1, 0]``."""
+    ends = durations.cumsum(0).repeat_interleave(durations)
+    return ends - 1 - torch.arange(len(ends), device=ends.device)
 
 
 def build_vocoder(config: dict[str, Any]) -> UnitVocoder:

@@ -10,7 +10,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from echostream.modules.istft_vocoder import remaining_frames
+from echostream.modules.vocoder import remaining_frames
 from echostream.modules.vocoder import UnitVocoder, VocoderError, deduplicate
 
 COLUMNS = ["id", "audio", "units"]

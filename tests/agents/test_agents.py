@@ -148,7 +148,7 @@ def test_reset_starts_a_new_utterance(speech):
 
 def test_many_states_with_one_agent(speech):
     agent = make_agent("s2st", "--segment-ms", "160")
-    sources = [speech, speech[::-1].copy()]
+    sources = [speech, speech[::-1][: len(speech) // 2].copy()]
     alone = []
     for source in sources:
         alone.append(content(drive(agent, source, 2560, agent.build_states())))
@@ -157,7 +157,8 @@ def test_many_states_with_one_agent(speech):
     for start in range(0, len(speech), 2560):
         for i, source in enumerate(sources):
             last = start + 2560 >= len(source)
-            together[i].append(agent.pushpop(push(source[start : start + 2560], last), states[i]))
+            if start < len(source):
+                together[i].append(agent.pushpop(push(source[start : start + 2560], last), states[i]))
     assert [content(segments) for segments in together] == alone
     assert alone[0] != alone[1]
 

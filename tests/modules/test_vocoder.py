@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -48,6 +49,7 @@ ISTFT = {
 ISTFT_AHEAD = ISTFT | {"dur_predictor_params": DURATIONS | {"var_pred_lookahead": 2}}
 CONFIGS = {"code_hifigan": CODE_HIFIGAN, "istft": ISTFT, "istft_ahead": ISTFT_AHEAD}
 istft = pytest.mark.parametrize("vocoder", ["istft", "istft_ahead"], indirect=True)
+code_hifigan = pytest.mark.parametrize("vocoder", ["code_hifigan"], indirect=True)
 kinds = pytest.mark.parametrize("vocoder", list(CONFIGS), indirect=True)
 
 
@@ -80,6 +82,12 @@ def stream(vocoder, units, chunk, state=None):
     pieces = units.split(chunk)
     outs = [vocoder.step(piece, state, is_last=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
     return torch.cat([out.samples for out in outs]), torch.cat([out.durations for out in outs])
+
+
+def fix_durations(vocoder, frames):
+    """Every unit lasts ``frames``."""
+    vocoder.dur_predictor.proj.weight.zero_()
+    vocoder.dur_predictor.proj.bias.fill_(math.log(frames + 1))
 
 
 def snr_db(wanted, got):
@@ -144,8 +152,8 @@ def test_istft_future_does_not_change_the_past(vocoder, units):
     assert not torch.allclose(a[past:], b[past : len(a)])
 
 
+@code_hifigan
 @pytest.mark.parametrize("chunk", [1, 4, 15])
-@pytest.mark.parametrize("vocoder", ["code_hifigan"], indirect=True)
 def test_code_hifigan_joins_are_inaudible(vocoder, units, chunk):
     vocoder.tail_frames = 12  # random weights reach further than trained ones, for which the default is enough
     (wave,), (durations,) = vocoder(units[None])
@@ -157,23 +165,46 @@ def test_code_hifigan_joins_are_inaudible(vocoder, units, chunk):
     assert (streamed.diff() - wave.diff()).abs().max() < 0.2 * wave.diff().abs().max()
 
 
-@pytest.mark.parametrize("vocoder", ["code_hifigan"], indirect=True)
-def test_code_hifigan_with_all_of_its_receptive_field_is_exact(vocoder, units):
-    before, after = vocoder.receptive_field()
-    frames = units.repeat_interleave(2)[None]
-    frames.requires_grad_(False)
-    embedded = vocoder.dict(frames).requires_grad_(True)
-    middle = vocoder.generate(embedded.transpose(1, 2))[0].unflatten(0, (-1, vocoder.hop_samples))[45]
+@code_hifigan
+def test_code_hifigan_sees_as_far_ahead_as_it_says(vocoder, units):
+    embedded = vocoder.dict(units.repeat_interleave(2)[None]).requires_grad_(True)
+    middle = vocoder.generate(embedded)[0].unflatten(0, (-1, vocoder.hop_samples))[45]
     (gradient,) = torch.autograd.grad(middle.square().sum(), embedded)
-    reached = gradient[0].abs().sum(1).nonzero().flatten()
-    assert (45 - reached.min(), reached.max() - 45) == (before, after)
+    assert gradient[0].abs().sum(1).nonzero().max() - 45 == vocoder.reaches[0]
 
-    durations = torch.full((1, 45), 2)
-    wave = vocoder(units[None], durations)[0][0]
-    vocoder.dur_predictor.proj.weight.zero_()
-    vocoder.dur_predictor.proj.bias.fill_(torch.tensor(3.0).log())
-    vocoder.tail_frames, vocoder.context_frames = after, before
-    torch.testing.assert_close(stream(vocoder, units, 2)[0], wave, atol=1e-5, rtol=0)
+
+@code_hifigan
+@pytest.mark.parametrize("chunk", [1, 2, 13])
+def test_code_hifigan_that_waits_for_all_it_sees_is_exact(vocoder, units, chunk):
+    frames_each = 3
+    fix_durations(vocoder, frames_each)
+    vocoder.tail_frames = vocoder.reaches[0]
+    wave = vocoder(units[None])[0][0]
+    state, pieces = vocoder.init_state(), []
+    for start in range(0, 45, chunk):
+        pieces.append(vocoder.step(units[start : start + chunk], state, is_last=start + chunk >= 45).samples)
+        known = frames_each * min(start + chunk, 45)
+        held = 0 if known == 45 * frames_each else max(vocoder.tail_frames, 2 * frames_each)
+        assert sum(map(len, pieces)) == max(known - held, 0) * vocoder.hop_samples
+    torch.testing.assert_close(torch.cat(pieces), wave, atol=1e-5, rtol=0)
+
+
+@code_hifigan
+def test_code_hifigan_computes_only_new_frames_and_the_tail(vocoder, units, monkeypatch):
+    fix_durations(vocoder, 3)  # two units, whose durations are not certain yet, are as long as the tail
+    computed, generate = [], vocoder.generate
+
+    def counted(frames, seam):
+        computed.append(frames.size(1))
+        return generate(frames, seam)
+
+    monkeypatch.setattr(vocoder, "generate", counted)
+    state, sent = vocoder.init_state(), []
+    for piece in units.split(5):
+        sent.append(len(vocoder.step(piece, state).samples) // vocoder.hop_samples)
+    ahead = [frames - new for frames, new in zip(computed, sent, strict=True)]
+    assert min(sent) > 0
+    assert ahead == [vocoder.tail_frames] * len(sent)
 
 
 @kinds
