@@ -5,10 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := echostream agent scripts tests setup.py
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo serve test test-fast lint format clean
 
 demo: $(READY)
 	scripts/demo.sh --python $(CURDIR)/$(BIN)/python --work runs/demo
+
+# The model that `make demo` has trained, in a browser.
+serve: $(READY)
+	@test -f runs/demo/model/checkpoint_last.pt || { echo "error: there is no model yet: run 'make demo' first" >&2; exit 1; }
+	$(BIN)/echostream serve --model runs/demo/model/checkpoint_last.pt --vocoder runs/demo/corpus/vocoder \
+	  --lag-k 2 --source-lang fr --target-lang en
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile

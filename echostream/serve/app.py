@@ -1,0 +1,199 @@
+"""The web application: page, WebSocket, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from echostream.models import StreamingTranslator
+from echostream.models.streaming_translator import FRAME_MS, TASKS
+from echostream.modules.policy import POLICIES
+from echostream.serve.batcher import Batcher
+from echostream.serve.limits import Limits
+from echostream.serve.metrics import CONTENT_TYPE, Metrics
+from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, Settings
+from echostream.serve.session import LOST, Session
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).with_name("static")
+HEARTBEAT_S = 20  # finds connections that were lost without a word
+HARD_LIMIT = 4  # messages so many times over the limit are not even read
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass
+class Server:
+    """One model and the sessions on it.
+
+    Attributes:
+        translator: shared by all sessions.
+        defaults: settings of a session that asks for none.
+        limits: of each session.
+        max_batch: most sessions in a step; 1: one by one.
+        name: of the model, for the page.
+        languages: BCP 47 tags of source and target; empty where they are not known.
+        hosts: names under which the server may be asked; None: any.
+        origins: pages other than the server's own that may connect, such as ``https://example.org``.
+    """
+
+    translator: StreamingTranslator
+    defaults: Settings = field(default_factory=Settings)
+    limits: Limits = field(default_factory=Limits)
+    max_batch: int = 32
+    name: str = ""
+    languages: tuple[str, str] = ("", "")
+    hosts: Collection[str] | None = None
+    origins: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        self.defaults.apply(self.translator)  # refuses settings that no session could have
+        if not self.defaults.segment_ms or self.defaults.segment_ms > MAX_SEGMENT_MS:
+            raise ValueError(
+                f"segment_ms must be from {FRAME_MS} to {MAX_SEGMENT_MS} to translate live, "
+                f"got {self.defaults.segment_ms}"
+            )
+        self.metrics = Metrics()
+        self.sessions: set[Session] = set()
+        self.started_s = time.monotonic()
+
+    def application(self) -> web.Application:
+        """A fresh web application."""
+        app = web.Application(middlewares=[self._check_host])
+        app.router.add_get("/", self._page)
+        app.router.add_get("/ws", self._socket)
+        app.router.add_get("/config", self._config)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_static("/static", STATIC)
+        app.on_response_prepare.append(self._add_headers)
+        app.cleanup_ctx.append(self._run_batcher)
+        app.on_shutdown.append(self._stop_sessions)
+        return app
+
+    async def _run_batcher(self, _: web.Application) -> AsyncIterator[None]:
+        self.batcher = Batcher(self.max_batch, self.metrics)
+        self._stepping = asyncio.create_task(self.batcher.run())
+        yield
+        self._stepping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._stepping
+
+    async def _stop_sessions(self, _: web.Application) -> None:
+        for session in list(self.sessions):
+            session.stop()
+
+    async def _page(self, _: web.Request) -> web.FileResponse:
+        return web.FileResponse(STATIC / "index.html")
+
+    async def _config(self, _: web.Request) -> web.Response:
+        """What the page, or any client, can choose from."""
+        speaks = self.translator.vocoder is not None
+        return web.json_response(
+            {
+                "version": VERSION,
+                "model": self.name,
+                "languages": {"source": self.languages[0], "target": self.languages[1]},
+                "tasks": [task for task in TASKS if speaks or task != "s2st"],
+                "policies": POLICIES,
+                "output_sample_rate": self.translator.output_sample_rate,
+                "segment_step_ms": FRAME_MS,
+                "segment_max_ms": MAX_SEGMENT_MS,
+                "defaults": asdict(self.defaults),
+                "limits": asdict(self.limits),
+            }
+        )
+
+    async def _health(self, _: web.Request) -> web.Response:
+        """200 as long as sessions can be served."""
+        alive = not self._stepping.done()
+        body = {
+            "status": "ok" if alive else "the translator has stopped",
+            "sessions": len(self.sessions),
+            "max_sessions": self.limits.max_sessions,
+            "uptime_s": round(time.monotonic() - self.started_s, 1),
+        }
+        return web.json_response(body, status=200 if alive else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _socket(self, request: web.Request) -> web.WebSocketResponse:
+        self._check_origin(request)
+        socket = web.WebSocketResponse(
+            heartbeat=HEARTBEAT_S,
+            max_msg_size=HARD_LIMIT * 1000 * self.limits.max_message_kb,
+            timeout=self.limits.max_stall_s,
+            compress=False,
+        )
+        await socket.prepare(request)
+        if len(self.sessions) >= self.limits.max_sessions:
+            return await self._refuse(socket)
+        session = Session(
+            socket, request.transport, self.translator, self.batcher, self.metrics, self.limits, self.defaults
+        )
+        self.sessions.add(session)
+        self.metrics.sessions.inc()
+        code = LOST
+        try:
+            code = await session.run()
+        finally:
+            self.sessions.discard(session)
+            self.metrics.sessions.dec()
+            self.metrics.ended.labels(str(int(code))).inc()
+            log.info("session %s ended with code %d", session.id, code)
+        return socket
+
+    async def _refuse(self, socket: web.WebSocketResponse) -> web.WebSocketResponse:
+        text = f"all {self.limits.max_sessions} sessions of this server are taken: try again later"
+        self.metrics.ended.labels(str(int(CloseCode.BUSY))).inc()
+        with contextlib.suppress(ConnectionError):
+            await socket.send_str(json.dumps({"type": "error", "code": int(CloseCode.BUSY), "message": text}))
+            await socket.close(code=CloseCode.BUSY, message=text.encode())
+        return socket
+
+    @web.middleware
+    async def _check_host(self, request: web.Request, handler) -> web.StreamResponse:
+        """A page elsewhere must not reach a server on loopback by a name of its own that points there."""
+        name = urlsplit(f"//{request.host}").hostname or ""
+        if self.hosts is not None and name not in self.hosts:
+            raise web.HTTPForbidden(text=f"this server does not answer to the name {name}\n")
+        return await handler(request)
+
+    def _check_origin(self, request: web.Request) -> None:
+        """Browsers say which page opens a WebSocket; other programs say nothing and are let in."""
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != request.host:
+            raise web.HTTPForbidden(text=f"pages of {origin} may not connect to this server\n")
+
+    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(HEADERS)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

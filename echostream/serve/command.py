@@ -1,0 +1,201 @@
+"""``echostream serve``: options, and the life of the process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from echostream.cli.options import UserError, add_model_options, at_least, load_translator
+from echostream.serve.limits import add_limits, limits_from
+
+if TYPE_CHECKING:
+    from echostream.serve.app import Server
+
+EXAMPLES = """examples:
+  echostream serve --model runs/demo/model/checkpoint_last.pt --vocoder runs/demo/corpus/vocoder
+  echostream serve --model checkpoint_best.pt --task s2tt --segment-ms 160 --port 9000
+  echostream serve --model checkpoint_best.pt --host 0.0.0.0 --certificate cert.pem --key key.pem
+
+The page asks for the microphone, which browsers give to localhost and to https only. The protocol for programs is
+described in docs/protocol.md; scripts/serve_client.py is a client. /health and /metrics (Prometheus) watch the server.
+"""
+TASKS = ("s2st", "s2tt", "asr")
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``echostream serve``, and its examples."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    parser.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any free one (8765)")
+    parser.add_argument("--certificate", type=Path, help="TLS certificate (PEM), for https")
+    parser.add_argument("--key", type=Path, help="its key (PEM), if the certificate's file doesn't hold it")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="another site whose pages may connect, such as https://example.org; may be repeated",
+    )
+    parser.add_argument("--source-lang", default="", metavar="TAG", help="language heard, such as fr")
+    parser.add_argument(
+        "--target-lang", default="", metavar="TAG", help="language written, such as en: screen readers need to know"
+    )
+    parser.add_argument(
+        "--max-batch", type=at_least(1), default=32, metavar="N", help="sessions in a step; 1: one by one (32)"
+    )
+    parser.add_argument(
+        "--task", choices=TASKS, help="of a session that asks for nothing else (s2st with a vocoder, else s2tt)"
+    )
+    add_model_options(parser)
+    add_limits(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted; returns the exit status.
+
+    Raises:
+        UserError: whatever the user can put right: a missing package or file, an option, a port that is taken.
+    """
+    try:
+        check_options(args)
+        require_packages()
+        # force: libraries that were imported have set up a root logger of their own, at their level
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+        asyncio.run(serve(build_server(args), args))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        # asyncio's own text repeats the address as a tuple
+        reason = error.strerror.split(": ")[-1] if error.strerror else str(error)
+        raise UserError(
+            f"cannot listen on {args.host} port {args.port}: {reason}: choose another --host or --port"
+        ) from error
+    return 0
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse, before anything is loaded, what can't be served.
+
+    Raises:
+        ValueError: names the option.
+    """
+    limits_from(args)
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port must be from 0 to 65535, got {args.port}")
+    if not args.segment_ms:
+        raise ValueError("--segment-ms 0, the whole recording, has no end in a live session: give at least 40")
+    if args.key and not args.certificate:
+        raise ValueError("--key needs --certificate")
+    for path in (args.certificate, args.key):
+        if path and not path.is_file():
+            raise ValueError(f"no such file: {path}")
+
+
+def require_packages() -> None:
+    """Refuse to go on without the packages of the extra ``serve``.
+
+    Raises:
+        ValueError: names the one that is missing and the remedy.
+    """
+    try:
+        import aiohttp  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import soxr  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the server needs the package {error.name}: pip install 'echostream[serve]'") from error
+
+
+def build_server(args: argparse.Namespace) -> Server:
+    """Load the model and warm it up."""
+    from echostream.serve.app import Server, is_loopback
+    from echostream.serve.protocol import Settings
+
+    print(f"loading {args.model}", file=sys.stderr, flush=True)
+    translator = load_translator(args, task="s2tt")
+    task = args.task or ("s2st" if translator.vocoder is not None else "s2tt")
+    proxies = [urlsplit(origin).hostname or "" for origin in args.allow_origin]  # they ask under their own names
+    server = Server(
+        translator,
+        Settings(args.segment_ms, args.policy, task, args.stride_n, args.lag_k),
+        limits_from(args),
+        args.max_batch,
+        args.model.stem if args.model.parent.name == "" else f"{args.model.parent.name}/{args.model.stem}",
+        (args.source_lang, args.target_lang),
+        (*LOOPBACK_NAMES, *proxies) if is_loopback(args.host) else None,
+        tuple(args.allow_origin),
+    )
+    warm_up(server)
+    return server
+
+
+def warm_up(server: Server) -> None:
+    """One second of silence, so that the first session doesn't pay for what libraries prepare on first use."""
+    import numpy as np
+
+    translator = server.defaults.apply(server.translator)
+    translator.step(np.zeros(translator.sample_rate, dtype=np.float32), translator.init_state(), is_last=True)
+
+
+async def serve(server: Server, args: argparse.Namespace) -> None:
+    """Listen until SIGINT or SIGTERM.
+
+    Raises:
+        OSError: the address can't be had.
+        ValueError: a certificate that can't be read.
+    """
+    from aiohttp import web
+
+    from echostream.serve.app import is_loopback
+
+    context = tls_context(args.certificate, args.key)
+    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=3)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, args.host, args.port, ssl_context=context)
+        await site.start()
+        port = runner.addresses[0][1]
+        scheme = "https" if context else "http"
+        shown = f"[{args.host}]" if ":" in args.host else args.host
+        if not is_loopback(args.host):
+            warn_of_strangers(args.host, secure=context is not None)
+        print(f"EchoStream is at {scheme}://{shown}:{port}/ (Ctrl-C to stop)", flush=True)
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await stop.wait()
+        print("stopping", file=sys.stderr)
+    finally:
+        await runner.cleanup()
+
+
+def warn_of_strangers(host: str, secure: bool) -> None:
+    """Say what it means to listen on an address that others reach."""
+    text = f"warning: listening on {host}: whoever reaches this machine can use the server, there is no password"
+    if not secure:
+        text += "; speech travels unencrypted, and browsers give no microphone without https (--certificate)"
+    print(text, file=sys.stderr, flush=True)
+
+
+def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """For https; None without a certificate.
+
+    Raises:
+        ValueError: files that are no certificate and key.
+    """
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (ssl.SSLError, OSError) as error:
+        raise ValueError(f"cannot use the certificate {certificate}: {error}") from error
+    return context

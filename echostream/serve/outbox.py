@@ -1,0 +1,74 @@
+"""Messages on their way to one client, bounded, so that a client that doesn't read costs only itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from typing import Any
+
+from aiohttp import web
+
+from echostream.serve.protocol import CloseCode, close_reason
+
+
+class Outbox:
+    """Sends in order what is put into it, and closes the connection at the end.
+
+    Args:
+        socket: of the client.
+        max_bytes: most that may wait.
+        max_stall_s: how long one message may take to leave.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse, max_bytes: int, max_stall_s: float) -> None:
+        self.socket, self.max_bytes, self.max_stall_s = socket, max_bytes, max_stall_s
+        self.unsent_bytes = 0
+        self.sent_code: int | None = None  # of the close frame, once it has been sent
+        self._queue: deque[str | bytes] = deque()
+        self._closing: tuple[int, str] | None = None
+        self._wake = asyncio.Event()
+
+    def put(self, message: dict[str, Any] | bytes) -> bool:
+        """Queue a control message or samples; False if too much waits already."""
+        data = message if isinstance(message, bytes) else json.dumps(message, ensure_ascii=False)
+        if self._closing is None:
+            self._queue.append(data)
+            self.unsent_bytes += len(data)
+            self._wake.set()
+        return self.unsent_bytes <= self.max_bytes
+
+    def close(self, code: CloseCode, reason: str, message: dict[str, Any]) -> None:
+        """Send what waits, then ``message``, then close; only the first call counts."""
+        if self._closing is None:
+            if self.unsent_bytes > self.max_bytes:
+                self._queue.clear()  # or the reason would be the last thing to arrive
+            self.put(message)
+            self._closing = int(code), reason
+            self._wake.set()
+
+    @property
+    def is_closing(self) -> bool:
+        return self._closing is not None
+
+    async def run(self) -> None:
+        """Send until closed.
+
+        Raises:
+            TimeoutError: a message could not be sent in time.
+            ConnectionError: the client is gone.
+        """
+        while True:
+            await self._wake.wait()
+            while self._queue:
+                data = self._queue.popleft()
+                send = self.socket.send_bytes if isinstance(data, bytes) else self.socket.send_str
+                async with asyncio.timeout(self.max_stall_s):
+                    await send(data)
+                self.unsent_bytes = sum(map(len, self._queue))
+            if self._closing is not None:
+                code, reason = self._closing
+                self.sent_code = code
+                await self.socket.close(code=code, message=close_reason(reason))
+                return
+            self._wake.clear()

@@ -1,0 +1,181 @@
+"""The messages of the WebSocket, as docs/protocol.md describes them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from echostream.models import StepOutput
+from echostream.models.streaming_translator import FRAME_MS, TASKS, StreamingTranslator
+from echostream.modules.policy import POLICIES
+
+VERSION = 1
+SAMPLE_FORMAT = "pcm_s16le"
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
+MAX_SEGMENT_MS = 5_120
+MAX_POLICY_STEP = 100
+MAX_REASON_BYTES = 123  # of a close frame (RFC 6455, section 5.5)
+
+
+class CloseCode(IntEnum):
+    """Why a session ended; those from 4000 on are this protocol's own."""
+
+    DONE = 1000
+    GOING_AWAY = 1001
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    BUSY = 1013
+    BAD_MESSAGE = 4400
+    IDLE = 4408
+    TOO_LONG = 4413
+    TOO_FAST = 4429
+    SLOW_CLIENT = 4499
+
+
+class SessionError(Exception):
+    """Ends one session with a close code and a sentence for the person at the other end."""
+
+    def __init__(self, code: CloseCode, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a session asks of the translator; sessions with equal settings share batches."""
+
+    segment_ms: int = 320
+    policy: str = "alignment"
+    task: str = "s2st"
+    stride_n: int = 1
+    lag_k: int | None = None
+
+    def apply(self, translator: StreamingTranslator) -> StreamingTranslator:
+        """A view of ``translator`` with these settings.
+
+        Raises:
+            ValueError: a setting out of range.
+        """
+        return translator.view(self.segment_ms, self.policy, self.task, self.stride_n, self.lag_k)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The message that opens a session."""
+
+    sample_rate: int
+    settings: Settings
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A control message.
+
+    Raises:
+        SessionError: not a JSON object with a type.
+    """
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SessionError(CloseCode.BAD_MESSAGE, "a text message must be JSON") from error
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise SessionError(CloseCode.BAD_MESSAGE, 'a text message must be a JSON object with a "type"')
+    return message
+
+
+def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
+    """Read a start message; settings that it leaves out are the server's.
+
+    Raises:
+        SessionError: a missing, unknown or wrong field; the message names it.
+    """
+    settings = [entry.name for entry in fields(Settings)]
+    known = {"type", "version", "sample_rate", "format", *settings}
+    if unknown := sorted(set(message) - known):
+        raise _bad(f"unknown field {_quote(unknown[0])} in start")
+    version = _integer(message, "version", VERSION, 1, 1_000_000)
+    if version != VERSION:
+        raise _bad(f"this server speaks version {VERSION} of the protocol, not {version}")
+    if message.get("format", SAMPLE_FORMAT) != SAMPLE_FORMAT:
+        raise _bad(f"the format must be {SAMPLE_FORMAT}, got {_quote(message['format'])}")
+    if "sample_rate" not in message:
+        raise _bad("start must give the sample_rate in Hz")
+    policy = _choice(message, "policy", defaults.policy, POLICIES)
+    same = policy == defaults.policy  # the server's step and lag were chosen for its own policy
+    chosen = Settings(
+        segment_ms=_integer(message, "segment_ms", defaults.segment_ms, FRAME_MS, MAX_SEGMENT_MS),
+        policy=policy,
+        task=_choice(message, "task", defaults.task, TASKS),
+        stride_n=_integer(message, "stride_n", defaults.stride_n if same else 1, 1, MAX_POLICY_STEP),
+        lag_k=_integer(message, "lag_k", defaults.lag_k if same else None, 0, MAX_POLICY_STEP),
+    )
+    return Start(_integer(message, "sample_rate", None, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE), chosen)
+
+
+def pcm_to_samples(data: bytes) -> np.ndarray:
+    """Little-endian 16-bit samples as float32 ``(n,)`` in [-1, 1).
+
+    Raises:
+        SessionError: half a sample.
+    """
+    if len(data) % 2:
+        raise _bad(f"a binary message must hold whole 16-bit samples, got {len(data)} bytes")
+    return np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
+
+
+def output_message(output: StepOutput, source_s: float, reaction_s: float, rtf: float) -> dict[str, Any]:
+    """What a step gave; if ``samples`` isn't 0, a binary message with so many samples follows."""
+    return {
+        "type": "output",
+        "source_s": round(source_s, 3),
+        "source_words": [
+            {"text": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3), "joined": word.joined}
+            for word in output.source_words
+        ],
+        "words": [
+            {
+                "text": word.text,
+                "source_s": round(word.source_time_s, 3),
+                "start_s": round(word.start_s, 3),
+                "end_s": round(word.end_s, 3),
+                "joined": word.joined,
+            }
+            for word in output.words
+        ],
+        "samples": int(output.samples.size),
+        "reaction_ms": round(1000 * reaction_s, 1),
+        "rtf": round(rtf, 4),
+    }
+
+
+def close_reason(text: str) -> bytes:
+    """``text``, cut to what a close frame holds."""
+    return text.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
+
+
+def _bad(text: str) -> SessionError:
+    return SessionError(CloseCode.BAD_MESSAGE, text)
+
+
+def _quote(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _integer(message: dict[str, Any], name: str, default: int | None, low: int, high: int) -> int | None:
+    value = message.get(name, default)
+    if name not in message or (value is None and default is None):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise _bad(f"{name} must be a whole number from {low} to {high}, got {_quote(value)}")
+    return value
+
+
+def _choice(message: dict[str, Any], name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = message.get(name, default)
+    if value not in choices:
+        raise _bad(f"{name} must be one of {', '.join(choices)}, got {_quote(value)}")
+    return value

@@ -1,0 +1,163 @@
+"""Headless Chromium, driven over the Chrome DevTools Protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+START_S = 60
+
+
+def find_chromium() -> str | None:
+    """The browser's command, if it is installed."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class Page:
+    """A tab."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.errors: list[str] = []  # of scripts, and of what the security policy blocked
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for message in self.socket:
+            data = json.loads(message.data)
+            if "id" in data:
+                self._waiting.pop(data["id"]).set_result(data)
+            elif data["method"] == "Runtime.exceptionThrown":
+                details = data["params"]["exceptionDetails"]
+                self.errors.append(details.get("exception", {}).get("description", details["text"]))
+            elif data["method"] == "Log.entryAdded" and data["params"]["entry"]["level"] == "error":
+                self.errors.append(data["params"]["entry"]["text"])
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """A command of the protocol."""
+        number = next(self._ids)
+        self._waiting[number] = asyncio.get_running_loop().create_future()
+        await self.socket.send_json({"id": number, "method": method, "params": params})
+        async with asyncio.timeout(START_S):
+            answer = await self._waiting[number]
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    async def evaluate(self, expression: str) -> Any:
+        """Value of a JavaScript expression."""
+        result = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    async def wait_for(self, expression: str, timeout_s: float = 30) -> Any:
+        """Value of an expression as soon as it is true."""
+        deadline = time.monotonic() + timeout_s
+        while not (value := await self.evaluate(expression)):
+            if time.monotonic() > deadline:
+                text = await self.evaluate("document.body.innerText")
+                raise AssertionError(f"{expression} did not come true; the page says:\n{text}\n{self.errors}")
+            await asyncio.sleep(0.02)
+        return value
+
+    async def open(self, url: str) -> None:
+        """Go to a page, and wait until its controls work."""
+        await self.call("Page.navigate", url=url)
+        await self.wait_for("document.querySelectorAll('#segment option').length")
+
+    async def press(self, key: str, code: int, text: str = "") -> None:
+        """Press a key, as a person does."""
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        await self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    async def click(self, selector: str) -> None:
+        """Click in the middle of an element, as a person does."""
+        box = await self.evaluate(
+            f"(() => {{ const e = document.querySelector('{selector}'); e.scrollIntoView({{block: 'nearest'}}); "
+            "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        )
+        place = {"x": box[0], "y": box[1]}
+        await self.call("Input.dispatchMouseEvent", type="mouseMoved", **place)
+        for kind, buttons in (("mousePressed", 1), ("mouseReleased", 0)):
+            await self.call(
+                "Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, buttons=buttons, **place
+            )
+
+    async def choose_file(self, selector: str, path: Path) -> None:
+        """Put a file into a file input."""
+        root = await self.call("DOM.getDocument")
+        node = await self.call("DOM.querySelector", nodeId=root["root"]["nodeId"], selector=selector)
+        await self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
+
+    async def screenshot(self, path: Path, width: int, height: int, dark: bool = False) -> None:
+        """Picture of the page at a size, in light or dark."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[scheme])
+        picture = await self.call("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(picture["data"]))
+
+
+@contextlib.asynccontextmanager
+async def chromium(command: str, microphone: Path | None = None) -> AsyncIterator[Page]:
+    """A tab of a fresh browser, whose microphone hears a wav file once."""
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--remote-debugging-port=0",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+    ]
+    if microphone is not None:
+        options.append(f"--use-file-for-fake-audio-capture={microphone}%noloop")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = await asyncio.create_subprocess_exec(
+            command,
+            *options,
+            f"--user-data-dir={profile}",
+            "about:blank",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            port = await _debugging_port(Path(profile), process)
+            async with aiohttp.ClientSession() as client:
+                targets = await (await client.get(f"http://127.0.0.1:{port}/json")).json()
+                url = next(target["webSocketDebuggerUrl"] for target in targets if target["type"] == "page")
+                async with client.ws_connect(url, max_msg_size=0) as socket:
+                    page = Page(socket)
+                    for domain in ("Page", "Runtime", "Log", "DOM"):
+                        await page.call(f"{domain}.enable")
+                    yield page
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def _debugging_port(profile: Path, process: asyncio.subprocess.Process) -> int:
+    async with asyncio.timeout(START_S):
+        while process.returncode is None:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                return int((profile / "DevToolsActivePort").read_text().splitlines()[0])
+            await asyncio.sleep(0.05)
+    raise RuntimeError(f"the browser ended with status {process.returncode}")

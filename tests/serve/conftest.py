@@ -1,0 +1,66 @@
+"""One tiny random model for all tests of the server."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from echostream.models import StreamingTranslator
+from echostream.models.word_level_translator import END
+from echostream.modules.vocoder import UnitVocoder, build_vocoder
+from echostream.serve.app import Server
+from echostream.serve.limits import Limits
+from echostream.serve.protocol import Settings
+
+VOCODER = {
+    "type": "istft",
+    "sampling_rate": 16000,
+    "code_hop_size": 320,
+    "num_embeddings": 100,
+    "channels": 32,
+    "hidden_channels": 64,
+    "layers": 2,
+    "kernel_size": 7,
+    "n_fft": 640,
+    "spectra_per_frame": 2,
+    "dur_prediction_weight": 1.0,
+    "dur_predictor_params": {
+        "encoder_embed_dim": 32,
+        "var_pred_hidden_dim": 32,
+        "var_pred_kernel_size": 3,
+        "var_pred_dropout": 0.2,
+    },
+}
+
+
+def small_vocoder() -> UnitVocoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_vocoder(VOCODER).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def translator() -> StreamingTranslator:
+    """Says different things for different noises, and comes to an end where the source does."""
+    torch.set_num_threads(1)  # so little work goes slower in many
+    random = StreamingTranslator.random(arch="echostream_tiny", seed=0)
+    with torch.no_grad():
+        for parameter in random.model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(3)
+    made = StreamingTranslator(
+        random.model, random.detector.symbols, random.writer.symbols, small_vocoder(), task="s2tt"
+    )
+    made.writer.forbidden[END] = 1e4
+    return made
+
+
+@pytest.fixture
+def make_server(translator) -> Callable[..., Server]:
+    """A server that writes whatever it hears, with limits of one's own."""
+
+    def make(max_batch: int = 32, segment_ms: int = 160, task: str = "s2st", **limits: float) -> Server:
+        options = {"max_speed": 1e9, "max_messages_per_s": 1e6, "max_buffer_s": 60} | limits
+        return Server(translator, Settings(segment_ms, "fixed-rate", task), Limits(**options), max_batch, "tiny")
+
+    return make

@@ -1,0 +1,180 @@
+"""What a session may not do ends it, with a close code and a sentence, and touches no other."""
+
+import asyncio
+import json
+
+import pytest
+from wire import END, RATE, LazyClient, alone, assert_heard, connected, noise, running, say, start, translate, until
+
+from echostream.serve.limits import Limits, Meter
+from echostream.serve.protocol import CloseCode, close_reason, samples_to_pcm
+
+PCM = samples_to_pcm(noise(0.5))
+
+
+def talk(server, *messages):
+    async def run():
+        async with running(server) as url:
+            return await say(url, *messages)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        (["hello"], "must be JSON"),
+        (["[" * 5_000], "must be JSON"),
+        (["[1]"], 'object with a "type"'),
+        (['{"type": 3}'], 'object with a "type"'),
+        ([{"type": "sing"}], '"start" or "end"'),
+        ([PCM], 'first message must be a "start"'),
+        ([END], 'first message must be a "start"'),
+        ([start(), start()], "started already"),
+        ([start(), PCM[:33]], "whole 16-bit samples, got 33 bytes"),
+        ([start(version=2)], "version 1 of the protocol, not 2"),
+        ([{"type": "start"}], "sample_rate in Hz"),
+        ([start(sample_rate=4_000)], "sample_rate must be a whole number from 8000 to 192000, got 4000"),
+        ([start(sample_rate="16000")], "sample_rate must be a whole number"),
+        ([start(sample_rate=True)], "sample_rate must be a whole number"),
+        ([start(format="opus")], 'the format must be pcm_s16le, got "opus"'),
+        ([start(segment_ms=50)], "multiple of 40"),
+        ([start(segment_ms=0)], "segment_ms must be a whole number from 40"),
+        ([start(segment_ms=None)], "segment_ms must be a whole number"),
+        ([start(policy="guess")], 'policy must be one of alignment, stride, wait-k, fixed-rate, got "guess"'),
+        ([start(policy=["x" * 99])], "policy must be one of"),
+        ([start(policy="wait-k", lag_k=0)], "wait-k needs lag_k of at least 1"),
+        ([start(task="tts")], "task must be one of"),
+        ([start(volume=11)], 'unknown field "volume"'),
+    ],
+)
+def test_bad_messages_are_named(make_server, messages, said):
+    heard = talk(make_server(), *messages)
+    assert heard.code == CloseCode.BAD_MESSAGE == heard.last["code"]
+    assert heard.last["type"] == "error" and said in heard.last["message"]
+
+
+def test_audio_after_the_end_is_refused_as_long_as_it_can_be(make_server):
+    heard = talk(make_server(), start(), PCM, END, PCM)
+    assert heard.code == CloseCode.BAD_MESSAGE and "after the end" in heard.last["message"]
+
+
+def test_a_message_that_is_too_big(make_server):
+    heard = talk(make_server(max_message_kb=10), start(), bytes(10_002))
+    assert heard.code == CloseCode.TOO_BIG and "10 kB" in heard.last["message"]
+    heard = talk(make_server(max_message_kb=10), start(), bytes(1_000_000))  # not even read
+    assert heard.code == CloseCode.TOO_BIG
+
+
+def test_a_session_that_is_too_long_is_translated_up_to_there(make_server, translator):
+    wave = noise(3.0)
+    pushes = [samples_to_pcm(wave[at : at + 7_000]) for at in range(0, len(wave), 7_000)]
+    heard = talk(make_server(max_length_s=1.5), start(), *pushes, END)
+    assert heard.code == CloseCode.TOO_LONG == heard.last["code"] and heard.last["type"] == "done"
+    assert "1.5 s of audio" in heard.last["message"]
+    expected = alone(translator, wave[: round(1.5 * RATE)], segment_ms=160, policy="fixed-rate", task="s2st")
+    assert heard.pcm == expected.pcm and heard.words("words") == expected.words
+
+
+def test_who_says_nothing_is_sent_away_with_what_there_is(make_server, translator):
+    heard = talk(make_server(max_idle_s=0.2))
+    assert heard.code == CloseCode.IDLE and heard.last["type"] == "error"
+    heard = talk(make_server(max_idle_s=0.2), start(), PCM)
+    assert heard.code == CloseCode.IDLE and heard.last["type"] == "done" and "0.2 s" in heard.last["message"]
+    expected = alone(translator, noise(0.5), segment_ms=160, policy="fixed-rate", task="s2st")
+    assert heard.pcm == expected.pcm and heard.words("source_words") == expected.source_words
+
+
+def test_audio_that_comes_too_fast(make_server):
+    server = make_server(max_speed=2, max_buffer_s=1)
+    heard = talk(server, start(), *[PCM] * 8)
+    assert heard.code == CloseCode.TOO_FAST and "2 times as fast" in heard.last["message"]
+
+
+def test_more_audio_than_the_model_can_take(make_server):
+    server = make_server(max_buffer_s=2, segment_ms=40)
+    heard = talk(server, start(), *[samples_to_pcm(noise(1.9))] * 4)
+    assert heard.code == CloseCode.BUSY and "s of audio wait for the model" in heard.last["message"]
+
+
+def test_more_messages_than_needed(make_server):
+    heard = talk(make_server(max_messages_per_s=20), start(), *[b""] * 40)
+    assert heard.code == CloseCode.TOO_FAST and "20 messages a second" in heard.last["message"]
+
+
+def test_one_session_too_many(make_server):
+    async def run():
+        server = make_server(max_sessions=2)
+        async with running(server) as url:
+            async with connected(url), connected(url):
+                await until(lambda: len(server.sessions) == 2)
+                refused = await say(url)
+            await until(lambda: not server.sessions)
+            return refused, await translate(url, noise(0.3))
+
+    refused, later = asyncio.run(run())
+    assert refused.code == CloseCode.BUSY and "all 2 sessions" in refused.last["message"]
+    assert later.code == 1000
+
+
+def test_a_client_that_does_not_read_costs_only_itself(make_server, translator):
+    wave = noise(2.0, 1)
+    server = make_server(segment_ms=40, max_unsent_kb=100)
+
+    async def run():
+        async with running(server, send_buffer=4_096) as url:
+            slow = await LazyClient.connect(url)
+            await slow.send(start())
+            for seed in range(10):
+                await slow.send(samples_to_pcm(noise(1.0, seed)))
+            other = await translate(url, wave)  # meanwhile
+            await until(lambda: not server.batcher.streams)
+            texts, opcode = [], 0
+            while opcode != 8:
+                opcode, data = await slow.read()
+                texts += [json.loads(data)] if opcode == 1 else []
+            slow.writer.close()
+            return texts, int.from_bytes(data[:2], "big"), other
+
+    texts, code, other = asyncio.run(run())
+    assert_heard(other, alone(translator, wave, segment_ms=40, policy="fixed-rate", task="s2st"))
+    assert code == CloseCode.SLOW_CLIENT == texts[-1]["code"] and "100 kB" in texts[-1]["message"]
+    assert texts[1]["type"] == "output", "what was sent before arrives"
+
+
+def test_a_client_that_never_reads_again_is_dropped(make_server):
+    server = make_server(segment_ms=40, max_unsent_kb=100, max_stall_s=0.3)
+
+    async def run():
+        async with running(server, send_buffer=4_096) as url:
+            lazy = await LazyClient.connect(url)
+            await lazy.send(start())
+            for seed in range(6):
+                await lazy.send(samples_to_pcm(noise(1.0, seed)))
+            await until(lambda: server.batcher.streams)
+            await until(lambda: not server.sessions)
+            assert not server.batcher.streams
+            lazy.writer.close()
+
+    asyncio.run(run())
+    assert server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "4499"}) == 1
+
+
+@pytest.mark.parametrize("name", ["max_sessions", "max_idle_s", "max_speed"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_limits_must_be_positive(name, value):
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be positive"):
+        Limits(**{name: value})
+
+
+def test_a_meter_lets_through_the_rate_and_a_burst():
+    meter = Meter(rate=2, burst=3, now_s=10)
+    assert [meter.take(1, 10) for _ in range(4)] == [True, True, True, False]
+    assert [meter.take(1, 11) for _ in range(3)] == [True, True, False]
+    meter = Meter(rate=2, burst=3, now_s=0)
+    assert sum(meter.take(1, 0.25 * tick) for tick in range(1, 101)) in range(50, 55)
+
+
+def test_a_close_reason_fits_its_frame_and_stays_text():
+    assert len(close_reason("é" * 100)) <= 123 and close_reason("é" * 100).decode() == "é" * 61
+    assert json.loads(json.dumps(close_reason("short").decode())) == "short"

@@ -1,0 +1,209 @@
+"""The server beyond its sessions: who may connect, what watches it, and the command that runs it."""
+
+import asyncio
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+import soundfile
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+from wire import RATE, alone, noise, running, start, translate
+
+from echostream.modules.vocoder import save_vocoder
+from echostream.serve.app import STATIC, is_loopback
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def ask(server, *paths, headers=None):
+    """Status, headers and body of each path."""
+
+    async def run():
+        async with running(server) as url, aiohttp.ClientSession(headers=headers) as client:
+            answers = []
+            for path in paths:
+                async with client.get(url + path) as answer:
+                    answers.append((answer.status, answer.headers, await answer.text()))
+            return answers
+
+    return asyncio.run(run())
+
+
+def test_the_page_needs_nothing_from_elsewhere(make_server):
+    (status, headers, page), *parts = ask(make_server(), "/", *(f"/static/{path.name}" for path in STATIC.iterdir()))
+    assert status == 200 and headers["Content-Type"].startswith("text/html")
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    named = re.findall(r'(?:src|href)="([^"#]+)"', page)
+    assert named and all((STATIC / name.removeprefix("static/")).is_file() for name in named)
+    assert [part[0] for part in parts] == [200] * len(parts)
+    assert not [body for _, _, body in parts if re.search(r"https?://(?!www\.w3\.org/2000/svg)", body)]
+
+
+def test_unknown_paths_and_files_outside_are_not_found(make_server):
+    for status, headers, _ in ask(make_server(), "/nothing", "/static/", "/static/../app.py", "/static/%2e%2e/app.py"):
+        assert status in (403, 404) and "Content-Security-Policy" in headers
+
+
+def test_health_metrics_and_configuration(make_server):
+    server = make_server()
+
+    async def run():
+        async with running(server) as url, aiohttp.ClientSession() as client:
+            await translate(url, noise(0.7))
+            health = await (await client.get(f"{url}/health")).json()
+            config = await (await client.get(f"{url}/config")).json()
+            return health, config, await (await client.get(f"{url}/metrics")).text()
+
+    health, config, text = asyncio.run(run())
+    assert health["status"] == "ok" and health["max_sessions"] == 16
+    assert config["tasks"] == ["s2st", "s2tt", "asr"] and config["defaults"]["segment_ms"] == 160
+    assert config["limits"] == dataclasses.asdict(server.limits)
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["echostream_audio_seconds_total", "in"] == pytest.approx(0.7)
+    assert samples["echostream_sessions_ended_total", "1000"] == 1
+    assert samples["echostream_reaction_seconds_count",] == samples["echostream_step_seconds_count",] > 3
+    assert samples["process_resident_memory_bytes",] > 0
+
+
+def test_health_tells_when_the_translator_is_gone(make_server):
+    server = make_server()
+
+    async def run():
+        async with running(server) as url, aiohttp.ClientSession() as client:
+            server._stepping.cancel()
+            return (await client.get(f"{url}/health")).status
+
+    assert asyncio.run(run()) == 503
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        (None, True),
+        ("http://{host}", True),
+        ("https://good.example", True),
+        ("https://evil.example", False),
+        ("http://127.0.0.1:1", False),
+        ("null", False),
+    ],
+)
+def test_only_the_own_page_and_named_ones_connect(make_server, origin, allowed):
+    server = make_server()
+    server.origins = ("https://good.example",)
+
+    async def run():
+        async with running(server) as url, aiohttp.ClientSession() as client:
+            sent = {} if origin is None else {"Origin": origin.format(host=url.removeprefix("http://"))}
+            try:
+                async with client.ws_connect(f"{url}/ws", headers=sent) as socket:
+                    await socket.send_json(start())
+                    return (await socket.receive_json())["type"] == "ready"
+            except aiohttp.WSServerHandshakeError as error:
+                assert error.status == 403
+                return False
+
+    assert asyncio.run(run()) is allowed
+
+
+def test_a_server_on_loopback_answers_to_its_names_only(make_server):
+    server = make_server()
+    server.hosts = ("localhost", "127.0.0.1")
+    assert ask(server, "/health")[0][0] == 200
+    assert ask(server, "/health", headers={"Host": "localhost:80"})[0][0] == 200
+    status, _, text = ask(server, "/health", headers={"Host": "rebound.example"})[0]
+    assert status == 403 and "rebound.example" in text
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("host", False)],
+)
+def test_loopback_is_recognised(host, expected):
+    assert is_loopback(host) is expected
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, translator):
+    """A checkpoint as training writes it, and a vocoder beside it."""
+    folder = tmp_path_factory.mktemp("model")
+    task = {
+        "source_symbols": translator.detector.symbols,
+        "target_symbols": translator.writer.symbols,
+        "num_units": translator.vocoder.num_units,
+    }
+    options = {**dataclasses.asdict(translator.model.cfg), "_name": "echostream"}
+    options = {name: getattr(value, "value", value) for name, value in options.items()}
+    content = {"cfg": {"model": options}, "model": translator.model.state_dict(), "task_state": task}
+    torch.save(content, folder / "checkpoint.pt")
+    save_vocoder(translator.vocoder, folder / "vocoder")
+    return folder / "checkpoint.pt"
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "echostream.cli", "serve", *map(str, arguments)]
+
+
+def test_the_command_serves_a_client_and_ends_on_ctrl_c(model, translator, tmp_path):
+    soundfile.write(tmp_path / "in.wav", noise(1.5), RATE, subtype="PCM_16")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options = ["--model", model, "--port", 0, "--policy", "fixed-rate", "--segment-ms", 160, "--threads", 1]
+    with subprocess.Popen(
+        command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+    ) as server:
+        try:
+            line = server.stdout.readline()
+            url = re.search(r"http://127\.0\.0\.1:\d+", line)[0].replace("http", "ws") + "/ws"
+            client = [sys.executable, "scripts/serve_client.py", str(tmp_path / "in.wav"), "--url", url]
+            done = subprocess.run(
+                [*client, "--fast", "-o", str(tmp_path / "out.wav")],
+                capture_output=True,
+                text=True,
+                cwd=REPOSITORY,
+                check=False,
+            )
+            refused = subprocess.run(
+                [*client, "--segment-ms", "50"], capture_output=True, text=True, cwd=REPOSITORY, check=False
+            )
+        finally:
+            server.send_signal(signal.SIGINT)
+        rest, errors = server.communicate(timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert "heard" in done.stdout and "said" in done.stdout and "1.5 s heard" in done.stdout
+    assert refused.returncode == 1 and refused.stderr.startswith("error: segment_ms must be a multiple of 40")
+    assert server.returncode == 0 and "stopping" in errors and "Traceback" not in errors + rest
+    # the English end symbol is the model's own here, and not the fixture's: the end of the speech may differ
+    speech, rate = soundfile.read(tmp_path / "out.wav", dtype="int16")
+    expected = alone(translator, noise(1.5), segment_ms=160, policy="fixed-rate", task="s2st")
+    assert rate == RATE and speech.astype("<i2").tobytes()[:20_000] == expected.pcm[:20_000]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port", "70000"], "--port must be from 0 to 65535"),
+        (["--segment-ms", "0"], "--segment-ms 0, the whole recording, has no end"),
+        (["--max-idle-s", "-1"], "--max-idle-s must be positive"),
+        (["--key", "key.pem"], "--key needs --certificate"),
+        (["--certificate", "none.pem"], "no such file: none.pem"),
+        (["--model", "none.pt"], "no checkpoint at none.pt"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8765"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_a_line(model, capsys, options, message):
+    from echostream.cli import main
+
+    assert main(["serve", "--model", str(model), *options]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,211 @@
+"""Sessions over real sockets get what the translator gives, alone or together, and leave nothing behind."""
+
+import asyncio
+import gc
+
+import aiohttp
+import numpy as np
+import pytest
+import soxr
+from wire import RATE, alone, assert_heard, connected, listen, noise, running, say, start, translate, until
+
+from echostream.audio_output import to_s16le
+from echostream.serve.batcher import Stream
+from echostream.serve.session import Session
+
+SETTINGS = {"segment_ms": 160, "policy": "fixed-rate", "task": "s2st"}
+
+
+def test_a_session_gets_what_the_translator_gives(make_server, translator):
+    samples = noise(2.37)
+    expected = alone(translator, samples, **SETTINGS)
+    assert expected.words and expected.source_words and expected.pcm
+
+    async def run():
+        async with running(make_server()) as url:
+            return await translate(url, samples)
+
+    heard = asyncio.run(run())
+    assert_heard(heard, expected)
+    ready, last = heard.messages[0], heard.last
+    assert ready["type"] == "ready" and ready["output_sample_rate"] == RATE
+    assert {name: ready[name] for name in SETTINGS} == SETTINGS
+    assert last["type"] == "done" and last["source_s"] == pytest.approx(2.37, abs=1e-3)
+    assert last["speech_s"] == pytest.approx(len(expected.pcm) / 2 / RATE, abs=1e-3)
+    times = [output["source_s"] for output in heard.of("output")]
+    assert times == sorted(times) and times[0] < 0.3, "words come while the source goes on"
+    assert all(output["reaction_ms"] > 0 and output["rtf"] > 0 for output in heard.of("output"))
+
+
+def test_any_rate_and_pushes_are_resampled_as_one_recording(make_server, translator):
+    source = noise(1.6, rate=44_100)
+    samples = soxr.resample(source, 44_100, RATE)
+    expected = alone(translator, samples, **SETTINGS)
+
+    async def run():
+        async with running(make_server()) as url:
+            return [await translate(url, source, push, sample_rate=44_100) for push in (441, 10_007)]
+
+    for heard in asyncio.run(run()):
+        assert_heard(heard, expected)
+
+
+def test_batched_sessions_get_the_same_bytes_as_alone(make_server, translator):
+    waves = [noise(1.1 + 0.3 * seed, seed) for seed in range(6)]
+    expected = [alone(translator, wave, **SETTINGS) for wave in waves]
+    server = make_server()
+
+    async def run():
+        async with running(server) as url:
+            return await asyncio.gather(*(translate(url, wave) for wave in waves))
+
+    for heard, wanted in zip(asyncio.run(run()), expected, strict=True):
+        assert_heard(heard, wanted)
+    sizes = batch_sizes(server)
+    assert sizes["sum"] > 1.5 * sizes["count"], "the steps of waiting sessions are batched"
+
+
+def test_one_by_one_is_an_option(make_server, translator):
+    server = make_server(max_batch=1)
+    wave = noise(1.0)
+
+    async def run():
+        async with running(server) as url:
+            return await asyncio.gather(*(translate(url, wave) for _ in range(3)))
+
+    for heard in asyncio.run(run()):
+        assert_heard(heard, alone(translator, wave, **SETTINGS))
+    sizes = batch_sizes(server)
+    assert sizes["sum"] == sizes["count"]
+
+
+def test_sessions_of_different_settings_live_side_by_side(make_server, translator):
+    wave = noise(1.7)
+    wishes = [
+        {"segment_ms": 320, "policy": "fixed-rate", "task": "s2st"},
+        {"segment_ms": 40, "policy": "fixed-rate", "task": "s2tt"},
+        {"segment_ms": 160, "policy": "wait-k", "task": "s2tt", "lag_k": 2},
+        {"segment_ms": 160, "policy": "alignment", "task": "asr"},
+    ]
+
+    async def run():
+        async with running(make_server()) as url:
+            return await asyncio.gather(*(translate(url, wave, **wish) for wish in wishes))
+
+    for heard, wish in zip(asyncio.run(run()), wishes, strict=True):
+        assert_heard(heard, alone(translator, wave, **wish))
+        assert {name: heard.messages[0][name] for name in wish} == wish
+
+
+def test_a_long_backlog_delays_nobody_else(make_server):
+    async def run():
+        server = make_server(segment_ms=40)
+        async with running(server) as url, connected(url) as greedy, connected(url) as modest:
+            await greedy.send_json(start())
+            await greedy.send_bytes(to_s16le(noise(20.0))[: 2 * 100_000])
+            await greedy.receive_json()
+            await greedy.receive_json()  # it is being translated
+            await modest.send_json(start())
+            await modest.send_bytes(to_s16le(noise(0.3, 1)))
+            await modest.receive_json()
+            await modest.receive_json()
+            backlog = max(stream.waiting_s for stream in server.batcher.streams)
+            assert backlog > 3, "the other one is served long before the backlog is done"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.1])
+def test_an_empty_or_short_session_ends_cleanly(make_server, seconds):
+    async def run():
+        async with running(make_server()) as url:
+            return await translate(url, noise(seconds))
+
+    heard = asyncio.run(run())
+    assert heard.code == 1000 and heard.last["type"] == "done"
+
+
+def test_a_lost_connection_costs_only_itself(make_server, translator):
+    wave = noise(3.0)
+    server = make_server()
+
+    async def leave(url, wave):
+        """Go without a word in the middle of a step."""
+        async with aiohttp.ClientSession() as client:
+            connection = await client.ws_connect(f"{url}/ws")
+            await connection.send_json(start())
+            await connection.send_bytes(to_s16le(wave))
+            await connection.receive()
+            await client.close()
+
+    async def run():
+        async with running(server) as url:
+            heard, *_ = await asyncio.gather(translate(url, wave), *(leave(url, noise(2.0, seed)) for seed in range(3)))
+            await until(lambda: not server.sessions and not server.batcher.streams)
+            return heard
+
+    assert_heard(asyncio.run(run()), alone(translator, wave, **SETTINGS))
+    assert server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "1006"}) == 3
+
+
+def test_many_sessions_in_turn_leave_nothing_behind(make_server):
+    server = make_server()
+    bad = "no JSON"
+
+    async def run():
+        async with running(server) as url:
+            await translate(url, noise(0.5))
+            tasks = len(asyncio.all_tasks())
+            for turn in range(20):
+                await (say(url, start(), bad) if turn % 3 else translate(url, noise(0.4, turn)))
+            await until(lambda: not server.sessions)
+            assert len(asyncio.all_tasks()) <= tasks
+        gc.collect()
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, Session | Stream)]
+        assert not server.batcher.streams
+
+    asyncio.run(run())
+    assert server.metrics.registry.get_sample_value("echostream_sessions") == 0
+    assert server.metrics.registry.get_sample_value("echostream_waiting_audio_seconds") == 0
+
+
+def test_a_failing_step_ends_its_sessions_and_no_others(make_server, translator):
+    server = make_server()
+
+    async def run():
+        async with running(server) as url, connected(url) as broken:
+            await broken.send_json(start())
+            await broken.receive_json()
+            (stream,) = server.batcher.streams
+            stream.state.encoder = None
+            await broken.send_bytes(to_s16le(noise(1.0)))
+            ended = await listen(broken)
+            return ended, await translate(url, noise(1.0))
+
+    broken, other = asyncio.run(run())
+    assert broken.code == 1011 and "log" in broken.last["message"]
+    assert_heard(other, alone(translator, noise(1.0), **SETTINGS))
+
+
+def test_stopping_tells_the_clients(make_server):
+    async def run():
+        async with aiohttp.ClientSession() as client:
+            async with running(make_server()) as url:
+                connection = await client.ws_connect(f"{url}/ws")
+                await connection.send_json(start())
+                await connection.receive_json()
+                listening = asyncio.create_task(listen(connection))
+            return await listening
+
+    heard = asyncio.run(run())
+    assert heard.code == 1001 and heard.last["message"] == "the server is stopping"
+
+
+def batch_sizes(server):
+    value = server.metrics.registry.get_sample_value
+    return {name: value(f"echostream_batch_size_{name}") for name in ("sum", "count")}
+
+
+def test_speech_is_clipped_not_wrapped():
+    samples = np.array([1.5, -1.5, 0.5], dtype=np.float32)
+    assert np.frombuffer(to_s16le(samples), "<i2").tolist() == [32767, -32768, 16384]
