@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads, each in a process of its own")
     parser.add_argument("--max-stream-s", type=float, default=300, help="longest stream of ours (s)")
-    parser.add_argument("--max-steps", type=int, default=2000, help="most steps of one of our streams; 0: no limit")
+    parser.add_argument("--max-steps", type=int, default=0, help="most steps of one of our streams; 0: no limit")
     parser.add_argument("--max-prefix-s", type=float, default=300, help="longest prefix re-encoded (s)")
     parser.add_argument("--repetitions", type=int, default=4, help="re-encodes a prefix length, if it takes below 2 s")
     parser.add_argument(

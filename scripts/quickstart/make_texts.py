@@ -103,11 +103,12 @@ def make_line(generator: random.Random, template: str = "{line}") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the quickstart's texts.")
     parser.add_argument("--out", type=Path, required=True, help="folder for pairs.tsv and extra.tsv")
+    parser.add_argument("--sentences", type=Path, default=SENTENCES, help="tab-separated pairs: id, fr, en")
     parser.add_argument("--limit", type=int, default=0, help="use only the first N pairs (0: all)")
     parser.add_argument("--extra-lines", type=int, default=260, help="English lines for the vocoder alone")
     args = parser.parse_args()
 
-    pairs = read_table(SENTENCES, "fr", "en")[: args.limit or None]
+    pairs = read_table(args.sentences, "fr", "en")[: args.limit or None]
     rows = ["id\tfr\ten", *(f"{pair['id']}\t{pair['fr']}\t{pair['en']}" for pair in pairs)]
     write_text(args.out / "pairs.tsv", "\n".join(rows) + "\n")
 

@@ -11,6 +11,7 @@ usage() {
   cat <<'HELP'
 usage: prepare.sh --data-root DIR [options]
 stages: 1 texts   2 French speech   3 English speech   4 units   5 features and manifests   6 vocoder
+  --sentences FILE       other pairs: tab-separated, with the columns id, fr and en (default: sentences.tsv)
   --limit N              use only the first N sentence pairs (default 0: all)
   --extra-lines N        English lines that only the vocoder learns from (default 260: 15 minutes of speech)
   --features NAME        whisper or mfcc: what units are clustered from (default whisper)
@@ -21,7 +22,7 @@ stages: 1 texts   2 French speech   3 English speech   4 units   5 features and 
 HELP
 }
 
-declare -A options=([limit]=0 [extra-lines]=260 [features]=whisper [clusters]=100 [vocab-size]=200
+declare -A options=([sentences]="$here/sentences.tsv" [limit]=0 [extra-lines]=260 [features]=whisper [clusters]=100 [vocab-size]=200
   [voice-table]="$here/voices/ff_siwis.npy" [vocoder-minutes]=10)
 last_stage=6
 recipe_options "$@"
@@ -33,8 +34,9 @@ pairs="$data_root/texts/pairs.tsv"
 extra="$data_root/texts/extra.tsv"
 
 if runs 1 "texts"; then
-  once texts --inputs "$here/sentences.tsv" --outputs "$pairs" "$extra" -- \
-    "$python" "$here/make_texts.py" --out "$data_root/texts" --limit "$limit" --extra-lines "$extra_lines"
+  once texts --inputs "$sentences" --outputs "$pairs" "$extra" -- \
+    "$python" "$here/make_texts.py" --sentences "$sentences" --out "$data_root/texts" --limit "$limit" \
+    --extra-lines "$extra_lines"
 fi
 
 if runs 2 "French speech"; then
