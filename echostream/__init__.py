@@ -5,10 +5,14 @@ through ``--user-dir``.
 """
 
 import argparse
+import logging
 
 import torch
 
 # fairseq checkpoints may carry their command line as a Namespace; naming the type keeps torch's safe loader on.
 torch.serialization.add_safe_globals([argparse.Namespace])
+
+# At its import fairseq asks everybody for a package that it draws plots with.
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
 from echostream import criterions, models, tasks  # noqa: E402,F401

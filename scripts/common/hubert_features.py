@@ -58,8 +58,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"no HuBERT checkpoint {path}; give one with --hubert")
+    known = torch.serialization.get_safe_globals()  # which the context would forget when it ends
     try:
-        with torch.serialization.safe_globals(_allowed_classes()):
+        with torch.serialization.safe_globals([kind for kind in _allowed_classes() if kind not in known]):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError) as error:
         # torch's own message advises to load the file unsafely.

@@ -60,8 +60,9 @@ async def speak(url: str, samples: np.ndarray, delay_s: float, client: aiohttp.C
 
         sending = asyncio.create_task(send())
         try:
-            while not sending.done() or sent:
-                message = await socket.receive(timeout=30)
+            while True:
+                # A timeout of the socket's own begins again with every ping.
+                message = await asyncio.wait_for(socket.receive(), 30)
                 now = time.perf_counter()
                 if message.type == aiohttp.WSMsgType.BINARY:
                     continue
@@ -77,8 +78,8 @@ async def speak(url: str, samples: np.ndarray, delay_s: float, client: aiohttp.C
                     reactions.append(1000 * (now - sent[0][1]))
                     if reactions[-1] > HOPELESS_MS:
                         raise ConnectionError(f"{reactions[-1]:.0f} ms behind")
-                if sending.done() and used > len(samples) - SAMPLE_RATE:
-                    break  # what is left is no whole segment; the end of a session is not measured
+                if used > len(samples) - SAMPLE_RATE:
+                    break  # the last second is not measured: it may be no whole segment, and nothing would come
         finally:
             sending.cancel()
     return reactions

@@ -6,10 +6,11 @@ import json
 import pytest
 from wire import END, RATE, LazyClient, alone, assert_heard, connected, noise, running, say, start, translate, until
 
+from echostream.audio_output import to_s16le
 from echostream.serve.limits import Limits, Meter
-from echostream.serve.protocol import CloseCode, close_reason, samples_to_pcm
+from echostream.serve.protocol import CloseCode, close_reason
 
-PCM = samples_to_pcm(noise(0.5))
+PCM = to_s16le(noise(0.5))
 
 
 def talk(server, *messages):
@@ -68,7 +69,7 @@ def test_a_message_that_is_too_big(make_server):
 
 def test_a_session_that_is_too_long_is_translated_up_to_there(make_server, translator):
     wave = noise(3.0)
-    pushes = [samples_to_pcm(wave[at : at + 7_000]) for at in range(0, len(wave), 7_000)]
+    pushes = [to_s16le(wave[at : at + 7_000]) for at in range(0, len(wave), 7_000)]
     heard = talk(make_server(max_length_s=1.5), start(), *pushes, END)
     assert heard.code == CloseCode.TOO_LONG == heard.last["code"] and heard.last["type"] == "done"
     assert "1.5 s of audio" in heard.last["message"]
@@ -93,7 +94,7 @@ def test_audio_that_comes_too_fast(make_server):
 
 def test_more_audio_than_the_model_can_take(make_server):
     server = make_server(max_buffer_s=2, segment_ms=40)
-    heard = talk(server, start(), *[samples_to_pcm(noise(1.9))] * 4)
+    heard = talk(server, start(), *[to_s16le(noise(1.9))] * 4)
     assert heard.code == CloseCode.BUSY and "s of audio wait for the model" in heard.last["message"]
 
 
@@ -126,7 +127,7 @@ def test_a_client_that_does_not_read_costs_only_itself(make_server, translator):
             slow = await LazyClient.connect(url)
             await slow.send(start())
             for seed in range(10):
-                await slow.send(samples_to_pcm(noise(1.0, seed)))
+                await slow.send(to_s16le(noise(1.0, seed)))
             other = await translate(url, wave)  # meanwhile
             await until(lambda: not server.batcher.streams)
             texts, opcode = [], 0
@@ -150,7 +151,7 @@ def test_a_client_that_never_reads_again_is_dropped(make_server):
             lazy = await LazyClient.connect(url)
             await lazy.send(start())
             for seed in range(6):
-                await lazy.send(samples_to_pcm(noise(1.0, seed)))
+                await lazy.send(to_s16le(noise(1.0, seed)))
             await until(lambda: server.batcher.streams)
             await until(lambda: not server.sessions)
             assert not server.batcher.streams
