@@ -103,9 +103,10 @@ for segment in $segments; do
   fi
   ((status == 0)) || exit "$status"
   echo "segment $segment ms"
+  # What is shown live goes through a pipe: where stdout is a file, two writers would overwrite each other.
   "$python" -m echostream.simuleval --agent "$repository/agent/$agent" "${agent_options[@]}" --device "$device" \
     --source "$source" --target "$target" --source-segment-size "$segment" --output "$run" \
-    --quality-metrics "${quality[@]}" "${asr_options[@]}" --latency-metrics "${metrics[@]}" "${live[@]}" 3>&1 >"$run/simuleval.log" 2>&1 ||
+    --quality-metrics "${quality[@]}" "${asr_options[@]}" --latency-metrics "${metrics[@]}" "${live[@]}" 3> >(cat) >"$run/simuleval.log" 2>&1 ||
     { tail -n 5 "$run/simuleval.log" >&2; die "segment $segment ms failed; the whole log is $run/simuleval.log"; }
 done
 
