@@ -6,17 +6,8 @@ from echostream.models import EchoStreamState, SentenceRecomposer, StepOutput
 from echostream.models.word_boundary import FRAME_S
 
 
-def news(time_s: float, output: StepOutput) -> str:
-    """Lines, each ended, with what a step heard and said; empty if that was nothing.
-
-    Args:
-        time_s: source time at the end of the step, in seconds.
-        output: of the step.
-    """
-    return _lines(time_s, output.source_text, output.text)
-
-
 def _lines(time_s: float, heard: str, said: str) -> str:
+    """Lines, each ended, with what a step heard and said until ``time_s``; empty if that was nothing."""
     lines = ""
     for verb, text in (("heard", heard), ("said", said)):
         if text.strip():
@@ -30,7 +21,7 @@ def silence_ms(state: EchoStreamState) -> float:
 
 
 class LiveView:
-    """:func:`news` with source words kept whole.
+    """What each step heard and said, with source words kept whole.
 
     A pause ends a word, but its rest may follow: such a word is held back until another begins, or the silence is
     that of a sentence end.
@@ -44,7 +35,7 @@ class LiveView:
         self._held = ""
 
     def add(self, output: StepOutput, state: EchoStreamState, time_s: float) -> str:
-        """Lines of a step that left the stream in ``state``; ``time_s`` as for :func:`news`."""
+        """Lines of a step that left the stream in ``state``; ``time_s`` is the source time at its end."""
         heard = self._held + output.source_text
         self._held = ""
         if not state.finished and self._may_go_on(state):

@@ -24,20 +24,17 @@ from common.benchmarking import (
     Progress,
     Record,
     available_bytes,
-    collect,
-    describe_machine,
     emit,
-    machine_facts,
     peak_bytes,
     prefix_grid,
-    run_worker,
+    run_benchmark,
     settle_memory,
     stream_marks,
     time_prefixes,
 )
 from common.encoder_report import FLATNESS_SEGMENT_MS, draw, report, summarise
 from common.encoder_systems import ReencodingConformer, StreamingEncoder, build_reencoding, build_streaming
-from common.figures import chunk_schedule, percentile, require_plotting, write_json
+from common.figures import chunk_schedule, percentile
 from common.step_profile import profile
 from torch.nn import functional as F
 
@@ -51,23 +48,7 @@ TRAINING_SEGMENTS = (8, 32, 0)  # 40 ms frames; 0: whole utterance
 
 def main() -> None:
     args = parse_arguments()
-    if args.worker:
-        run_worker(lambda: measure(args), args.worker)
-        return
-    if args.plot:
-        require_plotting()
-    facts = machine_facts()
-    print(describe_machine(facts), file=sys.stderr)
-    records, stopped = collect(Path(__file__).resolve(), sys.argv[1:], args.threads)
-    rows = summarise(records, args)
-    print(f"{describe_machine(facts)}\n")
-    print(report(records, rows))
-    if args.json:
-        write_json(args.json, {"machine": facts, "options": options(args), "rows": rows, "records": records})
-    if args.plot and rows:
-        draw(args.plot, rows)
-    if stopped:
-        raise SystemExit(f"error: {stopped}")
+    run_benchmark(Path(__file__).resolve(), args, measure, summarise, report, draw)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,10 +84,6 @@ def parse_arguments() -> argparse.Namespace:
     if min(args.lengths_s) <= 0 or min(args.threads) < 1:
         parser.error("lengths and thread counts must be positive")
     return args
-
-
-def options(args: argparse.Namespace) -> Record:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
 # --- measurements, in a process of their own ---------------------------------------------------------------------

@@ -11,7 +11,6 @@ and one short stream is run for real to check that sum. Ctrl-C keeps what was me
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from bisect import bisect_right
 from pathlib import Path
@@ -20,18 +19,15 @@ from common.benchmarking import (
     SAMPLE_RATE,
     Noise,
     Progress,
-    collect,
-    describe_machine,
     emit,
-    machine_facts,
     peak_bytes,
     prefix_grid,
-    run_worker,
+    run_benchmark,
     settle_memory,
     stream_marks,
     time_prefixes,
 )
-from common.figures import chunk_schedule, percentile, require_plotting, write_json
+from common.figures import chunk_schedule, percentile
 from common.translation_report import draw, is_write, report, summarise
 from common.translation_systems import (
     FRAME_MS,
@@ -51,24 +47,9 @@ WRITE_SAMPLES = TOKEN_MS * SAMPLE_RATE // 1000  # the least audio that gives a s
 
 def main() -> None:
     args = parse_arguments()
-    if args.worker:
-        run_worker(lambda: measure(args), args.worker)
-        return
-    if args.plot:
-        require_plotting()
-    facts = machine_facts()
-    print(describe_machine(facts), file=sys.stderr)
-    records, stopped = collect(Path(__file__).resolve(), sys.argv[1:], args.threads)
-    rows = summarise(records, args)
-    print(f"{describe_machine(facts)}\n")
-    print(report(records, rows, args))
-    if args.json:
-        options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-        write_json(args.json, {"machine": facts, "options": options, "rows": rows, "records": records})
-    if args.plot and rows:
-        draw(args.plot, rows)
-    if stopped:
-        raise SystemExit(f"error: {stopped}")
+    run_benchmark(
+        Path(__file__).resolve(), args, measure, summarise, lambda records, rows: report(records, rows, args), draw
+    )
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -7,6 +7,7 @@ only what was under way; what else it prints is passed on.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import ctypes
 import gc
@@ -25,7 +26,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from common.figures import percentile
+from common.figures import percentile, require_plotting, write_json
+from train_progress import minutes
 
 SAMPLE_RATE = 16_000
 Record = dict[str, Any]
@@ -93,12 +95,6 @@ class Progress:
         print(f"{self.label}: {done:g} of {total:g} {unit}{rest}", file=sys.stderr, flush=True)
 
 
-def minutes(seconds: float) -> str:
-    """``"3 min 20 s"``."""
-    whole = round(max(0.0, seconds))
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
-
-
 def machine_facts() -> Record:
     """What the figures were measured on, and how busy it was before the measurement began."""
     model = platform.processor() or platform.machine()
@@ -125,6 +121,39 @@ def describe_machine(facts: Record) -> str:
     if facts["load_average"] > 0.5:
         text += f". CAUTION: load average {facts['load_average']} at the start, so the times are not to be trusted"
     return text
+
+
+def run_benchmark(
+    script: Path,
+    args: argparse.Namespace,
+    measure: Callable[[argparse.Namespace], None],
+    summarise: Callable[[list[Record], argparse.Namespace], list[Record]],
+    report: Callable[[list[Record], list[Record]], str],
+    draw: Callable[[Path, list[Record]], None],
+) -> None:
+    """What a benchmark does: measure in workers, one for each of ``args.threads``, then tables, JSON and plot.
+
+    Raises:
+        SystemExit: a worker ended early; what was measured till then is reported first.
+    """
+    if args.worker:
+        run_worker(lambda: measure(args), args.worker)
+        return
+    if args.plot:
+        require_plotting()
+    facts = machine_facts()
+    print(describe_machine(facts), file=sys.stderr)
+    records, stopped = collect(script, sys.argv[1:], args.threads)
+    rows = summarise(records, args)
+    print(f"{describe_machine(facts)}\n")
+    print(report(records, rows))
+    if args.json:
+        options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+        write_json(args.json, {"machine": facts, "options": options, "rows": rows, "records": records})
+    if args.plot and rows:
+        draw(args.plot, rows)
+    if stopped:
+        raise SystemExit(f"error: {stopped}")
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
