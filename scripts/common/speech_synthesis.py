@@ -54,11 +54,13 @@ def synthesise_all(
     initializer: Callable[..., None],
     initargs: tuple = (),
     packages: tuple[str, ...] = (),
+    manner: Callable[[Utterance], Any] = lambda utterance: None,
 ) -> None:
     """Speak every sentence whose wav is missing, or was made from another text or voice.
 
     `packages` are imported first, so that a missing one is reported once and in one line.
-    `voice_key` names all that the sound depends on besides the text (a `Path` stands for the file's contents).
+    `voice_key` names all that the sound depends on besides the text (a `Path` stands for the file's contents), `manner`
+    what only that utterance's sound depends on.
     """
     name = args.out.name
     if args.dry_run and not all(table.is_file() for table in args.texts):
@@ -72,7 +74,7 @@ def synthesise_all(
     utterances = share(utterances, args)
     voice = digest(*voice_key)
     ledger = Ledger(args.out / ".done.tsv", (args.shard, args.num_shards))
-    digests = {utterance.id: digest(voice, utterance.text) for utterance in utterances}
+    digests = {utterance.id: digest(voice, manner(utterance), utterance.text) for utterance in utterances}
     missing = [u for u in utterances if not ledger.is_done(u.id, digests[u.id], [u.path])]
     if args.dry_run:
         print(f"{name}: {len(missing)} to be spoken, {len(utterances) - len(missing)} already done", flush=True)
