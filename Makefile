@@ -2,19 +2,44 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two stamps: everything, for tests and recipes; and the little that the shipped model needs.
 READY := $(VENV)/.ready
-SOURCES := echostream agent scripts tests setup.py
+DEMO_READY := $(VENV)/.ready-demo
+MODEL ?= models/fr-en
+SEGMENTS ?= 320
+SOURCES := echostream agent scripts tests setup.py .ci
 
-.PHONY: demo serve test test-fast lint format clean
+.PHONY: demo serve quickstart test test-fast lint audit format clean
 
-demo: $(READY)
-	scripts/demo.sh --python $(CURDIR)/$(BIN)/python --work runs/demo
+ifeq ($(origin MODEL)$(wildcard models/fr-en/model.yaml),file)
+# The repository holds no model yet: the demo trains a small one of its own first.
+demo: quickstart
 
-# The model that `make demo` has trained, in a browser.
+serve: MODEL := runs/quickstart/model
 serve: $(READY)
-	@test -f runs/demo/model/checkpoint_last.pt || { echo "error: there is no model yet: run 'make demo' first" >&2; exit 1; }
-	$(BIN)/echostream serve --model runs/demo/model/checkpoint_last.pt --vocoder runs/demo/corpus/vocoder \
-	  --lag-k 2 --source-lang fr --target-lang en
+	@test -f "$(MODEL)/model.yaml" || { echo "error: there is no model yet: run 'make demo' first" >&2; exit 1; }
+	$(BIN)/echostream serve --model "$(MODEL)"
+else
+# The shipped model on its samples, or on a recording or a folder of them: make demo INPUT="my talk.mp3"
+# Names reach the script through the environment, so that no shell reads them.
+demo: export DEMO_MODEL := $(value MODEL)
+demo: export DEMO_INPUT := $(value INPUT)
+demo: export DEMO_SEGMENTS := $(value SEGMENTS)
+demo: $(MODEL)/model.yaml $(DEMO_READY)
+	@scripts/demo.sh --python "$(CURDIR)/$(BIN)/python" --model "$$DEMO_MODEL" --input "$$DEMO_INPUT" \
+	  --segments "$$DEMO_SEGMENTS" --output runs/demo
+
+# The same model in a browser.
+serve: $(MODEL)/model.yaml $(DEMO_READY)
+	$(BIN)/echostream serve --model "$(MODEL)"
+endif
+
+$(MODEL)/model.yaml:
+	@echo "error: there is no model in $(MODEL), $@ is missing: models/fr-en comes with the repository, 'git checkout models' brings it back" >&2; exit 1
+
+# A small model of one's own: data, training and translation in about 12 minutes.
+quickstart: $(READY)
+	scripts/quickstart/demo.sh --python $(CURDIR)/$(BIN)/python --work runs/quickstart
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -26,20 +51,28 @@ test-fast: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
 	git ls-files -z '*.sh' .ci/run | xargs -0 $(BIN)/shellcheck
+
+# Known vulnerabilities of what is installed here; asks the advisory service of the Python package index.
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[audit]'
+	$(BIN)/python .ci/audit.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-$(READY): setup.py
+$(READY): EXTRAS := data,eval,dev
+$(DEMO_READY): EXTRAS := eval,serve
+$(READY) $(DEMO_READY): setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else f"error: Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
-	@echo "Installing into $(VENV) (4.6 GB, 1 to 3 minutes) ..."
+	@echo "Installing into $(VENV) (about 4.5 GB, 1 to 3 minutes) ..."
 	@$(PYTHON) -m venv $(VENV) || { echo "error: 'python -m venv' failed; on Debian install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --editable '.[data,eval,dev]' || { \
+	@$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' || { \
 	  echo "error: the installation failed; bitarray, which simuleval needs, compiles C: on Debian install gcc and python3-dev" >&2; exit 1; }
-	@touch $(READY)
+	@touch $@ $(DEMO_READY)
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache

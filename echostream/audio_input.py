@@ -18,7 +18,7 @@ import soxr
 from echostream.modules.fbank import SAMPLE_RATE
 
 BLOCK_S = 0.04  # an encoder frame
-PCM_TYPES = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
+PCM_TYPES: dict[str, np.dtype] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 RATES = range(4_000, 768_001)
 MAX_CHANNELS = 64
 FULL_SCALE = 0.999
@@ -153,14 +153,7 @@ class AudioStream(Iterator[np.ndarray]):
         for chunk in self._chunks:
             chunk = chunk.astype(np.float32, copy=False)
             magnitude = np.abs(chunk)
-            at = f"{frames / self.rate:.2f} s"
-            if not np.isfinite(magnitude).all():
-                raise AudioError(f"{self.name} holds NaN or infinity after {at}: repair the recording")
-            if magnitude.size and (peak := magnitude.max()) > MAX_PEAK:
-                raise AudioError(
-                    f"{self.name} holds samples up to {peak:.0f} after {at}: floating point must lie in [-1, 1]; "
-                    "divide integers by 32768"
-                )
+            _check_samples(self.name, magnitude, frames / self.rate)
             self._read += magnitude.size
             self._clipped += int((magnitude >= FULL_SCALE).sum())
             frames += len(chunk)
@@ -182,19 +175,7 @@ def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
             have been given out: one that is cut short or damaged, or holds NaN or infinity.
     """
     path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
-    try:
-        if not path.stat().st_size:
-            raise AudioError(f"{path} is empty (0 bytes)")
-        file = _SequentialFile(path)
-    except PermissionError as error:
-        raise AudioError(f"cannot read {path}: permission denied") from error
-    except (OSError, TypeError, soundfile.LibsndfileError) as error:
-        reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise AudioError(
-            f"cannot read {path} as audio: {reason}; wav, flac, ogg, mp3, aiff and the like are read, convert others"
-        ) from error
+    file = _open(path, str(path))
     if not file.frames:
         file.close()
         raise AudioError(
@@ -203,14 +184,73 @@ def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
     duration_s = file.frames / file.samplerate
     try:
         return AudioStream(
-            str(path), _file_chunks(path, file), file.samplerate, file.channels, block_s, duration_s, file
+            str(path), _file_chunks(str(path), file), file.samplerate, file.channels, block_s, duration_s, file
         )
     except ValueError:
         file.close()
         raise
 
 
-def _file_chunks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+def read_audio(source: str | Path | BinaryIO, name: str | None = None) -> tuple[np.ndarray, int]:
+    """A whole recording as it is.
+
+    Args:
+        source: a file, or its content.
+        name: for messages; that of the file where it is left out.
+
+    Returns:
+        float32 ``(n, channels)`` and the sample rate in Hz.
+
+    Raises:
+        AudioError: as :func:`open_audio`, but at once; no samples are none.
+    """
+    path = Path(source) if isinstance(source, str | Path) else source
+    name = name or str(source)
+    with _open(path, name) as file:
+        chunks, frames = [np.zeros((0, file.channels), dtype=np.float32)], 0
+        for chunk in _file_chunks(name, file):
+            _check_samples(name, np.abs(chunk), frames / file.samplerate)
+            frames += len(chunk)
+            chunks.append(chunk)
+        return np.concatenate(chunks), file.samplerate
+
+
+def _open(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:
+    """The decoder of a file, or of its content.
+
+    Raises:
+        AudioError: there is none.
+    """
+    try:
+        if isinstance(source, Path):
+            if not source.is_file():
+                raise AudioError(f"{name} is not a file" if source.exists() else f"no such file: {name}")
+            if not source.stat().st_size:
+                raise AudioError(f"{name} is empty (0 bytes)")
+        file = _SequentialFile(source)
+    except PermissionError as error:
+        raise AudioError(f"cannot read {name}: permission denied") from error
+    except (OSError, TypeError, soundfile.LibsndfileError) as error:
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+        raise AudioError(
+            f"cannot read {name} as audio: {reason.rstrip('.')}; wav, flac, ogg, mp3, aiff and the like are read, "
+            "convert others"
+        ) from error
+    return file
+
+
+def _check_samples(name: str, magnitude: np.ndarray, at_s: float) -> None:
+    """Refuse samples that can't be used, given their magnitudes and where they begin."""
+    if not np.isfinite(magnitude).all():
+        raise AudioError(f"{name} holds NaN or infinity after {at_s:.2f} s: repair the recording")
+    if magnitude.size and (peak := magnitude.max()) > MAX_PEAK:
+        raise AudioError(
+            f"{name} holds samples up to {peak:.0f} after {at_s:.2f} s: floating point must lie in [-1, 1]; "
+            "divide integers by 32768"
+        )
+
+
+def _file_chunks(name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     """Chunks ``(n, channels)`` of 40 ms to the end of the file, which must be where it was said to be."""
     size = max(round(file.samplerate * BLOCK_S), 1)
     frames = 0
@@ -219,7 +259,7 @@ def _file_chunks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
             chunk = file.read(size, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise AudioError(
-                f"{path} is damaged or cut short after {frames / file.samplerate:.2f} s of "
+                f"{name} is damaged or cut short after {frames / file.samplerate:.2f} s of "
                 f"{file.frames / file.samplerate:.2f} s: {error.error_string.rstrip('.')}; copy it again"
             ) from error
         if not len(chunk):
@@ -227,7 +267,7 @@ def _file_chunks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         frames += len(chunk)
         yield chunk
     if reason := _cut_short(file, frames):
-        raise AudioError(f"{path} is cut short after {frames / file.samplerate:.2f} s: {reason}; copy it again")
+        raise AudioError(f"{name} is cut short after {frames / file.samplerate:.2f} s: {reason}; copy it again")
 
 
 def _cut_short(file: soundfile.SoundFile, frames: int) -> str | None:
@@ -283,6 +323,6 @@ def _pcm_chunks(stream: BinaryIO, rate: int, channels: int, dtype: np.dtype, nam
         rest = data[whole:]
         if whole:
             yield np.frombuffer(data[:whole], dtype).reshape(-1, channels).astype(np.float32) / scale
-        data = stream.read1(most)
+        data = stream.read1(most)  # type: ignore[attr-defined]  # buffered readers have it
     if rest:
         raise AudioError(f"{name} ended inside a sample, {len(rest)} of {frame_bytes} bytes: check format and channels")

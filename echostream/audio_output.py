@@ -54,8 +54,10 @@ class WavWriter:
 
     def close(self) -> None:
         """Close the file."""
-        self._wave.close()
-        self._file.close()
+        try:
+            self._wave.close()
+        finally:  # on a full disk the other one fails too, but closes
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

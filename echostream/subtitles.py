@@ -143,11 +143,36 @@ class SubtitleWriter:
             cue = heapq.heappop(self._waiting)
             self._count[cue.track] += 1
             place = self._at_top if cue.track == SOURCE else ""
-            text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-            self._file.write(
-                f"\n{cue.track} {self._count[cue.track]}\n{_time(cue.start_s)} --> {_time(cue.end_s)}{place}\n{text}\n"
-            )
+            self._file.write(_block(cue, self._count[cue.track], place))
             self._file.flush()
+
+
+def whole_subtitles(
+    source: Iterable[SourceWord], translation: Iterable[Iterable[SourceWord]], recomposer: SentenceRecomposer
+) -> str:
+    """Subtitles of a stream that is over: the source at the top, and its translation.
+
+    Args:
+        source: words with their times on the clock of the subtitles.
+        translation: the words of each sentence, with times on the same clock.
+        recomposer: knows where sentences of the source end.
+    """
+    heard, said = (_Track(name, recomposer) for name in (SOURCE, TRANSLATION))
+    cues = [*heard.add(source), *heard.end()]
+    for sentence in translation:
+        cues += [*said.add(sentence), *said.end()]
+    count = dict.fromkeys((SOURCE, TRANSLATION), 0)
+    text = "WEBVTT\n"
+    for cue in sorted(cues):
+        count[cue.track] += 1
+        text += _block(cue, count[cue.track], " line:0" if cue.track == SOURCE else "")
+    return text
+
+
+def _block(cue: Cue, number: int, place: str) -> str:
+    """A cue as the file has it; ``place``: WebVTT settings with a space before them."""
+    text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"\n{cue.track} {number}\n{_time(cue.start_s)} --> {_time(cue.end_s)}{place}\n{text}\n"
 
 
 def _time(seconds: float) -> str:

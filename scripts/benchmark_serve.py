@@ -1,8 +1,7 @@
 """How many real-time sessions one server holds: batched against one by one, over real WebSockets.
 
     python scripts/benchmark_serve.py --threads 2 --json serve.json
-    python scripts/benchmark_serve.py --threads 2 --model runs/demo/model/checkpoint_last.pt \\
-        --vocoder runs/demo/corpus/vocoder --audio runs/demo/corpus/audio/fr
+    python scripts/benchmark_serve.py --threads 2 --model models/fr-en --audio runs/quickstart/corpus/audio/fr
 
 The server runs in a process of its own; this one speaks for all clients, in real time, with starts spread over a
 segment. The reaction is what a client sees: from sending the audio that a segment lacked to getting its output. A

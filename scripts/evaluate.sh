@@ -6,18 +6,27 @@ usage() {
   cat <<'HELP'
 usage: scripts/evaluate.sh --model CHECKPOINT --vocoder VOCODER --source WAVS --target TEXT --output DIR [options]
 
-  --model CHECKPOINT   checkpoint to evaluate (--random-arch ARCH instead: random weights, to try the recipe)
-  --vocoder VOCODER    unit vocoder, for speech output
+  --model CHECKPOINT   checkpoint to evaluate, or folder with model.yaml (--random-arch ARCH instead: random weights, to try the recipe;
+                       --cascade instead: Whisper base translates whole utterances and Hibari speaks)
+  --vocoder VOCODER    unit vocoder, for speech output (default: the one beside the checkpoint)
   --source WAVS        list of 16 kHz mono sound files, one a line
   --target TEXT        reference translations (--task asr: transcripts), one a line
+  --source-text TEXT   transcripts of the sources, one a line, to score what the model heard
+  --first-word-ends F  end of the first word of each source in seconds, one a line (scripts/common/word_ends.py
+                       makes it), to count latency from there
   --output DIR         gets segment_Nms/ for each size (SimulEval's logs and sound), results.json, results.tsv
-  --segments "40 320"  segment sizes in ms (default: "40 320")
+  --segments "40 320"  segment sizes in ms, 0 for the whole utterance at once (default: "40 320")
+  --limit N            only the first N sources (default 0: all)
   --task TASK          s2st (default), s2tt or asr
   --policy, --stride-n, --lag-k, --right-context-frames VALUE    as for the agents
   --device DEVICE      cpu (default), cuda, ...
   --language LANG      language of the output speech (default: en)
-  --asr-model MODEL    reads output speech back: base, tiny.en or a directory (default: the best installed).
-                       Don't take tiny.en for a model whose units were made with tiny.en: it would be too kind.
+  --source-language L  of the source, for --cascade (default: fr)
+  --asr-model MODELS   read output speech back: base, tiny.en or a directory (default: the best installed). With
+                       several ("base tiny.en") the others' scores end in @MODEL.
+                       Don't take tiny.en alone for a model whose units were made with tiny.en: it would be too kind.
+  --asr-compute TYPE   float32 (default) or int8, in which the recognisers calculate
+  --asr-cache FILE     remembers what they read, for several evaluations (default: one for each segment size)
   --live               show what is heard and said as it comes
   --force              do finished segment sizes again
 
@@ -29,17 +38,20 @@ die() { echo "error: $*" >&2; exit 1; }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python}
-segments="40 320" task=s2st device=cpu language=en
-model="" random_arch="" vocoder="" source="" target="" output="" asr_model="" force=() live=()
-agent_options=(--policy alignment)
+segments="40 320" task=s2st device=cpu language=en source_language=fr limit=0
+model="" random_arch="" vocoder="" source="" target="" source_text="" first_word_ends="" output=""
+asr_model="" asr_compute="float32" asr_cache="" cascade=false force=() live=()
+agent_options=()
 
 while (($#)); do
   case $1 in
     -h | --help) usage; exit 0 ;;
     --force) force=(--force); shift; continue ;;
     --live) live=(--live /dev/fd/3); shift; continue ;;
-    --model | --random-arch | --vocoder | --source | --target | --output | --segments | --task | --policy | \
-    --stride-n | --lag-k | --right-context-frames | --device | --language | --asr-model) ;;
+    --cascade) cascade=true; shift; continue ;;
+    --model | --random-arch | --vocoder | --source | --target | --source-text | --first-word-ends | --output | \
+    --segments | --limit | --task | --policy | --stride-n | --lag-k | --right-context-frames | --device | \
+    --language | --source-language | --asr-model | --asr-compute | --asr-cache) ;;
     *) die "unknown option $1; see scripts/evaluate.sh --help" ;;
   esac
   (($# > 1)) || die "$1 needs a value"
@@ -50,64 +62,104 @@ while (($#)); do
   shift 2
 done
 
-[[ -n $model || -n $random_arch ]] || die "--model is missing; see scripts/evaluate.sh --help"
+if $cascade; then
+  [[ -z $model$random_arch$vocoder ]] || die "--cascade has a model and a voice of its own: leave the others out"
+  [[ $task == s2st ]] || die "--cascade is for the task s2st"
+  segments=0
+else
+  [[ -n $model || -n $random_arch ]] || die "--model is missing; see scripts/evaluate.sh --help"
+fi
 for name in source target output; do
   [[ -n ${!name} ]] || die "--$name is missing; see scripts/evaluate.sh --help"
 done
+for name in source_text first_word_ends; do
+  [[ -z ${!name} || -f ${!name} ]] || die "no such list: ${!name} (--${name//_/-})"
+done
 for segment in $segments; do
-  [[ $segment =~ ^[1-9][0-9]*$ ]] || die "--segments takes milliseconds, got '$segment'"
+  [[ $segment =~ ^(0|[1-9][0-9]*)$ ]] || die "--segments takes milliseconds, got '$segment'"
   ((segment % 40 == 0)) || die "--segments takes multiples of 40 ms, got $segment"
 done
 [[ -n ${segments// /} ]] || die "--segments is empty"
+[[ $limit =~ ^[0-9]+$ ]] || die "--limit takes a number, got '$limit'"
+[[ $asr_compute =~ ^(float32|int8)$ ]] || die "--asr-compute is float32 or int8, not '$asr_compute'"
 
 # shellcheck source=scripts/common/require_packages.sh
 source "$repository/scripts/common/require_packages.sh"
 require_packages "$python" torch torchaudio fairseq simuleval soundfile
 
 latency=(StartOffset EndOffset ATD LAAL AL)
+[[ -z $first_word_ends ]] || latency+=(StartOffset_FirstWord)
 metrics=("${latency[@]/#/ECHO_}")
 metrics+=("${metrics[@]/%/_CA}")
 quality=(ECHO_BLEU ECHO_chrF ECHO_WER)
-asr_options=()
+scorer_options=()
 case $task in
   s2st)
-    agent=speech_to_speech.echostream.agent.py
-    quality=(ECHO_ASR_BLEU ECHO_ASR_BLEU_NoPause ECHO_ASR_chrF ECHO_ASR_WER ECHO_ASR_WER_OwnText ECHO_BLEU ECHO_chrF)
+    agent=$repository/agent/speech_to_speech.echostream.agent.py
+    read -r -a judges <<<"$asr_model"
+    spoken=(ECHO_ASR_BLEU ECHO_ASR_BLEU_NoPause ECHO_ASR_chrF ECHO_ASR_WER ECHO_ASR_WER_OwnText)
+    quality=("${spoken[@]}")
+    for judge in "${judges[@]:1}"; do quality+=("${spoken[@]/%/@$judge}"); done
+    quality+=(ECHO_BLEU ECHO_chrF)
     metrics+=(ECHO_DiscontinuityNum ECHO_DiscontinuitySum ECHO_DiscontinuityNum_CA ECHO_DiscontinuitySum_CA)
-    asr_options=(--target-speech-lang "$language")
-    [[ -z $asr_model ]] || asr_options+=(--asr-model "$asr_model")
+    scorer_options=(--target-speech-lang "$language" --asr-compute "$asr_compute")
+    [[ -z $asr_model ]] || scorer_options+=(--asr-model "${judges[0]}")
+    [[ -z $asr_cache ]] || scorer_options+=(--asr-cache "$asr_cache")
     ;;
-  s2tt) agent=speech_to_text.s2tt.echostream.agent.py ;;
-  asr) agent=speech_to_text.asr.echostream.agent.py ;;
+  s2tt) agent=$repository/agent/speech_to_text.s2tt.echostream.agent.py ;;
+  asr) agent=$repository/agent/speech_to_text.asr.echostream.agent.py ;;
   *) die "--task is s2st, s2tt or asr, not '$task'" ;;
 esac
 metrics+=(ECHO_RTF ECHO_StepP50 ECHO_StepP95)
+if $cascade; then
+  agent=$repository/scripts/common/cascade_agent.py
+  agent_options=(--source-language "$source_language")
+else
+  [[ $task == asr ]] || quality+=(ECHO_ST_Recall ECHO_ST_Precision)
+  [[ $task == asr || -z $source_text ]] || quality+=(ECHO_SourceWER)
+  agent_options+=(--device "$device")
+fi
+[[ " ${quality[*]} " != *" ECHO_SourceWER "* ]] || scorer_options+=(--source-text "$source_text")
+[[ -z $first_word_ends ]] || scorer_options+=(--first-word-ends "$first_word_ends")
 
-if [[ -n $model ]]; then agent_options+=(--model-path "$model"); else agent_options+=(--random-arch "$random_arch"); fi
+# What stands beside a checkpoint is named, so that a new one is noticed.
+[[ -n $vocoder || ! -f $model || ! -d ${model%/*}/vocoder ]] || vocoder=${model%/*}/vocoder
+
+[[ -z $model ]] || agent_options+=(--model-path "$model")
+[[ -z $random_arch ]] || agent_options+=(--random-arch "$random_arch")
 [[ -z $vocoder ]] || agent_options+=(--vocoder "$vocoder")
 
 helper=$repository/scripts/common/evaluation.py
-
-"$python" "$helper" check --source "$source" --target "$target"
+"$python" "$helper" check --source "$source" --target "$target" --limit "$limit"
+if ((limit)); then
+  available=$(grep -c '' "$source")
+  scorer_options+=(--end-index "$((limit < available ? limit : available))")
+fi
 settings=(--setting "model=$model$random_arch" --setting "vocoder=$vocoder" --setting "source=$source"
-  --setting "target=$target" --setting "task=$task" --setting "device=$device" --setting "asr=$asr_model"
+  --setting "target=$target" --setting "source text=$source_text" --setting "first word ends=$first_word_ends"
+  --setting "limit=$limit" --setting "task=$task" --setting "device=$device" --setting "asr=$asr_model $asr_compute"
   --setting "language=$language" --setting "agent=${agent_options[*]}")
-
 for segment in $segments; do
   run=$output/segment_${segment}ms
+  size=(--source-segment-size "$segment")
+  # The whole utterance in one push: an hour is more than any.
+  ((segment)) || size=(--source-segment-size 3600000)
+  ((segment)) || $cascade || size+=(--segment-ms 0)
   status=0
   "$python" "$helper" begin "$run" "${settings[@]}" "${force[@]}" || status=$?
   if ((status == 3)); then
     echo "segment $segment ms: finished before"
     continue
   fi
+  resume=()
+  ((status != 4)) || { resume=(--continue-unfinished); status=0; }
   ((status == 0)) || exit "$status"
-  echo "segment $segment ms"
+  echo "segment $segment ms${resume:+, from where it stopped}"
   # What is shown live goes through a pipe: where stdout is a file, two writers would overwrite each other.
-  "$python" -m echostream.simuleval --agent "$repository/agent/$agent" "${agent_options[@]}" --device "$device" \
-    --source "$source" --target "$target" --source-segment-size "$segment" --output "$run" \
-    --quality-metrics "${quality[@]}" "${asr_options[@]}" --latency-metrics "${metrics[@]}" "${live[@]}" 3> >(cat) >"$run/simuleval.log" 2>&1 ||
-    { tail -n 5 "$run/simuleval.log" >&2; die "segment $segment ms failed; the whole log is $run/simuleval.log"; }
+  "$python" -m echostream.simuleval --agent "$agent" "${agent_options[@]}" \
+    --source "$source" --target "$target" "${size[@]}" "${resume[@]}" --output "$run" \
+    --quality-metrics "${quality[@]}" "${scorer_options[@]}" --latency-metrics "${metrics[@]}" "${live[@]}" 3> >(cat) >"$run/simuleval.log" 2>&1 ||
+    { grep '^error: ' "$run/simuleval.log" >&2 || tail -n 5 "$run/simuleval.log" >&2; die "segment $segment ms failed; the whole log is $run/simuleval.log"; }
 done
 
 # shellcheck disable=SC2086  # one argument a segment size

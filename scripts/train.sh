@@ -146,7 +146,7 @@ done <"$config"
 [[ -z "$max_update" ]] || options+=(--max-update "$max_update")
 # A decaying rate ends where the training ends.
 [[ -z "$max_update" || " ${options[*]} " != *" polynomial_decay "* ]] || options+=(--total-num-update "$max_update")
-[[ -z "$max_minutes" ]] || options+=(--stop-time-hours "$("$python" -c "print($max_minutes / 60)")")
+[[ -z "$max_minutes" ]] || options+=(--stop-time-hours "$("$python" -c 'import sys; print(float(sys.argv[1]) / 60)' "$max_minutes")")
 [[ "$tensorboard" == false ]] || options+=(--tensorboard-logdir "$save_dir/tensorboard")
 if [[ -f "$data/dev.tsv" ]]; then
   options+=(--valid-subset dev --validate-interval 1000000 --validate-interval-updates "$save_every")
@@ -165,8 +165,8 @@ if [[ "$launcher" == torchrun ]]; then
       --distributed-rank "$RANK" --device-id "$LOCAL_RANK"' bash "${command[@]}")
 fi
 
-mkdir -p "$save_dir"
 log="$save_dir/train.log"
+{ mkdir -p "$save_dir" && : >>"$log"; } 2>/dev/null || fail "--save-dir $save_dir can't be written to; choose another"
 echo "training $arch on $device ($precision, $world_size process$([[ "$world_size" == 1 ]] || echo es)); the full log is $log"
 # Epochs of a small corpus are seconds long: checkpoints follow the updates instead.
 "${command[@]}" "$data" --user-dir "$repository/echostream" --save-dir "$save_dir" \

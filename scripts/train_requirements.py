@@ -248,7 +248,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.json:
             rows = requirements(args, model, steps) if set(steps) == set(args.sizes) else []
             content = {"machine": facts, "records": records, "requirements": rows}
-            args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            try:
+                args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise SystemExit(f"error: cannot write --json {args.json}: {error.strerror}") from error
     if problem:
         raise SystemExit(f"error: {problem}")
 

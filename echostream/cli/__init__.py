@@ -14,18 +14,19 @@ from echostream.audio_input import AudioError
 from echostream.cli import info, mic, translate
 from echostream.cli.console import Console
 from echostream.cli.options import RAW_HELP, UsageError, UserError
+from echostream.cli.parser import USAGE, CommandParser
 
 EXAMPLES = """
 examples:
-  echostream translate talk.mp3 --model runs/model/checkpoint_last.pt -o talk.en.wav
-  echostream asr talk.mp3 --model runs/model/checkpoint_last.pt --text
-  echostream mic --model runs/model/checkpoint_last.pt
-  echostream serve --model runs/model/checkpoint_last.pt
-  echostream info runs/model/checkpoint_last.pt
+  echostream translate talk.mp3 --model models/fr-en -o talk.en.wav
+  echostream asr talk.mp3 --model models/fr-en --text
+  echostream mic --model models/fr-en
+  echostream serve --model models/fr-en
+  echostream info models/fr-en
 
 echostream COMMAND --help says more.
 """
-FAILED, USAGE, INTERRUPTED, PIPE_CLOSED, TERMINATED = 1, 2, 130, 141, 143
+FAILED, INTERRUPTED, PIPE_CLOSED, TERMINATED = 1, 130, 141, 143
 
 
 class Terminated(KeyboardInterrupt):
@@ -38,7 +39,7 @@ def build_parser(with_serve: bool = False) -> argparse.ArgumentParser:
     Raises:
         UserError: the server's packages are not installed.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="echostream",
         description="Simultaneous speech-to-speech translation: it speaks while the speaker still does.",
         epilog=EXAMPLES,
@@ -104,7 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser(with_serve=arguments[:1] == ["serve"]).parse_args(arguments)
         console.quiet = getattr(args, "quiet", False)
         with orderly_end():
-            return args.run(args) or 0
+            status = args.run(args) or 0
+            if not status:
+                sys.stdout.flush()
+            return status
     except (UserError, AudioError) as error:
         console.error(error)
         return USAGE if isinstance(error, UsageError) else FAILED
@@ -115,6 +119,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.status("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # Python would complain on its way out about text that can't be flushed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:
+        console.error(f"cannot use {error.filename or 'the standard output'}: {error.strerror or error}")
+        return FAILED
+    finally:
+        drop_standard_output()
+
+
+def drop_standard_output() -> None:
+    """Forget what can't be written of the text: Python would try again on its way out, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from echostream.cli.options import FRAME_MS, UserError
 
 INFO_HELP = """
 example:
+  echostream info models/fr-en
   echostream info runs/model/checkpoint_last.pt
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``info``."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="checkpoint of scripts/train.sh")
+    parser.add_argument("model", type=Path, help="folder with model.yaml, or checkpoint of scripts/train.sh")
     parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
 
 
@@ -25,17 +27,22 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: a model or vocoder that is missing or damaged.
     """
+    from echostream.models import ModelSettings
     from echostream.models.checkpoint import load_model
     from echostream.modules.vocoder import load_vocoder
 
     try:
-        loaded = load_model(args.model)
-        beside = args.vocoder or args.model.parent / "vocoder"
-        vocoder = load_vocoder(beside) if args.vocoder or beside.is_dir() else None
+        settings = ModelSettings.of(args.model).with_options(vocoder=args.vocoder)
+        loaded = load_model(settings.checkpoint)
+        beside = settings.vocoder or settings.checkpoint.parent / "vocoder"
+        vocoder = load_vocoder(beside) if settings.vocoder or beside.is_dir() else None
     except ValueError as error:
         raise UserError(str(error)) from error
     model, cfg = loaded.model, loaded.model.cfg
-    rows = {
+    rows: dict[str, Any] = (
+        {"languages": f"{settings.source_lang} to {settings.target_lang}"} if settings.source_lang else {}
+    )
+    rows |= {
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "encoder": f"{cfg.encoder_layers} layers of {cfg.encoder_dim}, "
         f"left context {FRAME_MS * cfg.left_context_frames} ms, "
@@ -51,6 +58,9 @@ def run(args: argparse.Namespace) -> int:
         fits = vocoder.num_units == model.unit_decoder.num_units
         rows["vocoder"] = f"{beside}: {vocoder.num_units} units, {vocoder.sample_rate} Hz"
         rows["vocoder"] += "" if fits else ", which does not fit this model"
+    if args.model.is_dir():
+        chosen = {name: value for name, value in settings.options.items() if value is not None}
+        rows["defaults"] = ", ".join(f"{name} {value}" for name, value in chosen.items())
     for name, value in rows.items():
         print(f"{name:14} {value}")
     return 0

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: no sound device, or what it needs is not installed.
     """
     if not args.list and args.model is None:
-        raise UsageError("--model is missing: give a checkpoint of scripts/train.sh")
+        raise UsageError("--model is missing: give a folder with model.yaml or a checkpoint of scripts/train.sh")
     task = args.task or ("s2st" if args.output is not None or args.play else "s2tt")
     if args.play and task != "s2st":
         raise UsageError(f"--play needs speech, which --task {task} doesn't make")

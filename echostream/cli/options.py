@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from echostream.modules.policy import POLICIES
 
 if TYPE_CHECKING:
-    from echostream.models import StreamingTranslator
+    from echostream.models import ModelSettings, StreamingTranslator
 
 FRAME_MS = 40
+MODEL_HELP = "folder with model.yaml, which may say other defaults than those below, or checkpoint of scripts/train.sh"
 RAW_HELP = argparse.RawDescriptionHelpFormatter
 
 
@@ -34,23 +35,18 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
 def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Model, policy and machine."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", type=Path, required=required, help="checkpoint of scripts/train.sh")
+    group.add_argument("--model", type=Path, required=required, help=MODEL_HELP)
     group.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     group.add_argument(
         "--segment-ms",
         type=segment_ms,
-        default=320,
         metavar="MS",
         help=f"how much is heard at a time, a multiple of {FRAME_MS} ms; 0: the whole recording (320)",
     )
-    group.add_argument("--policy", default="alignment", choices=POLICIES, help="when to write (alignment)")
-    group.add_argument(
-        "--stride-n", type=at_least(1), default=1, metavar="N", help="new target tokens that a write needs (1)"
-    )
+    group.add_argument("--policy", choices=POLICIES, help="when to write (alignment)")
+    group.add_argument("--stride-n", type=at_least(1), metavar="N", help="new target tokens that a write needs (1)")
     group.add_argument("--lag-k", type=at_least(0), metavar="K", help="target tokens to stay behind (the policy's own)")
-    group.add_argument(
-        "--beam", type=at_least(1), default=1, metavar="N", help="hypotheses of the MT decoder (1: greedy)"
-    )
+    group.add_argument("--beam", type=at_least(1), metavar="N", help="hypotheses of the MT decoder (1: greedy)")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     group.add_argument(
         "--threads", type=at_least(0), default=0, metavar="N", help="processor threads (0: torch's choice)"
@@ -80,6 +76,21 @@ def segment_ms(text: str) -> int:
     return value
 
 
+def model_settings(args: argparse.Namespace) -> ModelSettings:
+    """What the options of :func:`add_model_options` say and, where they say nothing, the model's folder.
+
+    Raises:
+        UserError: a folder that holds no model.
+    """
+    from echostream.models import ModelSettings
+
+    names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam")
+    try:
+        return ModelSettings.of(args.model).with_options(**{name: getattr(args, name) for name in names})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
     """The translator that the options of :func:`add_model_options` ask for.
 
@@ -90,6 +101,7 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
 
     from echostream.models import StreamingTranslator
 
+    settings = model_settings(args)
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -99,15 +111,7 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
         raise UserError(f"cannot use --device {args.device}: {reason}") from error
     try:
         return StreamingTranslator.from_checkpoint(
-            args.model,
-            vocoder=args.vocoder,
-            device=args.device,
-            segment_ms=args.segment_ms,
-            policy=args.policy,
-            task=task,
-            stride_n=args.stride_n,
-            lag_k=args.lag_k,
-            beam=args.beam,
+            settings.checkpoint, settings.vocoder, args.device, task=task, **settings.options
         )
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,7 +181,9 @@ def prepare(jobs: Sequence[Job], force: bool, console: Console) -> tuple[list[Jo
     return todo, durations_s, failed
 
 
-def choose_view(args: argparse.Namespace, translator: StreamingTranslator, is_long: bool):
+def choose_view(
+    args: argparse.Namespace, translator: StreamingTranslator, is_long: bool
+) -> Callable[[], LiveView | PlainText] | None:
     """Factory of what shows the text of a recording, or None; ``is_long``: only those who ask see all of it."""
     if args.text:
         return lambda: PlainText(translator.recomposer, translator.task == "asr")
@@ -257,16 +259,14 @@ def open_outputs(
     speech: SpeechWriter | None = None
     subtitles: SubtitleWriter | None = None
     try:
-        if job.subtitles is not None:
-            subtitles = SubtitleWriter(job.subtitles.working_path, translator.recomposer, clock)
-        if job.speech is not None:
-            speech = open_speech(job.speech, translator.output_sample_rate)
-        try:
+        with ExitStack() as opened:
+            if job.subtitles is not None:
+                subtitles = SubtitleWriter(job.subtitles.working_path, translator.recomposer, clock)
+                opened.callback(subtitles.close)
+            if job.speech is not None:
+                speech = open_speech(job.speech, translator.output_sample_rate)
+                opened.callback(speech.close)
             yield speech, subtitles
-        finally:
-            for writer in (speech, subtitles):
-                if writer is not None:
-                    writer.close()
     except BrokenPipeError:
         raise
     except OSError as error:

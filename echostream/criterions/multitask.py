@@ -53,7 +53,7 @@ class MultitaskCriterionConfig(FairseqDataclass):
             "(default: the multitask YAML's, else 0)"
         },
     )
-    mt_alignment: ChoiceEnum(["policy", "none"]) = field(
+    mt_alignment: ChoiceEnum(["policy", "none"]) = field(  # type: ignore[valid-type]  # made at run time
         default="policy",
         metadata={
             "help": "frames that a target token attends to in training: 'policy': those there when the "
@@ -133,9 +133,9 @@ class MultitaskCriterion(FairseqCriterion):
             log = {name: value / 2 for name, value in log.items()}
             log["mt_kl"] = symmetric_kl_sum(output["mt_logits"], sample["target_text"], self.pad)
             log["mt_loss"] = log["mt_loss"] + self.rdrop_alpha * log["mt_kl"]
-        loss = sum(self.weights[part] * log[f"{part}_loss"] for part in PARTS)
-        log = {name: value.detach() for name, value in log.items()}
-        log |= {
+        loss: Tensor = sum(self.weights[part] * log[f"{part}_loss"] for part in PARTS)
+        logged: dict[str, Any] = {name: value.detach() for name, value in log.items()}
+        logged |= {
             "loss": loss.detach(),
             "asr_tokens": int(sample["source_text_lengths"].sum()),
             "st_tokens": int((sample["target_text_lengths"] - 1).sum()),
@@ -145,7 +145,7 @@ class MultitaskCriterion(FairseqCriterion):
             "nsentences": sample["nsentences"],
             "sample_size": sample["ntokens"],
         }
-        return loss, sample["ntokens"], log, output
+        return loss, sample["ntokens"], logged, output
 
     def _alignment(self, sample: dict[str, Any], segment: int) -> Any:
         """Callable from the encoder's output to visible frames ``(B, N)``, or None if all frames are

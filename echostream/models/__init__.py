@@ -2,6 +2,7 @@
 
 from echostream.models.config import ARCHITECTURES, EchoStreamConfig, architecture_config
 from echostream.models.echostream import EchoStreamModel
+from echostream.models.model_folder import ModelSettings
 from echostream.models.recomposer import OutputWord, SentenceRecomposer
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 from echostream.models.stream import EchoStreamState, StepOutput
@@ -15,6 +16,7 @@ __all__ = [
     "EchoStreamModel",
     "EchoStreamSpeechEncoder",
     "EchoStreamState",
+    "ModelSettings",
     "OutputWord",
     "SentenceRecomposer",
     "SourceWord",

@@ -65,7 +65,8 @@ def search(
         scores += torch.tensor([[hypothesis.score] for hypothesis in live], device=scores.device)
         # Each hypothesis has `vocabulary` continuations, and no more than `beam` can close without filling the beam.
         best = scores.flatten().topk(min(2 * beam, scores.numel()))
-        parents, survivors = [], []
+        parents: list[int] = []
+        survivors: list[Hypothesis] = []
         for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             parent, token = divmod(index, scores.size(1))
             hypothesis = Hypothesis((*live[parent].tokens, token), score)

@@ -26,7 +26,7 @@ class EchoStreamConfig(FairseqDataclass):
         default=15,
         metadata={"help": "width of the causal convolution in each encoder layer (40 ms frames); 0: none"},
     )
-    encoder_activation: ACTIVATIONS = field(
+    encoder_activation: ACTIVATIONS = field(  # type: ignore[valid-type]  # fairseq makes the class at run time
         default="silu", metadata={"help": "activation of the encoder's feed-forward"}
     )
     left_context_frames: int = field(default=48, metadata={"help": "left context of the encoder (40 ms frames)"})
@@ -72,7 +72,7 @@ class EchoStreamConfig(FairseqDataclass):
 
 
 # What differs from the defaults above.
-ARCHITECTURES: dict[str, dict[str, object]] = {
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     "echostream": {},
     "echostream_streamspeech_units": {
         "unit_text_layers": 2,
@@ -92,6 +92,20 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
         "unit_layers": 4,
         "unit_heads": 4,
         "unit_ffn_dim": 1024,
+    },
+    "echostream_mini": {
+        "subsampler_hidden_dim": 256,
+        "encoder_dim": 192,
+        "encoder_layers": 8,
+        "encoder_ffn_dim": 768,
+        "mt_dim": 192,
+        "mt_layers": 3,
+        "mt_heads": 4,
+        "mt_ffn_dim": 768,
+        "unit_dim": 192,
+        "unit_layers": 3,
+        "unit_heads": 4,
+        "unit_ffn_dim": 768,
     },
     "echostream_tiny": {
         "subsampler_hidden_dim": 256,

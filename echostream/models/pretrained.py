@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import collections
 import os
-import pickle
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from echostream.models.fairseq_names import Candidate, neutral, translate
+from echostream.modules.safe_loading import UnsafeFileError, load_safely
 
 PARTS = {"encoder": ("encoder.",), "decoders": ("asr_head.", "st_head.", "mt_decoder.", "unit_decoder.")}
 VOCABULARY = {
@@ -32,7 +32,7 @@ VOCABULARY = {
     "mt_decoder.embedding.": "target_symbols",
 }
 # What fairseq has written beside tensors: command lines, configurations, numbers of older NumPy releases.
-CHECKPOINT_TYPES = [
+CHECKPOINT_TYPES: list[Any] = [
     argparse.Namespace,
     omegaconf.DictConfig,
     omegaconf.ListConfig,
@@ -48,8 +48,8 @@ CHECKPOINT_TYPES = [
     type(np.dtype(np.float64)),
     type(np.dtype(np.float32)),
     type(np.dtype(np.int64)),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
 ]
 
 
@@ -82,11 +82,11 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     known = torch.serialization.get_safe_globals()  # which the context would forget when it ends
     try:
         with torch.serialization.safe_globals([kind for kind in CHECKPOINT_TYPES if kind not in known]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds {refused[1]}, which is not loaded" if refused else type(error).__name__
-        raise PretrainedError(f"{path}: can't be loaded as a checkpoint ({reason})") from error
+            content = load_safely(path)
+    except UnsafeFileError as error:
+        raise PretrainedError(f"{path}: can't be loaded as a checkpoint: {error}") from error
+    except OSError as error:
+        raise PretrainedError(f"{path}: can't be read: {error.strerror or error}") from error
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise PretrainedError(f"{path}: not a fairseq checkpoint, it has no 'model' with tensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -48,12 +49,14 @@ class StepOutput:
         samples: float32 ``(m,)`` speech at the translator's ``output_sample_rate``, to be played after all before.
         words: target words committed, with times.
         source_words: source words recognised, with times.
+        evidence: what the ST CTC read anew, as text; the policy counts its tokens, nothing of it is spoken.
         text, source_text: the new words as text; a leading space separates them from the text before.
     """
 
     samples: np.ndarray = field(default_factory=lambda: NO_SAMPLES)
     words: list[OutputWord] = field(default_factory=list)
     source_words: list[SourceWord] = field(default_factory=list)
+    evidence: str = ""
 
     @property
     def text(self) -> str:
@@ -68,12 +71,12 @@ def _join(words: Sequence[OutputWord] | Sequence[SourceWord]) -> str:
     return "".join(word.text if word.joined else f" {word.text}" for word in words)
 
 
-def stack(states: Sequence):
+def stack(states: Sequence[Any]) -> Any:
     """Stack stream states; a single one is taken as it is."""
     return states[0] if len(states) == 1 else type(states[0]).stack(states)
 
 
-def unstack(state) -> list:
+def unstack(state: Any) -> list:
     """States of the single streams."""
     return [state] if state.batch_size == 1 else state.split()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,14 @@ from torch import Tensor
 from echostream.models.checkpoint import load_model
 from echostream.models.config import architecture_config
 from echostream.models.echostream import EchoStreamModel
+from echostream.models.model_folder import ModelSettings
 from echostream.models.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
 from echostream.models.stream import EchoStreamState, StepOutput, check_samples, stack, unstack
 from echostream.models.word_boundary import (
     FRAME_S,
     WORD_MARK,
     WordBoundaryDetector,
+    pieces_to_text,
 )
 from echostream.models.word_level_translator import TargetWord, WordLevelTranslator
 from echostream.modules.ctc import CTCReader
@@ -98,22 +100,31 @@ class StreamingTranslator:
         path: str | os.PathLike[str],
         vocoder: str | os.PathLike[str] | None = None,
         device: str = "cpu",
-        **options,
+        **options: Any,
     ) -> StreamingTranslator:
-        """Load a checkpoint written by training; a folder ``vocoder`` beside it is used unless another is given.
+        """Load a checkpoint written by training, or a folder with ``model.yaml``.
+
+        Args:
+            path: of either.
+            vocoder: by default the folder's, or a folder ``vocoder`` beside the checkpoint.
+            device: where to compute.
+            options: of the translator; what is left out or None is as the folder says.
 
         Raises:
             CheckpointError, VocoderError: files that are missing, damaged or don't fit; both are ValueErrors.
         """
-        loaded = load_model(path, device)
-        beside = Path(path).parent / "vocoder"
-        if vocoder is None and beside.is_dir():
-            vocoder = beside
+        task = {"task": options.pop("task")} if "task" in options else {}
+        settings = ModelSettings.of(path).with_options(vocoder=vocoder, **options)
+        loaded = load_model(settings.checkpoint, device)
+        beside = settings.checkpoint.parent / "vocoder"
+        vocoder = settings.vocoder or (beside if beside.is_dir() else None)
         speaker = load_vocoder(vocoder, device) if vocoder is not None else None
-        return cls(loaded.model, loaded.source_symbols, loaded.target_symbols, speaker, **options)
+        return cls(loaded.model, loaded.source_symbols, loaded.target_symbols, speaker, **settings.options, **task)
 
     @classmethod
-    def random(cls, arch: str = "echostream", seed: int = 0, device: str = "cpu", **options) -> StreamingTranslator:
+    def random(
+        cls, arch: str = "echostream", seed: int = 0, device: str = "cpu", **options: Any
+    ) -> StreamingTranslator:
         """A translator with random weights and made-up words, for benchmarks and tests: needs no files."""
         small = arch == "echostream_tiny"
         vocab, num_units = (200, 100) if small else (6000, 1000)
@@ -144,7 +155,8 @@ class StreamingTranslator:
                     },
                 }
             )
-        model, vocoder = (module.to(device).eval().requires_grad_(False) for module in (model, vocoder))
+        for module in (model, vocoder):
+            module.to(device).eval().requires_grad_(False)
         return cls(model, symbols, symbols, vocoder, **options)
 
     @property
@@ -221,7 +233,7 @@ class StreamingTranslator:
             st_reader=CTCReader(),
             source=self.detector.init_state(),
             sentence=self.writer.init_state() if self.task != "asr" else None,
-            vocoder=self.vocoder.init_state() if self.task == "s2st" else None,
+            vocoder=self.vocoder.init_state() if self.vocoder is not None and self.task == "s2st" else None,
             output=self.recomposer.init_state(),
         )
 
@@ -371,12 +383,15 @@ class StreamingTranslator:
         output.source_words += source_words
         if self.task == "asr":
             return
+        read = state.st_reader.read(target_classes)
+        output.evidence += pieces_to_text([self.writer.symbols[symbol] for _, symbol in read])
         sentence = state.sentence
+        assert sentence is not None  # but for asr there is one
         self.writer.listen(
             frames,
             len(source_words),
             state.source.tokens - tokens_before,
-            len(state.st_reader.read(target_classes)),
+            len(read),
             sentence,
         )
         silence_ms = state.source.silence_frames * FRAME_MS
@@ -400,7 +415,9 @@ class StreamingTranslator:
         units = torch.tensor([unit for word in words for unit in word.units], dtype=torch.int64)
         if not (len(words) or ends):
             return
-        spoken = self.vocoder.step(units, state.vocoder, is_last=ends)
+        assert self.vocoder is not None  # s2st is refused without one
+        assert state.vocoder is not None
+        spoken = self.vocoder.step(units, state.vocoder, is_last=ends, flush=True)
         placed, samples = self.recomposer.place(spoken.durations.tolist(), spoken.samples.cpu().numpy(), state.output)
         output.words += placed
         if samples.size:

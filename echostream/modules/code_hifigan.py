@@ -11,6 +11,7 @@ within 10 ms: no cross-fade is needed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,9 +104,10 @@ class CodeHiFiGAN(UnitVocoder, HiFiGANGenerator):
                 params["var_pred_kernel_size"],
                 params["var_pred_dropout"],
             )
+            self.lookahead_units = self.dur_predictor.lookahead_units
         self.tail_frames = TAIL_FRAMES
 
-    def log_durations(self, units: Tensor) -> Tensor:
+    def log_durations(self, units: Tensor, flushes: Sequence[int] = ()) -> Tensor:
         if self.dur_predictor is None:
             raise VocoderError("this vocoder has no duration predictor: pass the durations")
         return self.dur_predictor(self.dict(units))
@@ -128,7 +130,7 @@ class CodeHiFiGAN(UnitVocoder, HiFiGANGenerator):
         )
 
     @torch.no_grad()
-    def step(self, units: Tensor, state: CodeHiFiGANState, is_last: bool = False) -> VocoderOutput:
+    def step(self, units: Tensor, state: CodeHiFiGANState, is_last: bool = False, flush: bool = False) -> VocoderOutput:
         units = self.check_units(units)
         self.check_open(state, units)
         state.units = torch.cat([state.units, units])

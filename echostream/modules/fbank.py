@@ -46,6 +46,11 @@ class OnlineFbank(nn.Module):
     model, whose rounding of the statistics would shift the features.
     """
 
+    mel: Tensor
+    window: Tensor
+    cmvn_mean: Tensor
+    cmvn_std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         mel, _ = kaldi.get_mel_banks(NUM_MELS, FFT_SAMPLES, float(SAMPLE_RATE), 20.0, 0.0, 100.0, -500.0, 1.0)

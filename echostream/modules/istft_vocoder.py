@@ -2,15 +2,17 @@
 
 After Vocos (Siuzdak 2023): ConvNeXt blocks at the unit frame rate, then magnitude and phase of a few short-time
 spectra for each frame, then the inverse transform. Every convolution here looks at the past only and every spectrum
-starts where its frame starts, so the samples of a frame are final as soon as the frame is known: streaming needs no
-look-ahead, holds nothing back and computes nothing twice. How long a unit goes on is known with the unit, so each
-frame is told how much of its unit is left.
+starts where its frame starts, so the samples of a frame are final as soon as the frame is known, and nothing is
+computed twice. How long a unit goes on is known with the unit, so each frame is told how much of its unit is left. Only
+that length may depend on units to come; a flush at the end of a word lets none wait for the next word.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 from echostream.modules.causal_context import with_past
 from echostream.modules.duration_predictor import DurationPredictor
 from echostream.modules.vocoder import (
+    MAX_UNIT_FRAMES,
     UnitVocoder,
     VocoderError,
     VocoderOutput,
@@ -43,7 +46,8 @@ class ISTFTState(VocoderState):
         conv_tails: of the generator's convolutions, likewise.
         overlap: ``(1, n_fft / hop - 1, hop)``, or None before the first frame.
         waiting: int64 ``(n,)``, units that wait for the ones that their durations depend on.
-        skipped: predictions before the first unit that were dropped, see :meth:`ISTFTVocoder.step`.
+        skipped: predictions that were dropped since the last flush, those made before its look-ahead was seen.
+        carry: frames by which the durations so far fall short of what was predicted.
     """
 
     duration_tails: list[Tensor] = field(default_factory=list)
@@ -51,6 +55,7 @@ class ISTFTState(VocoderState):
     overlap: Tensor | None = None
     waiting: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     skipped: int = 0
+    carry: float = 0.0
 
 
 class CausalDepthwise(nn.Module):
@@ -92,8 +97,10 @@ class ISTFTVocoder(UnitVocoder):
     Settings: ``num_embeddings`` units, ``channels``, ``hidden_channels`` and ``layers`` of the blocks,
     ``kernel_size`` in unit frames, ``n_fft`` samples a spectrum, ``spectra_per_frame``, ``code_hop_size`` samples a
     unit frame, ``sampling_rate``, and ``dur_predictor_params`` as in CodeHiFiGAN's. In these,
-    ``var_pred_lookahead`` units to come (by default none) help to tell a duration; while streaming, that many are held
-    back: more rhythm for more delay.
+    ``var_pred_lookahead`` units to come (by default none) help to tell a duration. While streaming, that many are held
+    back until a flush, which the predictor sees as blanks between the units; training shows it such blanks too.
+    ``var_pred_carry`` (by default false) hands on what rounding a duration to whole frames takes from it to the next
+    unit, so that speech keeps the tempo that was predicted.
 
     Raises:
         VocoderError: if the spectra do not tile the frames, or the look-ahead exceeds what the predictor sees.
@@ -135,6 +142,7 @@ class ISTFTVocoder(UnitVocoder):
             params["var_pred_dropout"],
             causal=True,
         )
+        self.carries = bool(params.get("var_pred_carry", False))
         self.lookahead_units = params.get("var_pred_lookahead", 0)
         if not 0 <= self.lookahead_units <= self.dur_predictor.context_units:
             raise VocoderError(
@@ -145,22 +153,41 @@ class ISTFTVocoder(UnitVocoder):
         window = torch.hann_window(self.n_fft) * (2 * self.stride / self.n_fft)
         self.register_buffer("window", window, persistent=False)
 
-    def log_durations(self, units: Tensor) -> Tensor:
+    def log_durations(self, units: Tensor, flushes: Sequence[int] = ()) -> Tensor:
         x = self.dict(units)  # (B, T, C)
-        # nothing follows the last unit; the prediction for a unit is the one made when the look-ahead is seen
-        x = F.pad(x, (0, 0, 0, self.lookahead_units))
-        return self.dur_predictor(x)[:, self.lookahead_units :]
+        ahead, ends = self.lookahead_units, sorted({*flushes, units.size(1)} - {0})
+        pieces = [x[:, start:end] for start, end in pairwise([0, *ends])]
+        # The prediction for a unit is the one made when its look-ahead, units or blanks, is seen.
+        predicted = self.dur_predictor(torch.cat([F.pad(piece, (0, 0, 0, ahead)) for piece in pieces], dim=1))
+        lengths = [piece.size(1) + ahead for piece in pieces]
+        return torch.cat([piece[:, ahead:] for piece in predicted.split(lengths, dim=1)], dim=1)
 
-    def _settle_durations(self, units: Tensor, state: ISTFTState, is_last: bool) -> tuple[Tensor, Tensor]:
+    def predict_durations(self, units: Tensor) -> Tensor:
+        return self._round(self.log_durations(units[None])[0], 0.0)[0]
+
+    def _round(self, log_durations: Tensor, carry: float) -> tuple[Tensor, float]:
+        """Whole frames ``(T,)`` and what is carried on to the next unit."""
+        if not self.carries:
+            return to_durations(log_durations), carry
+        durations = []
+        for frames in (log_durations.double().exp() - 1).clamp(max=MAX_UNIT_FRAMES).tolist():
+            whole = min(max(round(frames + carry), 1), MAX_UNIT_FRAMES)
+            # Of a unit that was far too short for a frame the next ones need not bear all.
+            carry = min(max(frames + carry - whole, -0.5), 0.5)
+            durations.append(whole)
+        return torch.tensor(durations, dtype=torch.long, device=log_durations.device), carry
+
+    def _settle_durations(self, units: Tensor, state: ISTFTState, flush: bool) -> tuple[Tensor, Tensor]:
         """Units whose durations are certain now, and these; what :meth:`log_durations` says, piece by piece."""
         state.waiting = torch.cat([state.waiting.to(units.device), units])
-        x = F.pad(self.dict(units), (0, 0, 0, self.lookahead_units if is_last else 0))
+        # Where nothing waits, there is nothing to flush.
+        x = F.pad(self.dict(units), (0, 0, 0, self.lookahead_units if flush and len(state.waiting) else 0))
         if not len(x):
             return units, units
         predicted = self.dur_predictor(x[None], state.duration_tails)[0]
         skip = min(self.lookahead_units - state.skipped, len(predicted))
-        state.skipped += skip
-        durations = to_durations(predicted[skip:])
+        state.skipped = 0 if flush else state.skipped + skip
+        durations, state.carry = self._round(predicted[skip:], state.carry)
         ready, state.waiting = state.waiting[: len(durations)], state.waiting[len(durations) :].clone()
         return ready, durations
 
@@ -205,10 +232,10 @@ class ISTFTVocoder(UnitVocoder):
         return ISTFTState(speaker=self.check_speaker(speaker))
 
     @torch.no_grad()
-    def step(self, units: Tensor, state: ISTFTState, is_last: bool = False) -> VocoderOutput:
+    def step(self, units: Tensor, state: ISTFTState, is_last: bool = False, flush: bool = False) -> VocoderOutput:
         units = self.check_units(units)
         self.check_open(state, units)
-        units, durations = self._settle_durations(units, state, is_last and not state.finished)
+        units, durations = self._settle_durations(units, state, is_last or flush)
         state.finished |= is_last
         if not len(units):
             return VocoderOutput(torch.empty(0, device=self.device), durations)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,6 +50,11 @@ class SpectralLoss(nn.Module):
                 mel = F.l1_loss(_log(a.transpose(1, 2) @ self.filters), _log(b.transpose(1, 2) @ self.filters))
                 total = total + self.mel_weight * mel
         return total
+
+    def mel_distance_db(self, made: Tensor, wanted: Tensor) -> float:
+        """Mean difference of the log-mel spectra of two waveforms ``(samples,)``, in decibels."""
+        a, b = (_log(self._magnitude(x[None], self.mel_size).transpose(1, 2) @ self.filters) for x in (made, wanted))
+        return 20 / math.log(10) * F.l1_loss(a, b).item()
 
     def _magnitude(self, wave: Tensor, size: int) -> Tensor:
         window = self.get_buffer(f"window_{size}")

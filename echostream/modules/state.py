@@ -11,6 +11,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class BatchedState(State):
         return first.batch_size if isinstance(first, BatchedState) else first.size(0)
 
     @classmethod
-    def stack(cls, states: Sequence[BatchedState]):
+    def stack(cls, states: Sequence[Self]) -> Self:
         """Join ``B`` states into one of batch size ``sum(B_i)``; tensors must agree in all other dimensions."""
         merged = {}
         for field in dataclasses.fields(cls):
@@ -66,7 +67,7 @@ class BatchedState(State):
             merged[field.name] = type(parts[0]).stack(parts) if isinstance(parts[0], BatchedState) else torch.cat(parts)
         return cls(**merged)
 
-    def split(self) -> list:
+    def split(self) -> list[Self]:
         """Cut into states of batch size one; each owns its memory, so that dropping one frees it."""
         columns = {}
         for field in dataclasses.fields(self):

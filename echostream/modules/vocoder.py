@@ -12,6 +12,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,6 +69,7 @@ class UnitVocoder(nn.Module, ABC):
         hop_samples: samples of one unit frame.
         num_units: units are 0 to ``num_units - 1``.
         num_speakers: voices; 1 when there is nothing to choose.
+        lookahead_units: units to come that help to tell how long one lasts.
     """
 
     kind: ClassVar[str]
@@ -77,9 +79,18 @@ class UnitVocoder(nn.Module, ABC):
     num_units: int
     num_speakers: int = 1
 
+    lookahead_units: int = 0
+
     @abstractmethod
-    def log_durations(self, units: Tensor) -> Tensor:
-        """Predict ``log(frames + 1)`` of de-duplicated units ``(B, T)`` -> ``(B, T)``; differentiable."""
+    def log_durations(self, units: Tensor, flushes: Sequence[int] = ()) -> Tensor:
+        """Predict ``log(frames + 1)`` of de-duplicated units ``(B, T)`` -> ``(B, T)``; differentiable.
+
+        ``flushes``, increasing: numbers of units after which a stream would be flushed, see :meth:`step`.
+        """
+
+    def predict_durations(self, units: Tensor) -> Tensor:
+        """Unit frames of each of an utterance's de-duplicated units ``(T,)`` -> int64 ``(T,)``."""
+        return to_durations(self.log_durations(units[None]))[0]
 
     @abstractmethod
     def synthesise(self, frames: Tensor, speaker: int | None = None, remaining: Tensor | None = None) -> Tensor:
@@ -116,7 +127,7 @@ class UnitVocoder(nn.Module, ABC):
             if durations is not None:
                 length = durations[row, :size].to(self.device)
             else:
-                length = to_durations(self.log_durations(known[None]))[0] if size else known
+                length = self.predict_durations(known) if size else known
             repeated, remaining = known.repeat_interleave(length), remaining_frames(length)
             wave = self.synthesise(repeated[None], speaker, remaining[None])[0] if len(repeated) else torch.empty(0)
             waves.append(wave.to(self.device))
@@ -128,8 +139,12 @@ class UnitVocoder(nn.Module, ABC):
         """Start a stream."""
 
     @abstractmethod
-    def step(self, units: Tensor, state: VocoderState, is_last: bool = False) -> VocoderOutput:
-        """Take the next units ``(n,)``, ``n >= 0``, of a stream; ``is_last`` makes all audio that is still due."""
+    def step(self, units: Tensor, state: VocoderState, is_last: bool = False, flush: bool = False) -> VocoderOutput:
+        """Take the next units ``(n,)``, ``n >= 0``, of a stream; ``is_last`` makes all audio that is still due.
+
+        ``flush``, at the end of a word say, lets no unit wait for those that help to tell how long it lasts, which may
+        be long in coming. It does nothing for a vocoder whose audio itself waits for what follows, CodeHiFiGAN's.
+        """
 
     @staticmethod
     def checkpoint_name(step: int) -> str:

@@ -11,9 +11,10 @@ import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from echostream.models import StreamingTranslator
 from echostream.models.streaming_translator import FRAME_MS, TASKS
@@ -74,6 +75,8 @@ class Server:
             )
         self.metrics = Metrics()
         self.sessions: set[Session] = set()
+        # Names are looked up here and not in the file system, whatever a request asks for.
+        self._static_files = {path.name: path for path in STATIC.iterdir() if path.is_file()}
         self.started_s = time.monotonic()
 
     def application(self) -> web.Application:
@@ -84,7 +87,7 @@ class Server:
         app.router.add_get("/config", self._config)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_static("/static", STATIC)
+        app.router.add_get("/static/{name}", self._static)
         app.on_response_prepare.append(self._add_headers)
         app.cleanup_ctx.append(self._run_batcher)
         app.on_shutdown.append(self._stop_sessions)
@@ -93,6 +96,8 @@ class Server:
     async def _run_batcher(self, _: web.Application) -> AsyncIterator[None]:
         self.batcher = Batcher(self.max_batch, self.metrics)
         self._stepping = asyncio.create_task(self.batcher.run())
+        loop = asyncio.get_running_loop()
+        self.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         yield
         self._stepping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -104,6 +109,12 @@ class Server:
 
     async def _page(self, _: web.Request) -> web.FileResponse:
         return web.FileResponse(STATIC / "index.html")
+
+    async def _static(self, request: web.Request) -> web.FileResponse:
+        path = self._static_files.get(request.match_info["name"])
+        if path is None:
+            raise web.HTTPNotFound
+        return web.FileResponse(path)
 
     async def _config(self, _: web.Request) -> web.Response:
         """What the page, or any client, can choose from."""
@@ -172,9 +183,9 @@ class Server:
         return socket
 
     @web.middleware
-    async def _check_host(self, request: web.Request, handler) -> web.StreamResponse:
+    async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """A page elsewhere must not reach a server on loopback by a name of its own that points there."""
-        name = urlsplit(f"//{request.host}").hostname or ""
+        name = _split(f"//{request.host}").hostname or ""
         if self.hosts is not None and name not in self.hosts:
             raise web.HTTPForbidden(text=f"this server does not answer to the name {name}\n")
         return await handler(request)
@@ -182,11 +193,19 @@ class Server:
     def _check_origin(self, request: web.Request) -> None:
         """Browsers say which page opens a WebSocket; other programs say nothing and are let in."""
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != request.host:
+        if origin is not None and origin not in self.origins and _split(origin).netloc != request.host:
             raise web.HTTPForbidden(text=f"pages of {origin} may not connect to this server\n")
 
     async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(HEADERS)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address that a client gave; they are empty if it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:  # a bracket that isn't closed
+        return urlsplit("")
 
 
 def is_loopback(host: str) -> bool:

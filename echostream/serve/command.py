@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from echostream.cli.options import UserError, add_model_options, at_least, load_translator
+from echostream.cli.options import UserError, add_model_options, at_least, load_translator, model_settings
 from echostream.serve.limits import add_limits, limits_from
 
 if TYPE_CHECKING:
     from echostream.serve.app import Server
 
 EXAMPLES = """examples:
-  echostream serve --model runs/demo/model/checkpoint_last.pt --vocoder runs/demo/corpus/vocoder
+  echostream serve --model models/fr-en
   echostream serve --model checkpoint_best.pt --task s2tt --segment-ms 160 --port 9000
   echostream serve --model checkpoint_best.pt --host 0.0.0.0 --certificate cert.pem --key key.pem
 
@@ -45,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="another site whose pages may connect, such as https://example.org; may be repeated",
     )
-    parser.add_argument("--source-lang", default="", metavar="TAG", help="language heard, such as fr")
+    parser.add_argument("--source-lang", metavar="TAG", help="language heard, such as fr (the model's)")
     parser.add_argument(
-        "--target-lang", default="", metavar="TAG", help="language written, such as en: screen readers need to know"
+        "--target-lang", metavar="TAG", help="language written, such as en: screen readers need to know (the model's)"
     )
     parser.add_argument(
         "--max-batch", type=at_least(1), default=32, metavar="N", help="sessions in a step; 1: one by one (32)"
@@ -91,7 +91,7 @@ def check_options(args: argparse.Namespace) -> None:
     limits_from(args)
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {args.port}")
-    if not args.segment_ms:
+    if model_settings(args).segment_ms == 0:
         raise ValueError("--segment-ms 0, the whole recording, has no end in a live session: give at least 40")
     if args.key and not args.certificate:
         raise ValueError("--key needs --certificate")
@@ -122,19 +122,26 @@ def build_server(args: argparse.Namespace) -> Server:
     print(f"loading {args.model}", file=sys.stderr, flush=True)
     translator = load_translator(args, task="s2tt")
     task = args.task or ("s2st" if translator.vocoder is not None else "s2tt")
+    settings = model_settings(args)
     proxies = [urlsplit(origin).hostname or "" for origin in args.allow_origin]  # they ask under their own names
     server = Server(
         translator,
-        Settings(args.segment_ms, args.policy, task, args.stride_n, args.lag_k),
+        Settings(settings.segment_ms, settings.policy, task, settings.stride_n, settings.lag_k),
         limits_from(args),
         args.max_batch,
-        args.model.stem if args.model.parent.name == "" else f"{args.model.parent.name}/{args.model.stem}",
-        (args.source_lang, args.target_lang),
+        model_name(args.model),
+        (args.source_lang or settings.source_lang, args.target_lang or settings.target_lang),
         (*LOOPBACK_NAMES, *proxies) if is_loopback(args.host) else None,
         tuple(args.allow_origin),
     )
     warm_up(server)
     return server
+
+
+def model_name(path: Path) -> str:
+    """What to call a model: its folder, or its checkpoint with the folder's name before it."""
+    path = path.resolve()
+    return path.name if path.is_dir() else f"{path.parent.name}/{path.stem}"
 
 
 def warm_up(server: Server) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 
-def _limit(default: float, help_text: str) -> float:
+def _limit(default: float, help_text: str) -> Any:
     return field(default=default, metadata={"help": help_text})
 
 

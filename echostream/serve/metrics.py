@@ -14,24 +14,30 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        registry = {"registry": self.registry}
-        self.sessions = Gauge("echostream_sessions", "Sessions that are open", **registry)
-        self.ended = Counter("echostream_sessions_ended", "Sessions that ended, by close code", ["code"], **registry)
-        self.audio_s = Counter("echostream_audio_seconds", "Audio received and sent", ["direction"], **registry)
-        self.words = Counter("echostream_words", "Words recognised and written", ["side"], **registry)
-        self.step_s = Histogram("echostream_step_seconds", "A batched step", buckets=SECONDS, **registry)
+        registry = self.registry
+        self.sessions = Gauge("echostream_sessions", "Sessions that are open", registry=registry)
+        self.ended = Counter(
+            "echostream_sessions_ended", "Sessions that ended, by close code", ["code"], registry=registry
+        )
+        self.audio_s = Counter("echostream_audio_seconds", "Audio received and sent", ["direction"], registry=registry)
+        self.words = Counter("echostream_words", "Words recognised and written", ["side"], registry=registry)
+        self.step_s = Histogram("echostream_step_seconds", "A batched step", buckets=SECONDS, registry=registry)
         self.batch_size = Histogram(
-            "echostream_batch_size", "Sessions in a step", buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64), **registry
+            "echostream_batch_size",
+            "Sessions in a step",
+            buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
+            registry=registry,
         )
         self.reaction_s = Histogram(
             "echostream_reaction_seconds",
             "From the arrival of the audio that completes a segment to its output",
             buckets=SECONDS,
-            **registry,
+            registry=registry,
         )
-        self.waiting_s = Gauge("echostream_waiting_audio_seconds", "Audio that waits for the model", **registry)
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
+        self.waiting_s = Gauge("echostream_waiting_audio_seconds", "Audio that waits for the model", registry=registry)
+        self.tasks = Gauge("echostream_tasks", "Tasks of the event loop", registry=registry)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""

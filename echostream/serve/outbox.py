@@ -62,9 +62,11 @@ class Outbox:
             await self._wake.wait()
             while self._queue:
                 data = self._queue.popleft()
-                send = self.socket.send_bytes if isinstance(data, bytes) else self.socket.send_str
                 async with asyncio.timeout(self.max_stall_s):
-                    await send(data)
+                    if isinstance(data, bytes):
+                        await self.socket.send_bytes(data)
+                    else:
+                        await self.socket.send_str(data)
                 self.unsent_bytes = sum(map(len, self._queue))
             if self._closing is not None:
                 code, reason = self._closing

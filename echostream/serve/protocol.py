@@ -18,6 +18,7 @@ SAMPLE_FORMAT = "pcm_s16le"
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_SEGMENT_MS = 5_120
 MAX_POLICY_STEP = 100
+NULLABLE = ("lag_k",)  # null: the policy's own default
 MAX_REASON_BYTES = 123  # of a close frame (RFC 6455, section 5.5)
 
 
@@ -101,7 +102,7 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
         raise _bad(f"this server speaks version {VERSION} of the protocol, not {version}")
     if message.get("format", SAMPLE_FORMAT) != SAMPLE_FORMAT:
         raise _bad(f"the format must be {SAMPLE_FORMAT}, got {_quote(message['format'])}")
-    if "sample_rate" not in message:
+    if message.get("sample_rate") is None:
         raise _bad("start must give the sample_rate in Hz")
     policy = _choice(message, "policy", defaults.policy, POLICIES)
     same = policy == defaults.policy  # the server's step and lag were chosen for its own policy
@@ -161,13 +162,14 @@ def _bad(text: str) -> SessionError:
 
 
 def _quote(value: object) -> str:
-    text = json.dumps(value)
+    # What could just be read at its depth may be too deep to be written.
+    text = "an array" if isinstance(value, list) else "an object" if isinstance(value, dict) else json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _integer(message: dict[str, Any], name: str, default: int | None, low: int, high: int) -> int | None:
+def _integer(message: dict[str, Any], name: str, default: int | None, low: int, high: int) -> Any:
     value = message.get(name, default)
-    if name not in message or (value is None and default is None):
+    if name not in message or (value is None and name in NULLABLE):
         return value
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise _bad(f"{name} must be a whole number from {low} to {high}, got {_quote(value)}")

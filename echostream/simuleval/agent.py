@@ -6,15 +6,17 @@ import math
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from simuleval.agents import GenericAgent, SpeechToSpeechAgent, SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment, SpeechSegment, TextSegment
 
 from echostream.live import LiveView
-from echostream.models import OutputWord, SourceWord, StepOutput, StreamingTranslator
+from echostream.models import ModelSettings, OutputWord, SourceWord, StepOutput, StreamingTranslator
 from echostream.modules.policy import POLICIES
-from echostream.simuleval.instances import ERROR_KEY
+from echostream.simuleval.explained import say_what_was_meant
+from echostream.simuleval.instances import ERROR_KEY, SOURCE_KEY
 from echostream.simuleval.record import CONFIG_KEY, StepRecord, WordRecord
 from echostream.simuleval.states import StreamStates
 
@@ -44,8 +46,12 @@ class EchoStreamAgent(GenericAgent):
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Options of the agents, beside SimulEval's own ``--device`` and ``--source-segment-size``."""
+        say_what_was_meant(parser)
         group = parser.add_argument_group("EchoStream")
-        group.add_argument("--model-path", help="checkpoint; dictionaries and CMVN are found beside it")
+        group.add_argument(
+            "--model-path",
+            help="checkpoint, or folder with model.yaml, which may say other defaults than those below",
+        )
         group.add_argument("--vocoder", help="unit vocoder: its directory or checkpoint (speech output)")
         group.add_argument(
             "--segment-ms",
@@ -58,14 +64,14 @@ class EchoStreamAgent(GenericAgent):
             type=int,
             help="look-ahead of the encoder in frames of 40 ms (default: the trained one)",
         )
-        group.add_argument("--policy", default="alignment", choices=POLICIES, help="when to write (default: alignment)")
+        group.add_argument("--policy", choices=POLICIES, help="when to write (default: alignment)")
         group.add_argument(
-            "--stride-n", type=int, default=1, help="new target tokens in the evidence that a write needs"
+            "--stride-n", type=int, help="new target tokens in the evidence that a write needs (default: 1)"
         )
         group.add_argument(
             "--lag-k", type=int, help="target tokens that a write stays behind (default: the policy's own)"
         )
-        group.add_argument("--beam", type=int, default=1, help="hypotheses of the MT decoder (default: 1, greedy)")
+        group.add_argument("--beam", type=int, help="hypotheses of the MT decoder (default: 1, greedy)")
         group.add_argument(
             "--live",
             metavar="FILE",
@@ -105,9 +111,11 @@ class EchoStreamAgent(GenericAgent):
         try:
             super().push(source_segment, states, upstream_states)
         except ValueError as error:
+            name = source_segment.config.get(SOURCE_KEY)
+            message = f"{name}: {error}" if name else str(error)
             if not self.is_server:
-                raise SystemExit(f"error: {error}") from error
-            states.config[ERROR_KEY] = str(error)
+                raise SystemExit(f"error: {message}") from error
+            states.config[ERROR_KEY] = message
 
     def policy(self, states: StreamStates | None = None) -> Action:
         """Step the translator over what was pushed since the last call and return what comes out.
@@ -151,7 +159,9 @@ class EchoStreamAgent(GenericAgent):
             output_ms=self.output_ms(output),
             text=self.new_text(output),
             source_text=output.source_text,
+            evidence=output.evidence,
             words=tuple(self.word_record(word) for word in states.begun_words(self.new_words(output))),
+            source_words=tuple(source_record(word) for word in output.source_words),
         )
 
     def new_words(self, output: StepOutput) -> list[OutputWord] | list[SourceWord]:
@@ -162,7 +172,7 @@ class EchoStreamAgent(GenericAgent):
         """What to add to the text so far."""
         return output.text
 
-    def word_record(self, word: OutputWord) -> WordRecord:
+    def word_record(self, word: Any) -> WordRecord:
         """A word for the scorers."""
         return WordRecord(word.text, 1000 * word.source_time_s, 1000 * word.start_s, 1000 * word.end_s)
 
@@ -198,6 +208,8 @@ class SpeechOutputAgent(EchoStreamAgent, SpeechToSpeechAgent):
 class TextOutputAgent(EchoStreamAgent, SpeechToTextAgent):
     """Returns target words as they are committed."""
 
+    task = "s2tt"
+
     def segment(self, output: StepOutput, finished: bool, config: dict) -> Segment:
         """New words, or an empty segment if there are none."""
         text = self.new_text(output)
@@ -209,6 +221,8 @@ class TextOutputAgent(EchoStreamAgent, SpeechToTextAgent):
 class TranscriptAgent(TextOutputAgent):
     """Returns source words as they are recognised."""
 
+    task = "asr"
+
     def new_text(self, output: StepOutput) -> str:
         """What to add to the text so far."""
         return output.source_text
@@ -217,9 +231,15 @@ class TranscriptAgent(TextOutputAgent):
         """The words that this agent is about."""
         return output.source_words
 
-    def word_record(self, word: SourceWord) -> WordRecord:
+    def word_record(self, word: Any) -> WordRecord:
         """A word for the scorers; its times are those in the source."""
         return WordRecord(word.text, 1000 * word.end_s, 1000 * word.start_s, 1000 * word.end_s)
+
+
+def source_record(word: SourceWord) -> WordRecord:
+    """A recognised word, with a leading space where it doesn't go on from the word before."""
+    text = word.text if word.joined else f" {word.text}"
+    return WordRecord(text, 1000 * word.end_s, 1000 * word.start_s, 1000 * word.end_s)
 
 
 def load_translator(args: Namespace, task: str) -> StreamingTranslator:
@@ -235,16 +255,16 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "segment_ms": model_segment_ms(args),
         "right_context_frames": args.right_context_frames,
         "policy": args.policy,
-        "task": task,
         "stride_n": args.stride_n,
         "lag_k": args.lag_k,
         "beam": args.beam,
     }
     try:
         if args.random_arch:
-            return StreamingTranslator.random(arch=args.random_arch, seed=0, device=args.device, **options)
+            settings = ModelSettings(Path()).with_options(**options)
+            return StreamingTranslator.random(args.random_arch, 0, args.device, task=task, **settings.options)
         vocoder = args.vocoder if task == "s2st" else None
-        return StreamingTranslator.from_checkpoint(args.model_path, vocoder=vocoder, device=args.device, **options)
+        return StreamingTranslator.from_checkpoint(args.model_path, vocoder, args.device, task=task, **options)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from simuleval.data.dataloader import SpeechToTextDataloader
 from simuleval.data.segments import Segment
@@ -23,11 +24,14 @@ from simuleval.evaluator.instance import (
     SpeechToTextInstance,
 )
 
+from echostream.audio_input import AudioError, read_audio
+from echostream.simuleval import explained
 from echostream.simuleval.record import CONFIG_KEY, StepRecord, UtteranceRecord, append_record, load_records
 
-AnyInstance = Instance | LogInstance
+AnyInstance: TypeAlias = Instance | LogInstance
 
 ERROR_KEY = "echostream_error"  # in Segment.config: a refusal by an agent that runs in a server
+SOURCE_KEY = "echostream_source"  # in Segment.config: what to call the source
 
 _begun: set[Path] = set()  # output directories that this process has written records to
 
@@ -38,23 +42,35 @@ class RecordingInstance:
     ``record``: the agent's steps so far; it stays without steps for other agents, and is then not written.
     """
 
+    sample_list: Any  # SimulEval's: the samples, None before the first use
+    prediction_list: Any
+
     def __init__(self, index: int, dataloader: SpeechToTextDataloader, args: Namespace) -> None:
         super().__init__(index, None, args)  # type: ignore[call-arg]  # no dataloader: nothing is read yet
         self.dataloader = dataloader
         self.reference = dataloader.get_target(index)
         self.tgt_lang = dataloader.get_tgt_lang(index)
         path = dataloader.get_source_audio_path(index)
+        self.name = f"source {index + 1} of the list"
         if not Path(path).is_file():
-            raise SystemExit(f"error: source {index + 1} of the list is no file: {path!r}")
+            raise SystemExit(f"error: {self.name} is no file: {path!r}")
         self._source_samples = 0
         self._summary: dict | None = None
         self.record = UtteranceRecord(index, 0.0)
 
     @property
     def source(self) -> list[float]:
-        """The source's samples, kept from the first use to the end of the utterance."""
+        """The source's samples, kept from the first use to the end of the utterance.
+
+        Raises:
+            SystemExit: no recording, a damaged one, or one that is cut short or holds NaN or infinity.
+        """
         if self.sample_list is None:
-            self.sample_list = self.dataloader.get_source(self.index)
+            try:
+                samples, _ = read_audio(self.dataloader.get_source_audio_path(self.index))
+            except AudioError as error:
+                raise SystemExit(f"error: {self.name}: {error}") from error
+            self.sample_list = (samples[:, 0] if samples.shape[1] == 1 else samples).tolist()
             self._source_samples = len(self.sample_list)
             self.record.source_ms = self.len_sample_to_ms(self._source_samples)
         return self.sample_list
@@ -66,6 +82,19 @@ class RecordingInstance:
             self._source_samples = len(self.source)
         return self.len_sample_to_ms(self._source_samples)
 
+    @property
+    def sample_rate(self) -> int:
+        """Of the source, Hz; the source is read first, since that says what is wrong with it."""
+        if self.sample_rate_value is None:
+            _ = self.source
+        return super().sample_rate  # type: ignore[misc]
+
+    def send_source(self, segment_size: int = 10) -> Segment:
+        """The next ``segment_size`` ms, with what to call the source if it can't be used."""
+        segment = super().send_source(segment_size)  # type: ignore[misc]
+        segment.config[SOURCE_KEY] = f"{self.name}, {self.dataloader.get_source_audio_path(self.index)}"
+        return segment
+
     def receive_prediction(self, prediction: Segment) -> None:
         """Take an output segment and the record of the step that made it.
 
@@ -73,7 +102,7 @@ class RecordingInstance:
             SystemExit: an agent in a server refused the source.
         """
         if ERROR_KEY in prediction.config:
-            raise SystemExit(f"error: source {self.index + 1} of the list: {prediction.config[ERROR_KEY]}")
+            raise SystemExit(f"error: {prediction.config[ERROR_KEY]}")
         if CONFIG_KEY in prediction.config:
             self.record.steps.append(StepRecord.from_dict(prediction.config[CONFIG_KEY]))
         super().receive_prediction(prediction)  # type: ignore[misc]
@@ -122,6 +151,7 @@ class RecordingSpeechToTextInstance(RecordingInstance, SpeechToTextInstance):
 
 def install() -> None:
     """Make SimulEval use these instances, in the local and the remote evaluator. May be called again."""
+    explained.install()
     INSTANCE_TYPE_DICT["speech-speech"] = RecordingSpeechToSpeechInstance
     INSTANCE_TYPE_DICT["speech-text"] = RecordingSpeechToTextInstance
     # 1.1.4: RemoteEvaluator iterates over an attribute that SentenceLevelEvaluator calls `iterator`

@@ -37,7 +37,8 @@ class StepRecord:
 
     ``arrived_ms``: source audio received so far. ``compute_ms``: how long the step took. ``output_ms``:
     length of the audio it returned. ``text``, ``source_text``: what it added, a leading
-    space where a word begins. ``words``: what it committed.
+    space where a word begins; ``evidence``: likewise, what the ST CTC read. ``words``: what it committed.
+    ``source_words``: what it recognised, with times in the source audio and texts that joined are ``source_text``.
     """
 
     arrived_ms: float
@@ -46,17 +47,19 @@ class StepRecord:
     text: str = ""
     source_text: str = ""
     words: tuple[WordRecord, ...] = ()
+    evidence: str = ""
+    source_words: tuple[WordRecord, ...] = ()
 
     def to_dict(self) -> dict:
         """As plain JSON types, without empty fields: most steps of a 40 ms stream return nothing."""
-        values = {**asdict(self), "words": [asdict(word) for word in self.words]}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in values.items() if value or key in ("arrived_ms", "compute_ms")}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> StepRecord:
         """The inverse of :meth:`to_dict`."""
-        words = tuple(WordRecord(**word) for word in values.get("words", ()))
-        return cls(**{**values, "words": words})
+        words = {name: tuple(WordRecord(**word) for word in values.get(name, ())) for name in ("words", "source_words")}
+        return cls(**{**values, **words})
 
 
 @dataclass
@@ -76,6 +79,16 @@ class UtteranceRecord:
     def text(self) -> str:
         """What the model meant to say."""
         return "".join(step.text for step in self.steps).strip()
+
+    @property
+    def source_text(self) -> str:
+        """What the model heard."""
+        return "".join(step.source_text for step in self.steps).strip()
+
+    @property
+    def evidence(self) -> str:
+        """What its ST CTC read."""
+        return "".join(step.evidence for step in self.steps).strip()
 
     def to_json(self) -> str:
         """One line without its end."""

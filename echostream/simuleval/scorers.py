@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
-from statistics import mean
+from pathlib import Path
+from statistics import mean, median
 
 from simuleval.evaluator.scorers.latency_scorer import LatencyScorer, register_latency_scorer
 
@@ -160,6 +161,67 @@ def _register(name: str, measure: Callable, base: type[TimelineScorer]) -> None:
 for _name, _measure in TIMELINE_METRICS.items():
     _register(_name, _measure, TimelineScorer)
     _register(f"{_name}_CA", _measure, ComputationAwareScorer)
+
+
+@register_latency_scorer("ECHO_StartOffset_FirstWord")
+class FirstWordScorer(RecordScorer):
+    """Median time from the end of the first source word to the start of the output, ms.
+
+    A policy of words can't begin before it; the silence before that word and its length are the speaker's. When it
+    ended is read from a list: a model's own opinion of that would be measured with itself.
+    """
+
+    metric = "ECHO_StartOffset_FirstWord"
+    list_name: str | None = None  # like `output`
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """The list of word ends."""
+        parser.add_argument(
+            "--first-word-ends", metavar="FILE", help="end of the first word of each source, seconds, one a line"
+        )
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> RecordScorer:
+        """Build the metric, once the list is known to be one."""
+        FirstWordScorer.list_name = args.first_word_ends
+        read_word_ends(args.first_word_ends)
+        return super().from_args(args)
+
+    def reduce(self, scores: list[float]) -> float:
+        return median(scores) if scores else math.nan
+
+    def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
+        self.word_ends_ms = read_word_ends(self.list_name)
+        return super().__call__(instances)
+
+    def score(self, record: UtteranceRecord, instance: AnyInstance) -> float | None:
+        if record.index >= len(self.word_ends_ms):
+            raise ValueError(f"{self.list_name} has {len(self.word_ends_ms)} lines, too few for the sources")
+        start = Timeline.of(record, is_speech(instance), self.computation_aware).start_ms
+        return None if start is None else start - self.word_ends_ms[record.index]
+
+
+@register_latency_scorer("ECHO_StartOffset_FirstWord_CA")
+class ComputationAwareFirstWordScorer(FirstWordScorer):
+    """The same on the computation-aware clock."""
+
+    metric = "ECHO_StartOffset_FirstWord_CA"
+
+    def __init__(self, computation_aware: bool = True, use_ref_len: bool = True) -> None:
+        super().__init__(computation_aware=True, use_ref_len=use_ref_len)
+
+
+def read_word_ends(path: str | None) -> list[float]:
+    """A list of seconds, as ms.
+
+    Raises:
+        SystemExit: no list, or something else than numbers in it.
+    """
+    try:
+        return [1000 * float(line) for line in Path(path or "").read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: ECHO_StartOffset_FirstWord cannot read --first-word-ends: {error}") from error
 
 
 @register_latency_scorer("ECHO_RTF")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from simuleval.agents.states import AgentStates
 from simuleval.data.segments import EmptySegment, Segment, SpeechSegment
 
-Word = TypeVar("Word")  # a target or source word, with its flag `joined`
+
+class _Joinable(Protocol):
+    """A target or source word."""
+
+    @property
+    def joined(self) -> bool: ...
+
+
+Word = TypeVar("Word", bound=_Joinable)
 
 
 class StreamStates(AgentStates):

@@ -11,6 +11,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -42,7 +43,9 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise ManifestError(f"{path}: no such config")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise ManifestError(f"{path}: expected a mapping of keys to values")
@@ -127,7 +130,7 @@ def load_speech_config(path: Path) -> SpeechDataConfig:
     for key in ("transforms", "feature_transforms"):
         for split, names in _table(path, key, options).items():
             for name in names:
-                if name not in STREAMABLE_TRANSFORMS:
+                if not isinstance(name, str) or name not in STREAMABLE_TRANSFORMS:
                     raise ManifestError(
                         f"{path}: {key} of {split!r}: {name!r} is not supported; a stream can use "
                         f"{' and '.join(sorted(STREAMABLE_TRANSFORMS))}"
@@ -159,7 +162,7 @@ def _load_cmvn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path) as stats:
             mean, std = (np.asarray(stats[name], dtype=np.float32) for name in ("mean", "std"))
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError, BadZipFile) as error:
         raise ManifestError(f"{path}: not an .npz with 'mean' and 'std' ({error})") from None
     if mean.shape != (NUM_MELS,) or std.shape != (NUM_MELS,):
         raise ManifestError(f"{path}: mean {mean.shape} and std {std.shape} must both be ({NUM_MELS},)")
@@ -236,6 +239,8 @@ def _load_entry(path: Path, name: str, decoder_type: str, entry: Any) -> TextCon
     tokenizers = {}
     for key in ("pre_tokenizer", "bpe_tokenizer"):
         if entry.get(key):
+            if not isinstance(entry[key], dict):
+                raise ManifestError(f"{path}: {name}.{key} must be a mapping of keys to values, not {entry[key]!r}")
             tokenizers[key] = {
                 k: str(_resolve(path, f"{name}.{key}.{k}", v)) if k.endswith(("_model", "_path")) else v
                 for k, v in entry[key].items()

@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask, register_task
+from omegaconf.errors import OmegaConfBaseException
 
 from echostream.tasks import scoring
+from echostream.tasks.batches import ExplainedBatches
+from echostream.tasks.checkpoint_files import check_resumed
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.data_config import TextConfig, load_multitask_config, load_speech_config
 from echostream.tasks.dataset import SpeechTranslationDataset
@@ -194,7 +197,7 @@ class EchoStreamTask(FairseqTask):
         )
 
     def get_batch_iterator(self, dataset: SpeechTranslationDataset, **kwargs: Any) -> Any:
-        """fairseq's iterator, with data loader workers that see the epoch.
+        """fairseq's iterator, with data loader workers that see the epoch and bad recordings that are named.
 
         Workers kept alive between epochs hold a copy of the data set from the first one and would repeat its
         augmentation for ever.
@@ -202,17 +205,20 @@ class EchoStreamTask(FairseqTask):
         iterator = super().get_batch_iterator(dataset, **kwargs)
         iterator.reuse_dataloader = False
         iterator.persistent_workers = False
+        iterator.__class__ = ExplainedBatches
         return iterator
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's, started from the weights that ``--init-encoder-from`` and ``--init-decoders-from`` name.
 
         Raises:
-            SystemExit: with one line about a file that can't be used.
+            SystemExit: with one line about a file that can't be used, the checkpoint to go on from among them.
         """
-        with exit_with_message(ValueError):  # sizes that don't go together
+        with exit_with_message(ValueError, OmegaConfBaseException):  # sizes that don't go together, unknown options
             model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:
+            with exit_with_message(ManifestError):
+                check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
             start_from_files(model, self.cfg, self.state.state_dict)
         return model
 
@@ -262,7 +268,7 @@ class EchoStreamTask(FairseqTask):
         model.eval()
         total: dict[str, Any] = {}
         losses = []
-        for size in self.valid_segment_sizes:
+        for size in self.valid_segment_sizes or ():
             with torch.no_grad():
                 loss, sample_size, log, output = criterion.compute(model, {**sample, "segment": size})
                 counts = scoring.count(
@@ -291,5 +297,5 @@ class EchoStreamTask(FairseqTask):
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: Any) -> None:
         """Log the criterion's meters and, in validation, the scores at each segment size."""
         super().reduce_metrics(logging_outputs, criterion)
-        for size in self.valid_segment_sizes:
+        for size in self.valid_segment_sizes or ():
             scoring.log_scores(logging_outputs, segment_name(size))

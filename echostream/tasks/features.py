@@ -11,15 +11,19 @@ import io
 from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio
 from fairseq.data.audio.audio_utils import is_npy_data, read_from_stored_zip
 from fairseq.data.audio.feature_transforms import CompositeAudioFeatureTransform
 from torch import Tensor
 
+from echostream.audio_input import read_audio
 from echostream.modules.fbank import NUM_MELS, SAMPLE_RATE, OnlineFbank
 from echostream.tasks.data_config import SpeechDataConfig
+
+
+class FeatureError(ValueError):
+    """An utterance whose features can't be had; the message names its file."""
 
 
 class FeatureReader:
@@ -42,8 +46,8 @@ class FeatureReader:
             audio: a file name or ``archive.zip:offset:length``.
 
         Raises:
-            ValueError: the audio can't be decoded, is shorter than one frame, or its features are not 80
-                wide.
+            FeatureError: the audio is damaged, cut short or shorter than one frame, its features are not 80 wide, or
+                something in them is NaN or infinite.
         """
         features = self.cache.get(audio)
         if features is None:
@@ -59,22 +63,26 @@ class FeatureReader:
         try:
             features = self._load(audio)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{audio}: can't be read as audio or features ({error})") from error
+            raise FeatureError(f"{audio}: can't be read as audio or features ({error})") from error
         if features.ndim != 2 or features.shape[1] != NUM_MELS or len(features) == 0:
-            raise ValueError(f"{audio}: features of shape {features.shape}, expected (frames > 0, {NUM_MELS})")
+            raise FeatureError(f"{audio}: features of shape {features.shape}, expected (frames > 0, {NUM_MELS})")
+        if not np.isfinite(features).all():
+            raise FeatureError(f"{audio}: features that are NaN or infinite: make them again")
         return features
 
     def _load(self, audio: str) -> np.ndarray:
         if audio.endswith(".npy"):
-            return np.load(audio)
+            return np.load(audio, allow_pickle=False)
         archive, *place = audio.rsplit(":", 2)
         if len(place) < 2 or not archive.endswith(".zip"):
             return self._log_mel(audio)
         data = read_from_stored_zip(archive, int(place[0]), int(place[1]))
-        return np.load(io.BytesIO(data)) if is_npy_data(data) else self._log_mel(io.BytesIO(data))
+        if is_npy_data(data):
+            return np.load(io.BytesIO(data), allow_pickle=False)
+        return self._log_mel(io.BytesIO(data), audio)
 
-    def _log_mel(self, file: str | BinaryIO) -> np.ndarray:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    def _log_mel(self, file: str | BinaryIO, name: str | None = None) -> np.ndarray:
+        samples, rate = read_audio(file, name)
         waveform = torch.from_numpy(samples.mean(axis=1))
         if rate != SAMPLE_RATE:
             waveform = torchaudio.functional.resample(waveform, rate, SAMPLE_RATE)

@@ -18,6 +18,8 @@ import numpy as np
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".npy")
 SPEECH_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
 TEXT_COLUMNS = ("id", "tgt_text")
+MAX_NUMBER = 2**31 - 1  # units are kept as int32
+MAX_QUOTED = 300  # paths are long
 
 
 class ManifestError(ValueError):
@@ -27,7 +29,7 @@ class ManifestError(ValueError):
 
 
 @contextmanager
-def exit_with_message(expected: type[Exception]) -> Iterator[None]:
+def exit_with_message(*expected: type[Exception]) -> Iterator[None]:
     """Turn an ``expected`` error into an exit with their one-line message, so that nobody has to read a
     traceback.
 
@@ -37,7 +39,13 @@ def exit_with_message(expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        raise SystemExit(f"echostream: {error}") from None
+        raise SystemExit(f"echostream: {' '.join(str(error).split())}") from None
+
+
+def quoted(value: str) -> str:
+    """``value`` as a message can hold it: on one line, no longer than needed, nothing that a terminal would obey."""
+    text = repr(value)
+    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -60,45 +68,64 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
     """Yield ``(line number, {column: value})`` of a TSV file with a header; only ``columns`` are returned.
 
     Raises:
-        ManifestError: the file is missing, empty or not UTF-8, a column is missing, or a row has another
-            number of fields than the header.
+        ManifestError: the file is missing, empty or not UTF-8, a column is missing or there twice, or a row has
+            another number of fields than the header.
     """
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # spreadsheets put a byte order mark before it
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    header = lines[0].rstrip("\r").split("\t")
+    header = lines[0].split("\t")
     for column in columns:
+        if header.count(column) > 1:
+            raise ManifestError(f"{path}: line 1: column {column!r} is there {header.count(column)} times")
         if column not in header:
             raise ManifestError(
-                f"{path}: line 1: column {column!r} is missing; the header has {', '.join(header)!s} "
+                f"{path}: line 1: column {column!r} is missing; the header is {quoted(', '.join(header))} "
                 f"and needs {', '.join(columns)} separated by tabs"
             )
     where = {column: header.index(column) for column in columns}
     seen: dict[str, int] = {}
     for number, text in enumerate(lines[1:], start=2):
-        fields = text.rstrip("\r").split("\t")
-        if fields == [""]:
+        if not text:
             continue
+        fields = text.split("\t")
         if len(fields) != len(header):
             raise ManifestError(
                 f"{path}: line {number}: {len(fields)} fields, but the header names {len(header)} columns"
             )
         row = {column: fields[index] for column, index in where.items()}
         if row["id"] in seen:
-            raise ManifestError(f"{path}: line {number}: id {row['id']!r} was used before, in line {seen[row['id']]}")
+            raise ManifestError(
+                f"{path}: line {number}: id {quoted(row['id'])} was used before, in line {seen[row['id']]}"
+            )
         seen[row["id"]] = number
         yield number, row
     if not seen:
         raise ManifestError(f"{path}: no rows below the header")
 
 
+def _is_number(value: str) -> bool:
+    """Whether ``value`` is a whole number from 0 to ``MAX_NUMBER``, in ASCII digits."""
+    return value.isascii() and value.isdecimal() and len(value) <= 20 and int(value) <= MAX_NUMBER
+
+
 def _positive(path: Path, number: int, column: str, value: str) -> int:
-    if not value.isdecimal() or int(value) == 0:
-        raise ManifestError(f"{path}: line {number}: {column} is {value!r}, not a positive whole number")
+    if not _is_number(value) or int(value) == 0:
+        raise ManifestError(
+            f"{path}: line {number}: {column} is {quoted(value)}, not a positive whole number up to {MAX_NUMBER}"
+        )
     return int(value)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, a NUL
+        return False
 
 
 def _units(path: Path, number: int, value: str) -> np.ndarray:
@@ -106,11 +133,11 @@ def _units(path: Path, number: int, value: str) -> np.ndarray:
     if not pieces:
         raise ManifestError(f"{path}: line {number}: tgt_audio is empty; it needs at least one unit")
     for piece in pieces:
-        if not piece.isdecimal():
-            raise ManifestError(
-                f"{path}: line {number}: tgt_audio holds {piece!r}; it must be units (numbers separated by spaces)"
-            )
-    return np.array(pieces, dtype=np.int32)
+        if not _is_number(piece):
+            digits = piece.isascii() and piece.isdecimal()
+            reason = "too large for a unit" if digits else "it must be units (numbers separated by spaces)"
+            raise ManifestError(f"{path}: line {number}: tgt_audio holds {quoted(piece)}; {reason}")
+    return np.array(list(map(int, pieces)), dtype=np.int32)
 
 
 class _AudioFiles:
@@ -126,24 +153,24 @@ class _AudioFiles:
         """
         if value.endswith(AUDIO_SUFFIXES):
             audio = self.root / value
-            if not audio.is_file():
-                raise ManifestError(f"{path}: line {number}: audio file {audio} does not exist")
+            if not _exists(audio):
+                raise ManifestError(f"{path}: line {number}: audio file {quoted(str(audio))} does not exist")
             return str(audio)
         name, *numbers = value.rsplit(":", 2)
-        if not name.endswith(".zip") or len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
+        if not name.endswith(".zip") or len(numbers) != 2 or not all(map(_is_number, numbers)):
             raise ManifestError(
-                f"{path}: line {number}: src_audio {value!r} is neither {', '.join(AUDIO_SUFFIXES)} "
+                f"{path}: line {number}: src_audio {quoted(value)} is neither {', '.join(AUDIO_SUFFIXES)} "
                 "nor archive.zip:offset:length"
             )
         archive = str(self.root / name)
         if archive not in self.archive_bytes:
-            if not Path(archive).is_file():
-                raise ManifestError(f"{path}: line {number}: archive {archive} does not exist")
+            if not _exists(Path(archive)):
+                raise ManifestError(f"{path}: line {number}: archive {quoted(archive)} does not exist")
             self.archive_bytes[archive] = Path(archive).stat().st_size
         offset, length = map(int, numbers)
         if length == 0 or offset + length > self.archive_bytes[archive]:
             raise ManifestError(
-                f"{path}: line {number}: {value} reaches past the end of the archive "
+                f"{path}: line {number}: {quoted(value)} reaches past the end of the archive "
                 f"({self.archive_bytes[archive]} bytes)"
             )
         return f"{archive}:{offset}:{length}"
@@ -189,7 +216,7 @@ def read_texts(folder: Path, split: str) -> dict[str, str]:
     texts = {}
     for number, row in read_rows(path, TEXT_COLUMNS):
         if not row["tgt_text"].strip():
-            raise ManifestError(f"{path}: line {number}: the text of {row['id']!r} is empty")
+            raise ManifestError(f"{path}: line {number}: the text of {quoted(row['id'])} is empty")
         texts[row["id"]] = row["tgt_text"]
     return texts
 
@@ -200,7 +227,7 @@ def texts_in_order(path: Path, utterances: list[Utterance], folder: Path, split:
     for utterance in utterances:
         if utterance.id not in texts:
             raise ManifestError(
-                f"{path}: line {utterance.line}: id {utterance.id!r} has no text in {folder / split}.tsv "
+                f"{path}: line {utterance.line}: id {quoted(utterance.id)} has no text in {folder / split}.tsv "
                 f"(multitask entry {entry!r})"
             )
     return [texts[utterance.id] for utterance in utterances]
@@ -211,9 +238,9 @@ def check_same_texts(folder: Path, other: Path, split: str) -> None:
     if folder.resolve() == other.resolve():
         return
     one, two = read_texts(folder, split), read_texts(other, split)
-    for name in one.keys() | two.keys():
+    for name in {**one, **two}:  # in their order: the message is the same at each start
         if one.get(name) != two.get(name):
             raise ManifestError(
-                f"{other / split}.tsv: the text of id {name!r} is not that in {folder / split}.tsv; target_unigram and "
-                "ctc_target_unigram are one text"
+                f"{other / split}.tsv: the text of id {quoted(name)} is not that in {folder / split}.tsv; "
+                "target_unigram and ctc_target_unigram are one text"
             )

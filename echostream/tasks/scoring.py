@@ -49,7 +49,7 @@ def references(sample: dict[str, Any], target: Dictionary) -> list[str]:
 def bleu_counts(prefix: str, hypotheses: list[str], references: list[str]) -> dict[str, float]:
     """What BLEU of the two is calculated from; sums over batches."""
     bleu = sacrebleu.corpus_bleu(hypotheses, [references])
-    counts = {f"{prefix}_bleu_sys": bleu.sys_len, f"{prefix}_bleu_ref": bleu.ref_len}
+    counts: dict[str, float] = {f"{prefix}_bleu_sys": bleu.sys_len, f"{prefix}_bleu_ref": bleu.ref_len}
     for order in range(BLEU_ORDER):
         counts[f"{prefix}_bleu_match{order}"] = bleu.counts[order]
         counts[f"{prefix}_bleu_total{order}"] = bleu.totals[order]

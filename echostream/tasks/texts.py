@@ -44,8 +44,14 @@ def encode_texts(manifest: Path, rows: list[Utterance], split: str, text: TextCo
     lines = texts_in_order(manifest, rows, text.data, split, text.name)
     for key, build in (("pre_tokenizer", encoders.build_tokenizer), ("bpe_tokenizer", encoders.build_bpe)):
         if key in text.tokenizers:
-            tokenizer = build(Namespace(**text.tokenizers[key]))
-            lines = [tokenizer.encode(line) for line in lines]
+            try:
+                tokenizer = build(Namespace(**text.tokenizers[key]))
+                if tokenizer is None:
+                    raise ValueError(f"it names none, as in '{key[:3] if key[0] == 'b' else 'tokenizer'}: NAME'")
+                lines = [tokenizer.encode(line) for line in lines]
+            except Exception as error:  # fairseq's tokenizers and SentencePiece have no kind in common
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ManifestError(f"{text.name}: the {key} {text.tokenizers[key]} can't be used: {reason}") from error
     index, unknown = text.dictionary.index, text.dictionary.unk()
     encoded = [np.array([index(piece) for piece in line.split()], dtype=np.int32) for line in lines]
     pieces, missing = sum(map(len, encoded)), sum(int((e == unknown).sum()) for e in encoded)

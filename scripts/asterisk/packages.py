@@ -86,7 +86,8 @@ def fetch(names: list[str], folder: Path, mirror: str) -> None:
             url = f"{mirror.rstrip('/')}/{POOL}/{name}_{VERSION}_all.deb"
             print(f"fetching {url}", flush=True)
             try:
-                with urllib.request.urlopen(url, timeout=60) as answer, atomic_path(folder / Path(url).name) as path:
+                answer = urllib.request.urlopen(url, timeout=60)  # noqa: S310  whoever runs it names the address
+                with answer, atomic_path(folder / Path(url).name) as path:
                     path.write_bytes(answer.read())
             except (OSError, ValueError, urllib.error.URLError) as error:
                 raise SystemExit(f"error: cannot fetch {url}: {error}; {remedy}") from error
@@ -94,7 +95,8 @@ def fetch(names: list[str], folder: Path, mirror: str) -> None:
     if shutil.which("apt-get") is None:
         raise SystemExit(f"error: no apt-get here; give --mirror URL (a mirror of Debian), or {remedy}")
     print(f"fetching with apt-get download: {' '.join(missing)}", flush=True)
-    done = subprocess.run(["apt-get", "download", *missing], cwd=folder, capture_output=True, text=True, check=False)
+    command = ["apt-get", "download", *missing]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SystemExit(f"error: apt-get download failed ({reason}); try 'apt-get update' first, or {remedy}")

@@ -4,7 +4,8 @@
     python apply_units.py ... --hubert mhubert.pt --device cuda --num-shards 8 --shard 3
 
 Finished utterances are lines of the tables in `<out>.parts`; whichever shard ends last joins them to `<out>`, in the
-order of the list. Clusters and checkpoint are part of the name of the parts, so other ones begin anew.
+order of the list. Clusters and checkpoint are part of the name of the parts, so other ones begin anew; a recording that
+has changed is done again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unit_features import FeatureExtractor, make_extractor, one_thread
 from units import UnitModel
 
 HEADER = "id\taudio\tunits"
+Key = tuple[str, str, str]
 
 _encode: tuple[UnitModel, FeatureExtractor] | None = None
 
@@ -39,7 +41,7 @@ def _work(task: tuple[Recording, Path, Path, Path | None, str]) -> str:
 
 
 class Parts:
-    """Tables `id, audio, size of the file in bytes, units`, one for each shard, that only grow.
+    """Tables `id, audio, digest of the recording, units`, one for each shard, that only grow.
 
     Args:
         folder: where the tables are.
@@ -49,7 +51,7 @@ class Parts:
     def __init__(self, folder: Path, shard: tuple[int, int]) -> None:
         self._own = folder / f"{shard[0]}of{shard[1]}.tsv"
         self._file: BinaryIO | None = None
-        self.units: dict[tuple[str, str, int], str] = {}
+        self.units: dict[Key, str] = {}
         self.read(folder)
 
     def read(self, folder: Path) -> None:
@@ -57,10 +59,10 @@ class Parts:
         for table in sorted(folder.glob("*of*.tsv")):
             for line in table.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
                 fields = line.rstrip("\n").split("\t")
-                if line.endswith("\n") and len(fields) == 4 and fields[2].isdecimal():
-                    self.units[fields[0], fields[1], int(fields[2])] = fields[3]
+                if line.endswith("\n") and len(fields) == 4:
+                    self.units[fields[0], fields[1], fields[2]] = fields[3]
 
-    def add(self, key: tuple[str, str, int], units: str) -> None:
+    def add(self, key: Key, units: str) -> None:
         """Write down the units of one recording."""
         self.units[key] = units
         if self._file is None:
@@ -68,17 +70,17 @@ class Parts:
             self._file = self._own.open("ab", buffering=0)
             if self._file.tell():
                 self._file.write(b"\n")  # ends a line that a crash may have cut short; empty lines do not count
-        self._file.write(("\t".join(map(str, key)) + f"\t{units}\n").encode())
+        self._file.write(("\t".join((*key, units)) + "\n").encode())
 
 
-def key_of(recording: Recording, root: Path) -> tuple[str, str, int]:
-    """What units belong to: a file that has changed its length has none yet.
+def key_of(recording: Recording, root: Path) -> Key:
+    """What units belong to: a file that has changed has none yet.
 
     Raises:
         SystemExit: no such file.
     """
     try:
-        return recording.id, recording.audio, (root / recording.audio).stat().st_size
+        return recording.id, recording.audio, digest(root / recording.audio)
     except OSError as error:
         raise SystemExit(
             f"error: no recording {root / recording.audio}; run the earlier stages for all shards"
@@ -95,12 +97,13 @@ def main() -> None:
     parser.add_argument("--hubert", type=Path, help="fairseq checkpoint, for clusters of HuBERT features")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, for HuBERT (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="table to write: id, audio, units")
-    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
     add_share_arguments(parser)
     args = parser.parse_args()
     if args.dry_run and not (args.kmeans.exists() and args.list.exists()):
         print("units: would be found, once there are recordings and clusters", flush=True)
         return
+    if args.num_shards > 1 and not args.kmeans.exists():
+        raise SystemExit(f"error: no clusters {args.kmeans}; a run of this stage without --shard makes them first")
     for path in (args.kmeans, *([args.hubert] if args.hubert else [])):
         if not path.is_file():
             raise SystemExit(f"error: no such file: {path}")
@@ -126,7 +129,9 @@ def main() -> None:
         print(f"units: {left} recordings are left to other shards", flush=True)
         return
     lines = [f"{recording.id}\t{recording.audio}\t{parts.units[keys[recording.id]]}" for recording in recordings]
-    write_text(args.out, "\n".join([HEADER, *lines]) + "\n")
+    table = "\n".join([HEADER, *lines]) + "\n"
+    if not args.out.is_file() or args.out.read_text(encoding="utf-8") != table:
+        write_text(args.out, table)
     print(f"units: {len(lines)} recordings in {args.out}", flush=True)
 
 

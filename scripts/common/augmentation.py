@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from audio import PEAK, SAMPLE_RATE, read_speech
-from recipe import Ledger, add_share_arguments, atomic_path, digest, parallel_map, require, share
+from recipe import Work, add_share_arguments, atomic_path, digest, is_too_early, make_files, require, share
 from speech_synthesis import read_table
 from voice_variation import share_of_one
 
@@ -98,20 +98,18 @@ def telephone(sound: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Work:
+class Change(Work):
     """A recording and where its changed version belongs; None as seed: it stays as it is."""
 
-    id: str
-    recording: Path
-    out: Path
-    seed: int | None
+    seed: int | None = None
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng(int(digest(seed, name)[:16], 16))
 
 
-def _work_on(surroundings: Surroundings, work: Work) -> None:
+def _work_on(surroundings: Surroundings, work: Change) -> None:
+    assert work.recording is not None
     with atomic_path(work.out) as temporary:
         if work.seed is None:
             try:
@@ -131,41 +129,29 @@ def main() -> None:
     parser.add_argument("--only", metavar="SPLIT", help="change this split alone; the others stay as they are")
     parser.add_argument("--share", type=share_of_one, default=1.0, help="of recordings to change (default: all)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
     add_share_arguments(parser)
     args = parser.parse_args()
 
-    name = args.out.name
-    if args.dry_run and not args.texts.is_file():
-        print(f"{name}: would be made, once there are recordings", flush=True)
+    if is_too_early(args, args.out.name, "made", args.texts):
         return
-    rows = share(read_table(args.texts, *(["split"] if args.only else [])), args)
     works = []
-    for row in rows:
+    for row in share(read_table(args.texts, *(["split"] if args.only else [])), args):
         changed = args.only in (None, row.get("split")) and _generator(args.seed, f"{row['id']}?").random() < args.share
         file = f"{row['id']}.wav"
-        works.append(Work(row["id"], args.audio / file, args.out / file, args.seed if changed else None))
-    absent = [work for work in works if not work.recording.is_file()]
-    if absent and not args.dry_run:
-        raise SystemExit(
-            f"error: no recording {absent[0].recording} ({len(absent)} of {len(works)} are missing); "
-            "run the earlier stages first, all of their shards"
-        )
+        works.append(Change(row["id"], args.out / file, args.audio / file, args.seed if changed else None))
     surroundings = Surroundings()
-    ledger = Ledger(args.out / ".done.tsv", (args.shard, args.num_shards))
     settings = digest(KIND, sorted(asdict(surroundings).items()))
-    lost = {work.id for work in absent}
-    digests = {work.id: digest(settings, work.seed, work.recording) for work in works if work.id not in lost}
-    missing = [w for w in works if w.id not in digests or not ledger.is_done(w.id, digests[w.id], [w.out])]
-    if args.dry_run:
-        print(f"{name}: {len(missing)} to be made, {len(works) - len(missing)} already done", flush=True)
-        return
-    if missing:
-        require("scipy.signal")
-    for work, _ in parallel_map(partial(_work_on, surroundings), missing, args.jobs, name):
-        ledger.mark(work.id, digests[work.id])
-    count = sum(work.seed is not None for work in works)
-    print(f"{name}: {count} of {len(works)} in rooms and noise, {len(missing)} made now", flush=True)
+    make_files(
+        args,
+        works,
+        lambda work: digest(settings, work.seed, work.recording),
+        partial(_work_on, surroundings),
+        "made",
+        prepare=lambda: require("scipy.signal"),
+    )
+    if not args.dry_run:
+        count = sum(work.seed is not None for work in works)
+        print(f"{args.out.name}: {count} of {len(works)} in rooms and noise", flush=True)
 
 
 if __name__ == "__main__":

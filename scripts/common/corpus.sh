@@ -2,16 +2,22 @@
 # Stages that corpora of recordings and texts share. To be sourced after recipe.sh.
 
 # Options that go with these stages, for a recipe's options and usage.
-declare -A corpus_options=([features]="" [clusters]=100 [kmeans]="" [vocab-size]=200 [vocoder-minutes]=20
-  [voice-table]="$repository/scripts/quickstart/voices/ff_siwis.npy")
+declare -A corpus_options=([features]="" [clusters]=100 [sample-minutes]=30 [kmeans]="" [hubert]="" [device]=cpu
+  [vocab-size]=200 [vocoder-minutes]=20 [voice-table]="$repository/scripts/quickstart/voices/ff_siwis.npy"
+  [voice-engine]=onnxruntime)
 corpus_usage() {
   cat <<'HELP'
   --features NAME        whisper or mfcc: what units are clustered from (default: whisper where the target is English)
   --clusters N           number of units (default 100)
+  --sample-minutes M     target speech to cluster, drawn from all there is (default 30: 2 GB of memory)
   --kmeans FILE          unit model to use instead of clustering anew, e.g. from scripts/units
+  --hubert FILE          fairseq checkpoint, if the clusters of --kmeans are of HuBERT's features
+  --device NAME          cpu or cuda, for HuBERT (default cpu)
   --vocab-size N         SentencePiece vocabulary of either language, at most (default 200)
   --vocoder-minutes M    training time of the vocoder (default 20)
   --voice-table PATH     Kokoro style vectors of the French voice (default: scripts/quickstart/voices/ff_siwis.npy)
+  --voice-engine NAME    what computes it: onnxruntime, or openvino, 1.8 times as fast on a processor with AMX and not
+                         the same samples on every processor (default onnxruntime)
 HELP
 }
 
@@ -22,38 +28,54 @@ check_corpus_options() {
     if [[ "$1" == en ]]; then features=whisper; else features=mfcc; fi
   fi
   choice features whisper mfcc
+  choice voice-engine onnxruntime openvino
+  [[ "$sample_minutes" =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--sample-minutes is a number of minutes, not '$sample_minutes'"
   [[ "$features" == mfcc || "$1" == en || -n "$kmeans" ]] ||
     die "--features whisper hears English only; for the target language $1 take mfcc, or a unit model with --kmeans"
   [[ -z "$kmeans" || -f "$kmeans" ]] || die "no unit model $kmeans (--kmeans)"
   if [[ -n "$kmeans" ]]; then
-    clusters="$("$python" -c 'import sys, numpy; print(len(numpy.load(sys.argv[1])["centroids"]))' "$kmeans" \
-      2>/dev/null)" || die "$kmeans is no unit model: an .npz file with the array centroids is wanted (--kmeans)"
+    local about
+    about="$("$python" -c 'import sys, numpy; a = numpy.load(sys.argv[1]); print(len(a["centroids"]), a["features"])' \
+      "$kmeans" 2>/dev/null)" || die "$kmeans is no unit model; scripts/units/run.sh makes one, or converts (--kmeans)"
+    clusters="${about% *}" features="${about#* }"
+    [[ "$features" != hubert:* || -f "$hubert" ]] ||
+      die "$kmeans clusters HuBERT's features ($features): give the checkpoint with --hubert"
   fi
 }
 
-# speak LANG TABLE COLUMN FOLDER: read the column of a table aloud into FOLDER/<id>.wav.
+# speak LANG COLUMN FOLDER TABLE ...: read the column of the tables aloud into FOLDER/<id>.wav.
 speak() {
+  local voice=(--column "$2" --out "$3" --texts "${@:4}")
   case "$1" in
-    en) sharded --counts "$python" "$common/english_voice.py" --texts "$2" --column "$3" --out "$4" ;;
+    en) sharded --counts "$python" "$common/english_voice.py" "${voice[@]}" ;;
     fr)
-      sharded --counts "$python" "$common/french_voice.py" --texts "$2" --column "$3" --out "$4" \
-        --voice-table "$voice_table"
+      sharded --counts "$python" "$common/french_voice.py" "${voice[@]}" --voice-table "$voice_table" \
+        --engine "$voice_engine"
       ;;
     *) die "there is no voice for the language $1, only for en and fr" ;;
   esac
 }
 
-# make_units TABLE COLUMN FOLDER: units of the target speech in FOLDER (under the data root) -> units.tsv
+# make_units COLUMN FOLDER TABLE ...: units of the target speech in FOLDER (under the data root), of which the tables'
+# column says the text -> units.tsv, units_quality.json, and kmeans.npz unless that was given
 make_units() {
-  local model=(--features "$features" --clusters "$clusters") inputs=("$1" "$data_root/$3") outputs=("$data_root/units.tsv")
-  if [[ -n "$kmeans" ]]; then
-    model=(--kmeans "$kmeans")
-    inputs+=("$kmeans")
-  else
-    outputs+=("$data_root/kmeans.npz")
+  local list="$data_root/texts/speech.tsv" model="$kmeans" project=() extractor=()
+  once speech --inputs "${@:3}" --outputs "$list" -- \
+    "$python" "$common/speech_list.py" --texts "${@:3}" --column "$1" --audio "$2" --out "$list"
+  if [[ -z "$model" ]]; then
+    model="$data_root/kmeans.npz"
+    # The phones of the projection are English; MFCC stay what needs no other model.
+    if [[ "$features" == whisper ]]; then project=(--align text); fi
+    once clusters --inputs "$list" "$data_root/$2" --outputs "$model" --uncounted=--jobs="$jobs" -- \
+      "$python" "$common/learn_units.py" --list "$list" --audio-root "$data_root" --features "$features" \
+      "${project[@]}" --clusters "$clusters" --sample-minutes "$sample_minutes" --out "$model"
   fi
-  once units --inputs "${inputs[@]}" --outputs "${outputs[@]}" --uncounted=--jobs="$jobs" -- \
-    "$python" "$common/units.py" --data-root "$data_root" --texts "$1" --column "$2" --audio "$3" "${model[@]}"
+  if [[ "$features" == hubert:* ]]; then extractor=(--hubert "$hubert" --device "$device"); fi
+  sharded --counts "$python" "$common/apply_units.py" --list "$list" --audio-root "$data_root" --kmeans "$model" \
+    "${extractor[@]}" --out "$data_root/units.tsv"
+  once quality --inputs "$data_root/units.tsv" "$model" --outputs "$data_root/units_quality.json" -- \
+    "$python" "$common/unit_quality.py" --units "$data_root/units.tsv" --kmeans "$model" \
+    --out "$data_root/units_quality.json"
 }
 
 # make_manifests TABLE SOURCE_COLUMN TARGET_COLUMN FOLDER [--text-targets]: all that fairseq and SimulEval read.

@@ -26,7 +26,7 @@ def _start() -> None:
 def _speak(utterance: Utterance) -> None:
     assert _voice is not None
     samples = _voice(utterance.text, seed=0)
-    write_speech(utterance.path, samples, _voice.sample_rate, multiple=UNIT_SAMPLES)
+    write_speech(utterance.out, samples, _voice.sample_rate, multiple=UNIT_SAMPLES)
 
 
 def main() -> None:

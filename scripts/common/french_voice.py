@@ -135,7 +135,12 @@ def _openvino_engine() -> Callable[[Inputs], np.ndarray]:
     openvino = require("openvino")
     core = openvino.Core()
     # Every process would pin its thread to the same core.
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "INFERENCE_NUM_THREADS": 1,
+        "ENABLE_CPU_PINNING": False,
+        "CPU_RUNTIME_CACHE_CAPACITY": 0,
+    }
     model = core.compile_model(core.read_model(to_floats(join_model())), "CPU", settings)
     request = model.create_infer_request()
     return lambda inputs: request.infer(inputs)[0].copy()  # the request's next output goes to the same memory
@@ -197,7 +202,7 @@ def _start(voice_table: Path, accents: dict[str, Path], variation: Variation | N
 def _speak(utterance: Utterance) -> None:
     assert _voice is not None
     manner = _variation(utterance.id) if _variation else PLAIN
-    write_speech(utterance.path, _voice(utterance.text, manner), manner.playback_rate(SAMPLE_RATE))
+    write_speech(utterance.out, _voice(utterance.text, manner), manner.playback_rate(SAMPLE_RATE))
 
 
 def main() -> None:

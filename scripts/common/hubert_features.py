@@ -7,51 +7,30 @@ the options as Python; it is checked to be plain numbers first.
 
 from __future__ import annotations
 
-import argparse
 import ast
-import collections
 import logging
-import pickle
-import re
-import typing
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from fairseq.data.dictionary import Dictionary
+from omegaconf import nodes
 from torch import Tensor
+
+from echostream.models.pretrained import CHECKPOINT_TYPES
+from echostream.modules.safe_loading import UnsafeFileError, load_safely
 
 LABELS = "label_embs_concat"  # only for the training loss
 MAX_CHUNK_SAMPLES = 1_600_000  # 100 s at once, as in fairseq's own feature dump: attention grows with the square
 HALF_PRECISION_KEYS = ("fp16", "bf16")
-
-
-def _allowed_classes() -> list[Any]:
-    import omegaconf
-    from fairseq.data.dictionary import Dictionary
-    from omegaconf.base import ContainerMetadata, Metadata
-
-    nodes = ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode", "EnumNode")
-    return [
-        argparse.Namespace,
-        Dictionary,
-        omegaconf.DictConfig,
-        omegaconf.ListConfig,
-        *(getattr(omegaconf.nodes, name) for name in nodes),
-        ContainerMetadata,
-        Metadata,
-        typing.Any,
-        collections.defaultdict,
-        dict,
-        list,
-        int,
-        str,
-    ]
+OPTION_TYPES = (nodes.StringNode, nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode, nodes.EnumNode)
+ALLOWED_TYPES = (*CHECKPOINT_TYPES, Dictionary, *OPTION_TYPES, str)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a fairseq checkpoint with torch's safe loader.
+    """Read a fairseq checkpoint of a HuBERT with torch's safe loader.
 
     Raises:
         ValueError: no such file, not a checkpoint, or one with objects of other classes than published ones have.
@@ -60,13 +39,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"no HuBERT checkpoint {path}; give one with --hubert")
     known = torch.serialization.get_safe_globals()  # which the context would forget when it ends
     try:
-        with torch.serialization.safe_globals([kind for kind in _allowed_classes() if kind not in known]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError) as error:
-        # torch's own message advises to load the file unsafely.
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds {foreign[1]}, which no HuBERT needs" if foreign else "it is no checkpoint of torch"
-        raise ValueError(f"{path} is refused by torch's safe loader: {reason}") from error
+        with torch.serialization.safe_globals([kind for kind in ALLOWED_TYPES if kind not in known]):
+            state = load_safely(path)
+    except UnsafeFileError as error:
+        raise ValueError(f"{path} is refused: {error}") from error
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict) or not state.get("cfg"):
         raise ValueError(f"{path} is not a fairseq checkpoint with the options (cfg) and tensors (model) of a HuBERT")
     return state

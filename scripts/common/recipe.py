@@ -11,6 +11,8 @@ import argparse
 import hashlib
 import importlib
 import os
+import platform
+import re
 import signal
 import sys
 import time
@@ -18,12 +20,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 INSTALL_HINT = "pip install -e '.[data]'"
+# Marks a temporary file with who writes it: this machine and a process.
+HOST = re.sub(r"\W", "_", platform.node())[:20]
+TEMPORARY = re.compile(rf"\..*\.{HOST}-(\d+)(\.[^.]*)?")
 
 
 def require(module: str, hint: str = INSTALL_HINT) -> ModuleType:
@@ -62,12 +69,27 @@ def digest(*parts: Any) -> str:
     return total.hexdigest()
 
 
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes of this machine have left half written in a folder; once a process."""
+    for path in folder.glob(f".*.{HOST}-*"):
+        writer = TEMPORARY.fullmatch(path.name)
+        try:
+            if writer:
+                os.kill(int(writer[1]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except PermissionError:  # somebody else's, and alive
+            continue
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary name in the same folder; rename it to `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
     # The suffix stays last: soundfile, numpy and zipfile choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -128,7 +150,8 @@ class Ledger:
 
 
 def add_share_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a tool that can do a part of its work, for `share`."""
+    """Options of a tool that can do a part of its work (`share`), or only count it."""
+    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
     parser.add_argument("--num-shards", type=positive, default=1, help="divide the work into this many parts")
     parser.add_argument("--shard", type=int, default=0, help="do this part: 0 to N - 1 (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one thread each")
@@ -192,5 +215,79 @@ def parallel_map(
     except BrokenProcessPool as error:
         remedy = "see the message above, or try fewer --jobs if memory ran out"
         raise SystemExit(f"error: {description}: a process died; {remedy}") from error
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        reason = f"{error.strerror or error}; put it right, and the same command does what is left"
+        raise SystemExit(f"error: {description}: cannot use{place}: {reason}") from error
+    except RuntimeError as error:
+        if type(error).__module__ != "soundfile":
+            raise
+        raise SystemExit(
+            f"error: {description}: {error} (is the disk full?); put it right, and the same command does what is left"
+        ) from error
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A file to be made, and the recording that it is made from, if it is made from one."""
+
+    id: str
+    out: Path
+    recording: Path | None = None
+
+
+def is_too_early(args: argparse.Namespace, name: str, done: str, *tables: Path) -> bool:
+    """Whether this is a dry run that cannot count yet, because a table is not there; says so."""
+    missing = [table for table in tables if not table.is_file()] if args.dry_run else []
+    if missing:
+        print(f"{name}: would be {done}, once there is {missing[0]}", flush=True)
+    return bool(missing)
+
+
+def make_files(
+    args: argparse.Namespace,
+    works: Sequence[Any],
+    digest_of: Callable[[Any], str],
+    make: Callable[[Any], None],
+    done: str,
+    name: str = "",
+    prepare: Callable[[], Any] | None = None,
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple = (),
+) -> None:
+    """Make the files in a folder that are missing, or that were made from something else, and say how many.
+
+    Args:
+        args: has `out`, the folder, where the records are kept too, and what `add_share_arguments` adds.
+        works: of kind `Work`; this shard's, with ids that differ.
+        digest_of: of all that a work's file depends on.
+        make: makes the file of one work, in a process of its own.
+        done: what is said of a finished file, e.g. "computed".
+        name: what the files are called (default: the name of the folder).
+        prepare: called once before the processes start, if there is anything to do.
+        initializer, initargs: see `parallel_map`.
+
+    Raises:
+        SystemExit: a recording is missing, or a file could not be made.
+    """
+    name = name or args.out.name
+    absent = {work.id: work.recording for work in works if work.recording and not work.recording.is_file()}
+    if absent and not args.dry_run:
+        raise SystemExit(
+            f"error: no recording {next(iter(absent.values()))} ({len(absent)} of {len(works)} are missing); "
+            "run the earlier stages first, all of their shards"
+        )
+    ledger = Ledger(args.out / ".done.tsv", (args.shard, args.num_shards))
+    digests = {work.id: digest_of(work) for work in works if work.id not in absent}
+    missing = [w for w in works if w.id in absent or not ledger.is_done(w.id, digests[w.id], [w.out])]
+    finished = len(works) - len(missing)
+    if args.dry_run:
+        print(f"{name}: {len(missing)} to be {done}, {finished} already done", flush=True)
+        return
+    if missing and prepare:
+        prepare()
+    for work, _ in parallel_map(make, missing, args.jobs, name, initializer, initargs):
+        ledger.mark(work.id, digests[work.id])
+    print(f"{name}: {len(missing)} {done}, {finished} already done", flush=True)

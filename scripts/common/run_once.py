@@ -1,6 +1,6 @@
 """Run a command unless it already finished with the same arguments and the same contents of its inputs.
 
-    python run_once.py --data-root DIR --name units --inputs A B --outputs C -- python units.py ...
+    python run_once.py --data-root DIR --name clusters --inputs A B --outputs C -- python learn_units.py ...
 
 Where the data and the interpreter lie doesn't count. An output file that was changed or damaged since is made again.
 """

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe import Ledger, add_share_arguments, digest, parallel_map, require, share
+from recipe import Work, add_share_arguments, digest, is_too_early, make_files, require, share
 
 
 @dataclass(frozen=True)
-class Utterance:
+class Utterance(Work):
     """A sentence and the file that its speech belongs in."""
 
-    id: str
-    text: str
-    path: Path
+    text: str = ""
 
 
 def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
@@ -43,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser, column: str) -> None:
     parser.add_argument("--texts", type=Path, nargs="+", required=True, help="tab-separated tables with a column id")
     parser.add_argument("--column", default=column, help="column of the text to read (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for <id>.wav")
-    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
     add_share_arguments(parser)
 
 
@@ -62,25 +59,26 @@ def synthesise_all(
     `voice_key` names all that the sound depends on besides the text (a `Path` stands for the file's contents), `manner`
     what only that utterance's sound depends on.
     """
-    name = args.out.name
-    if args.dry_run and not all(table.is_file() for table in args.texts):
-        print(f"{name}: would be spoken, once there are texts", flush=True)
+    if is_too_early(args, args.out.name, "spoken", *args.texts):
         return
     utterances = [
-        Utterance(row["id"], row[args.column], args.out / f"{row['id']}.wav")
+        Utterance(row["id"], args.out / f"{row['id']}.wav", text=row[args.column])
         for table in args.texts
         for row in read_table(table, args.column)
     ]
-    utterances = share(utterances, args)
     voice = digest(*voice_key)
-    ledger = Ledger(args.out / ".done.tsv", (args.shard, args.num_shards))
-    digests = {utterance.id: digest(voice, manner(utterance), utterance.text) for utterance in utterances}
-    missing = [u for u in utterances if not ledger.is_done(u.id, digests[u.id], [u.path])]
-    if args.dry_run:
-        print(f"{name}: {len(missing)} to be spoken, {len(utterances) - len(missing)} already done", flush=True)
-        return
-    for package in packages if missing else ():
-        require(package)
-    for utterance, _ in parallel_map(speak, missing, args.jobs, name, initializer, initargs):
-        ledger.mark(utterance.id, digests[utterance.id])
-    print(f"{name}: {len(missing)} spoken, {len(utterances) - len(missing)} already done", flush=True)
+
+    def prepare() -> None:
+        for package in packages:
+            require(package)
+
+    make_files(
+        args,
+        share(utterances, args),
+        lambda utterance: digest(voice, manner(utterance), utterance.text),
+        speak,
+        "spoken",
+        prepare=prepare,
+        initializer=initializer,
+        initargs=initargs,
+    )

@@ -25,6 +25,9 @@ SPLITS = ("train", "dev", "test")
 NOT_IN_ID = re.compile(r"[^\w.-]+")
 # Quieter than the last bit of 16-bit audio.
 SILENCE = 2**-16
+# libsndfile's note of a chunk longer than the file; recorders that write to a pipe promise 2 to 4 GiB.
+SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND|riff) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+UNKNOWN_LENGTH = 0x7FFFF000
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,14 @@ def recording_problem(path: Path, limits: Limits) -> str:
     if not path.is_file():
         return "no such file"
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            promised = SHORT_CHUNK.search(file.extra_info)
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
         return f"cannot be read: {str(error).split(': ', 1)[-1].strip().rstrip('.')}"
     seconds = len(samples) / rate
+    if promised and int(promised[2]) < int(promised[1]) < UNKNOWN_LENGTH:
+        return f"cut short after {seconds:.2f} s: copy it again"
     if limits.strict_rate and rate != SAMPLE_RATE:
         return f"sampled at {rate} Hz, not {SAMPLE_RATE}"
     if not len(samples):

@@ -7,30 +7,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
 import numpy as np
 import soundfile
 from audio import SAMPLE_RATE
-from recipe import Ledger, add_share_arguments, atomic_path, digest, parallel_map, require, share
+from recipe import Work, add_share_arguments, atomic_path, digest, is_too_early, make_files, require, share
 from table import read_checked
 
 # Raise it when the conversion changes: recordings are then converted again.
 KIND = "16 kHz mono v1"
 
 
-@dataclass(frozen=True)
-class Work:
-    """A recording and where its copy belongs."""
-
-    id: str
-    recording: Path
-    copy: Path
-
-
 def _convert(work: Work) -> None:
+    assert work.recording is not None
     try:
         samples, rate = soundfile.read(work.recording, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
@@ -40,7 +31,7 @@ def _convert(work: Work) -> None:
         mono = require("soxr").resample(mono, rate, SAMPLE_RATE)
     # Where mixing, resampling or a floating-point file goes beyond full scale, quieter is better than clipped.
     mono = mono / max(1.0, np.abs(mono).max(initial=0.0))
-    with atomic_path(work.copy) as temporary:
+    with atomic_path(work.out) as temporary:
         soundfile.write(temporary, np.round(mono * 32767).astype(np.int16), SAMPLE_RATE, subtype="PCM_16")
 
 
@@ -50,28 +41,14 @@ def main() -> None:
     parser.add_argument("--column", choices=("source_wav", "target_wav"), required=True)
     parser.add_argument("--audio-root", type=Path, required=True, help="paths in the table start from here")
     parser.add_argument("--out", type=Path, required=True, help="folder for <id>.wav")
-    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
     add_share_arguments(parser)
     args = parser.parse_args()
 
-    name = args.out.name
-    if args.dry_run and not args.texts.is_file():
-        print(f"{name}: would be converted, once the table is checked", flush=True)
+    if is_too_early(args, args.out.name, "converted", args.texts):
         return
     rows = share([row for row in read_checked(args.texts) if row[args.column]], args)
-    works = [Work(row["id"], args.audio_root / row[args.column], args.out / f"{row['id']}.wav") for row in rows]
-    lost = [work.recording for work in works if not work.recording.is_file()]
-    if lost:
-        raise SystemExit(f"error: {lost[0]} is gone since the table was checked; run stage 1 again")
-    ledger = Ledger(args.out / ".done.tsv", (args.shard, args.num_shards))
-    digests = {work.id: digest(KIND, work.recording) for work in works}
-    missing = [work for work in works if not ledger.is_done(work.id, digests[work.id], [work.copy])]
-    if args.dry_run:
-        print(f"{name}: {len(missing)} to be converted, {len(works) - len(missing)} already done", flush=True)
-        return
-    for work, _ in parallel_map(_convert, missing, args.jobs, name):
-        ledger.mark(work.id, digests[work.id])
-    print(f"{name}: {len(missing)} converted, {len(works) - len(missing)} already done", flush=True)
+    works = [Work(row["id"], args.out / f"{row['id']}.wav", args.audio_root / row[args.column]) for row in rows]
+    make_files(args, works, lambda work: digest(KIND, work.recording), _convert, "converted")
 
 
 if __name__ == "__main__":

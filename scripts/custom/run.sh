@@ -100,13 +100,13 @@ fi
 
 if runs 5 "target speech"; then
   case "$target_lang" in
-    en | fr) speak "$target_lang" "$texts/to_speak.tsv" target_text "$data_root/audio/target" ;;
+    en | fr) speak "$target_lang" target_text "$data_root/audio/target" "$texts/to_speak.tsv" ;;
     *) echo "target speech: all of it was recorded" ;;
   esac
 fi
 
 if runs 6 "units"; then
-  make_units "$pairs" target_text audio/target
+  make_units target_text audio/target "$pairs"
 fi
 
 if runs 7 "features and manifests"; then

@@ -22,6 +22,7 @@ from audio import SAMPLE_RATE, to_16khz
 from layout import CorpusLayout
 from recipe import add_share_arguments, atomic_path, parallel_map, share, write_text
 from speech_synthesis import read_table
+from unit_features import one_thread
 
 MIN_SECONDS = 0.1
 
@@ -33,12 +34,6 @@ class Conversion:
     id: str
     recordings: tuple[Path, Path]
     wavs: tuple[Path, Path]
-
-
-def _start() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def convert(recording: Path, wav: Path) -> None:
@@ -54,6 +49,7 @@ def convert(recording: Path, wav: Path) -> None:
         raise ValueError(f"{recording.name} is {reason}") from error
     if len(samples) < MIN_SECONDS * rate:
         raise ValueError(f"{recording.name} lasts {len(samples) / rate:.3f} s")
+    one_thread()
     speech = to_16khz(samples.mean(axis=1), rate)
     pcm = np.round(speech.clip(-1, 1) * 32767).astype(np.int16)
     with atomic_path(wav) as temporary:
@@ -75,7 +71,6 @@ def main() -> None:
     parser.add_argument("--lang", required=True, help="source language: fr, es or de")
     parser.add_argument("--corpora", type=Path, required=True, help="folder of download.py")
     parser.add_argument("--data-root", type=Path, required=True, help="holds texts/all.tsv; audio/ is made in it")
-    parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
     add_share_arguments(parser)
     args = parser.parse_args()
     table = args.data_root / "texts" / "all.tsv"
@@ -95,7 +90,7 @@ def main() -> None:
     print(f"audio: {len(missing)} pairs to extract, {len(conversions) - len(missing)} already done", flush=True)
     if args.dry_run:
         return
-    failed = {w.id: reason for w, reason in parallel_map(_work, missing, args.jobs, "audio", _start) if reason}
+    failed = {w.id: reason for w, reason in parallel_map(_work, missing, args.jobs, "audio") if reason}
     lines = [f"{work.id}\t{failed[work.id]}" for work in missing if work.id in failed]
     write_text(audio / f"failed.{args.shard}of{args.num_shards}.tsv", "\n".join(["id\treason", *lines]) + "\n")
     if failed:

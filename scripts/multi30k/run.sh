@@ -46,7 +46,7 @@ if runs 1 "texts"; then
 fi
 
 if runs 2 "source speech"; then
-  speak "$source_lang" "$pairs" "$source_lang" "$data_root/audio/$source_lang"
+  speak "$source_lang" "$source_lang" "$data_root/audio/$source_lang" "$pairs"
 fi
 
 if $text_targets; then
@@ -58,11 +58,11 @@ if $text_targets; then
 fi
 
 if runs 3 "target speech"; then
-  speak "$target_lang" "$pairs" "$target_lang" "$data_root/audio/$target_lang"
+  speak "$target_lang" "$target_lang" "$data_root/audio/$target_lang" "$pairs"
 fi
 
 if runs 4 "units"; then
-  make_units "$pairs" "$target_lang" "audio/$target_lang"
+  make_units "$target_lang" "audio/$target_lang" "$pairs"
 fi
 
 if runs 5 "features and manifests"; then

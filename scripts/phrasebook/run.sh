@@ -22,7 +22,6 @@ stages: 1 texts   2 French speech   3 English speech   4 units   5 rooms, featur
   --seed N               of sentences, speed, pitch, accents, rooms and noise (default 0)
   --voices-dir DIR       other Kokoro voice tables (.bin, .npy), for accents (default: none)
   --accent-share S       share of the French recordings with an accent, from 0 to 1 (default 0.15)
-  --voice-engine NAME    onnxruntime, or openvino, 1.8 times as fast on a processor with AMX (default onnxruntime)
   --unseen-voice NAME    table of --voices-dir that is kept for a test set of its own (default: none)
   --noisy-share S        share of the training recordings in a room and with noise, from 0 to 1 (default 0.5)
 HELP
@@ -30,7 +29,7 @@ HELP
 }
 
 declare -A options=([hours]=10 [train-sentences]=0 [dev]=300 [test]=300 [unseen-templates]=24 [seed]=0 [voices-dir]=""
-  [accent-share]=0.15 [voice-engine]=onnxruntime [unseen-voice]="" [noisy-share]=0.5)
+  [accent-share]=0.15 [unseen-voice]="" [noisy-share]=0.5)
 for name in "${!corpus_options[@]}"; do options[$name]="${corpus_options[$name]}"; done
 last_stage=6
 recipe_options "$@"
@@ -67,11 +66,11 @@ if runs 2 "French speech"; then
 fi
 
 if runs 3 "English speech"; then
-  speak en "$pairs" en "$data_root/audio/en"
+  speak en en "$data_root/audio/en" "$pairs"
 fi
 
 if runs 4 "units"; then
-  make_units "$pairs" en audio/en
+  make_units en audio/en "$pairs"
 fi
 
 if runs 5 "rooms, features and manifests"; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ class UnitCorpus:
         frames: int64 ``(F,)``, units with repeats.
         remaining: int64 ``(F,)``, frames that each unit goes on for.
         units, durations: int64 ``(T,)``, the same without repeats.
+        digest: checksum of sound and units.
 
     Raises:
         VocoderError: naming the line or file that does not fit.
@@ -37,9 +39,9 @@ class UnitCorpus:
 
     def __init__(self, table: Path, audio_root: Path, vocoder: UnitVocoder) -> None:
         audio, frames, units, durations = [], [], [], []
-        for row in _read_table(table):
-            unit_frames = _parse_units(row, vocoder.num_units)
-            wave = _read_audio(audio_root / row["audio"], vocoder.sample_rate)
+        for row in read_table(table):
+            unit_frames = parse_units(row, vocoder.num_units)
+            wave = read_audio(audio_root / row["audio"], vocoder.sample_rate)
             count = min(len(unit_frames), len(wave) // vocoder.hop_samples)
             if max(len(unit_frames), len(wave) // vocoder.hop_samples) - count > TOLERANCE_FRAMES:
                 raise VocoderError(
@@ -58,6 +60,9 @@ class UnitCorpus:
         self.frames, self.units, self.durations = torch.cat(frames), torch.cat(units), torch.cat(durations)
         self.remaining = remaining_frames(self.durations)
         self.seconds = len(self.audio) / vocoder.sample_rate
+        checksum = hashlib.blake2b(self.audio.numpy(), digest_size=16)
+        checksum.update(self.frames.numpy())
+        self.digest = checksum.hexdigest()
 
     def pieces(self, batch_size: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Random pieces: frames and remaining ``(B, length)``, waveforms float32 ``(B, length * hop)``."""
@@ -81,7 +86,12 @@ def _windows(start: Tensor, length: int) -> Tensor:
     return start[:, None] + torch.arange(length)
 
 
-def _read_table(table: Path) -> list[dict[str, str]]:
+def read_table(table: Path) -> list[dict[str, str]]:
+    """Rows with an id, a path and units.
+
+    Raises:
+        VocoderError: naming file and line.
+    """
     try:
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -93,7 +103,8 @@ def _read_table(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _parse_units(row: dict[str, str], num_units: int) -> Tensor:
+def parse_units(row: dict[str, str], num_units: int) -> Tensor:
+    """Units ``(F,)`` of a row; a :class:`VocoderError` for what is no unit of the vocoder's."""
     try:
         units = torch.tensor([int(unit) for unit in row["units"].split()], dtype=torch.long)
     except ValueError as error:
@@ -106,7 +117,8 @@ def _parse_units(row: dict[str, str], num_units: int) -> Tensor:
     return units
 
 
-def _read_audio(path: Path, sample_rate: int) -> np.ndarray:
+def read_audio(path: Path, sample_rate: int) -> np.ndarray:
+    """Samples, int16 ``(n,)``; a :class:`VocoderError` for a file that cannot be read or has another rate."""
     try:
         wave, rate = sf.read(path, dtype="int16", always_2d=True)
     except (OSError, sf.LibsndfileError) as error:

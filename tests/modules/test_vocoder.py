@@ -46,7 +46,7 @@ ISTFT = {
     "spectra_per_frame": 2,
     "dur_predictor_params": DURATIONS,
 }
-ISTFT_AHEAD = ISTFT | {"dur_predictor_params": DURATIONS | {"var_pred_lookahead": 2}}
+ISTFT_AHEAD = ISTFT | {"dur_predictor_params": DURATIONS | {"var_pred_lookahead": 2, "var_pred_carry": True}}
 CONFIGS = {"code_hifigan": CODE_HIFIGAN, "istft": ISTFT, "istft_ahead": ISTFT_AHEAD}
 istft = pytest.mark.parametrize("vocoder", ["istft", "istft_ahead"], indirect=True)
 code_hifigan = pytest.mark.parametrize("vocoder", ["code_hifigan"], indirect=True)
@@ -140,6 +140,33 @@ def test_istft_streams_exactly(vocoder, units, chunk):
     assert wave.abs().max() > 0.01
     assert torch.equal(settled, durations)
     torch.testing.assert_close(streamed, wave, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 4, 13])
+@istft
+def test_istft_flushed_at_word_ends_streams_exactly(vocoder, units, size):
+    flushes = list(range(size, 45, size))
+    durations = vocoder._round(vocoder.log_durations(units[None], flushes)[0], 0.0)[0]
+    wave = vocoder(units[None], durations[None])[0][0]
+    state, outs = vocoder.init_state(), []
+    for word in units.split(size):
+        first = vocoder.step(word[:2], state)  # how a word is pushed does not matter
+        outs += [first, vocoder.step(word[2:], state, flush=True), vocoder.step(word[:0], state, flush=True)]
+        assert not len(state.waiting)
+    assert torch.equal(torch.cat([out.durations for out in outs]), durations)
+    torch.testing.assert_close(torch.cat([out.samples for out in outs]), wave, atol=1e-5, rtol=0)
+    if vocoder.lookahead_units:
+        assert not torch.equal(vocoder.log_durations(units[None]), vocoder.log_durations(units[None], flushes))
+
+
+@pytest.mark.parametrize("vocoder", ["istft_ahead"], indirect=True)
+def test_what_rounding_takes_is_carried_on(vocoder, units):
+    vocoder.dur_predictor.proj.weight.zero_()
+    vocoder.dur_predictor.proj.bias.fill_(math.log(2.4 + 1))
+    _, (durations,) = vocoder(units[None])
+    assert durations[:5].tolist() == [2, 3, 2, 3, 2] and int(durations.sum()) == round(2.4 * 45)
+    vocoder.dur_predictor.proj.bias.fill_(math.log(0.2 + 1))  # shorter than any unit can be
+    assert set(vocoder(units[None])[1][0].tolist()) == {1}
 
 
 @pytest.mark.parametrize("vocoder", ["istft"], indirect=True)

@@ -30,6 +30,7 @@ import pairs
 import texts
 from audio import read_speech
 from hubert_features import HubertFeatures
+from killing import check_killed_run
 from speech_synthesis import read_table
 from tiny_models import WIDTH, save_hubert, speech_like
 from units import UnitModel, remove_repeats
@@ -299,17 +300,20 @@ def test_data_set_is_the_same_each_time(with_units, monkeypatch):
     assert {path for path, data in make().items() if first[path] != data} == set()
 
 
-def recipe(root: Path, published: Path, *options: object) -> subprocess.CompletedProcess:
+def recipe_command(root: Path, published: Path, *options: object) -> list[str]:
     command = [SCRIPTS / "cvss_c/run.sh", "--data-root", root, "--lang", "fr", "--python", sys.executable, "--jobs", 1]
     sources = [
         *("--common-voice-url", published / "fr.tar.gz", "--cvss-url", published / "cvss_c_fr_en_v1.0.tar.gz"),
         *("--covost-url", published / "covost_v2.fr_en.tsv.tar.gz", "--vocab-size", 60),
-        *("--hubert", published / "hubert.pt", "--layer", 2, "--kmeans", published / "km.bin"),
     ]
+    return [*map(str, (*command, *sources, *options))]
+
+
+def recipe(root: Path, published: Path, *options: object) -> subprocess.CompletedProcess:
+    hubert = ("--hubert", published / "hubert.pt", "--layer", 2, "--kmeans", published / "km.bin")
+    command = recipe_command(root, published, *hubert, *options)
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*map(str, (*command, *sources, *options))], capture_output=True, text=True, check=False, env=environment
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def train(root: Path, save_dir: Path) -> subprocess.CompletedProcess:
@@ -350,3 +354,11 @@ def test_whole_recipe(published, tmp_path):
 
     trained = train(root, tmp_path)
     assert trained.returncode == 0 and "num_updates: 2" in trained.stdout, trained.stderr[-2000:]
+
+
+@pytest.mark.integration
+def test_killed_in_every_stage(published, tmp_path):
+    def command(root: Path) -> list[str]:
+        return recipe_command(root, published, "--features", "mfcc", "--clusters", 8)
+
+    check_killed_run(command, tmp_path, last_stage=7)

@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "common"))
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "common
 import french_voice
 from audio import read_speech
 from speech_synthesis import read_table
+from units import UnitModel
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 PAIRS = {
@@ -137,3 +139,6 @@ def test_wrong_texts_are_named(texts, tmp_path):
     assert done.returncode == 2 and "hears English only" in done.stderr
     done = run(tmp_path / "data", "--text-dir", texts, "--kmeans", texts / "val.en")
     assert done.returncode == 2 and "is no unit model" in done.stderr
+    UnitModel.of_centroids(np.eye(3, dtype=np.float32), "hubert:2").save(tmp_path / "kmeans.npz")
+    done = run(tmp_path / "data", "--text-dir", texts, "--kmeans", tmp_path / "kmeans.npz")
+    assert done.returncode == 2 and "give the checkpoint with --hubert" in done.stderr

@@ -14,6 +14,7 @@ from fairseq.data import Dictionary
 from fairseq.data.audio.audio_utils import _get_torchaudio_fbank, get_features_or_waveform
 from fairseq.data.audio.data_cfg import MultitaskConfig, S2SDataConfig
 from fairseq.data.audio.speech_to_speech_dataset import SpeechToSpeechDatasetCreator
+from killing import check_killed_run
 
 from echostream.tasks.data_config import load_multitask_config, load_speech_config
 
@@ -304,5 +305,18 @@ def test_whole_recipe_runs_once(tmp_path):
     assert "texts: already done" in output and "units: already done" in output
     assert "fr: 1 spoken, 2 already done" in output and "en: 0 spoken, 9 already done" in output
     again = {path.parts[0] for path, time in made.items() if (moved / path).stat().st_mtime_ns != time}
-    assert again == {"audio", "simuleval"}
+    assert again == {"audio", "simuleval", "simuleval_dev"}
     assert str(moved / "audio/fr/pair01.wav") in (moved / "simuleval/source.txt").read_text()
+
+
+@pytest.mark.integration
+@needs_data_packages
+def test_killed_in_every_stage(tmp_path):
+    sentences = tmp_path / "short.tsv"
+    sentences.write_text("id\tfr\ten\na\tMerci.\tThank you.\nb\tBonjour.\tGood morning.\nc\tÀ demain.\tSee you.\n")
+
+    def command(root: Path) -> list[str]:
+        small = ("--sentences", sentences, "--extra-lines", 1, "--features", "mfcc", "--clusters", 10, "--jobs", 1)
+        return [*map(str, (SCRIPTS / "quickstart/prepare.sh", "--data-root", root, "--python", sys.executable, *small))]
+
+    check_killed_run(command, tmp_path, last_stage=5)

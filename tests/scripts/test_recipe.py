@@ -213,6 +213,17 @@ def test_ledger_of_shards_remembers_the_latest(tmp_path):
     assert recipe.Ledger(path).is_done("after", "it")
 
 
+def test_half_written_files_of_the_dead_are_swept(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    mine, lost = (tmp_path / f".u.{recipe.HOST}-{pid}.wav" for pid in (os.getpid(), dead.pid))
+    elsewhere, other = tmp_path / f".u.another-host-{dead.pid}.wav", tmp_path / ".done.tsv"
+    for path in (mine, lost, elsewhere, other):
+        path.touch()
+    recipe.write_text(tmp_path / "x.txt", "x")
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, elsewhere.name, other.name, "x.txt"}
+
+
 def test_share_covers_everything_once():
     items = list(range(10))
     shares = [recipe.share(items, argparse.Namespace(num_shards=3, shard=i)) for i in range(3)]

@@ -115,10 +115,10 @@ def test_checkpoint_that_is_none_is_refused(tmp_path):
     good = hubert_features.load_checkpoint(tmp_path / "hubert.pt")
     harm = tmp_path / "harm"
     torch.save({**good, "extra_state": Harmful(harm)}, tmp_path / "harmful.pt")
-    with pytest.raises(ValueError, match=r"safe loader: it holds posix.mkdir, which no HuBERT needs"):
+    with pytest.raises(ValueError, match=r"harmful.pt is refused: it holds posix.mkdir"):
         hubert_features.load_checkpoint(tmp_path / "harmful.pt")
     (tmp_path / "text.pt").write_text("hello " * 100)
-    with pytest.raises(ValueError, match="no checkpoint of torch"):
+    with pytest.raises(ValueError, match=r"text.pt is refused"):
         hubert_features.load_checkpoint(tmp_path / "text.pt")
     with pytest.raises(ValueError, match="has layers 1 to 3, not 4; choose another --layer"):
         hubert_features.HubertFeatures(tmp_path / "hubert.pt", 4)
@@ -321,10 +321,25 @@ def test_killed_run_goes_on(speech, learned, tmp_path, monkeypatch, capsys):
     assert len({row["units"] for row in rows}) == len(NAMES)
 
 
+def test_changed_recording_is_named_anew(learned, tmp_path, monkeypatch, capsys):
+    (tmp_path / "list.txt").write_text("a.wav\nb.wav\n")
+    arguments = ("--list", tmp_path / "list.txt", "--audio-root", tmp_path, "--kmeans", learned)
+    for seed in (1, 2, 2):
+        for name, sound in (("a", seed), ("b", 9)):
+            soundfile.write(tmp_path / f"{name}.wav", speech_like(1, 16000, sound), 16000)
+        call(apply_units, monkeypatch, *arguments, "--out", tmp_path / "units.tsv")
+        (tmp_path / f"{seed}.tsv").write_bytes((tmp_path / "units.tsv").read_bytes())
+    counts = [line for line in capsys.readouterr().out.splitlines() if "to do" in line]
+    assert [line.split()[1] for line in counts] == ["2", "1", "0"]
+    one, other = ((tmp_path / f"{seed}.tsv").read_text().splitlines() for seed in (1, 2))
+    assert one[1] != other[1] and one[2] == other[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--kmeans", "none.npz"), "no such file: .*none.npz"),
+        (("--kmeans", "none.npz", "--num-shards", 2), "a run of this stage without --shard makes them first"),
         (("--kmeans", "hubert.npz"), "hubert:2 needs the HuBERT checkpoint: give it with --hubert"),
         (("--kmeans", "hubert.npz", "--hubert", "hubert.pt"), "r00: the clusters are of 5-dimensional features"),
         (("--kmeans", "text.npz"), "cannot read the clusters"),
@@ -368,6 +383,13 @@ def test_english_is_aligned(tmp_path, monkeypatch):
     assert len(phones) == soundfile.info(tmp_path / "a.wav").frames // 320
     spoken = [phone for phone, *_ in units.groupby(phones) if phone != "SIL"]
     assert spoken[2:8] == ["S", "T", "EY", "SH", "AH", "N"]
+    # Learning can align by itself, which projects as alignments made before do.
+    where = ("--list", tmp_path / "speech.tsv", "--audio-root", tmp_path, "--features", "mfcc", "--clusters", 5)
+    call(learn_units, monkeypatch, *where, "--align", "text", "--out", tmp_path / "one.npz")
+    call(learn_units, monkeypatch, *where, "--phones", tmp_path / "phones.tsv", "--out", tmp_path / "other.npz")
+    one, other = (units.UnitModel.load(tmp_path / f"{name}.npz") for name in ("one", "other"))
+    assert one.projection.shape == (180, len(set(phones)) - 1)
+    np.testing.assert_array_equal(one.centroids, other.centroids)
 
 
 @needs_english_voice

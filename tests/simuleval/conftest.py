@@ -19,9 +19,9 @@ RECORDS = (
         0,
         1000.0,
         [
-            StepRecord(400, 60, 200, " ab", words=(WordRecord("ab", 400, 0, 300),)),
+            StepRecord(400, 60, 200, " ab", " un", words=(WordRecord("ab", 400, 0, 300),), evidence=" ef"),
             StepRecord(800, 60, 100),
-            StepRecord(1000, 500, 400, " cd", words=(WordRecord("cd", 1000, 300, 700),)),
+            StepRecord(1000, 500, 400, " cd", " de", words=(WordRecord("cd", 1000, 300, 700),), evidence=" xy ab"),
         ],
     ),
     UtteranceRecord(1, 500.0, [StepRecord(400, 20), StepRecord(500, 110)]),
@@ -82,6 +82,10 @@ def score() -> Callable[..., dict[str, float]]:
             "no_progress_bar": True,
             "asr_model": None,
             "target_speech_lang": "en",
+            "asr_compute": "float32",
+            "asr_cache": None,
+            "source_text": None,
+            "first_word_ends": None,
             **options,
         }
         evaluator = SentenceLevelEvaluator.from_args(Namespace(**args))

@@ -47,6 +47,22 @@ def test_other_formats_are_refused(tmp_path, samples, rate):
         Transcriber(tmp_path)(samples, rate)
 
 
+def test_speech_that_differs_by_rounding_is_read_once(tmp_path, monkeypatch):
+    speech = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
+    monkeypatch.setattr(Transcriber, "_read", lambda self, samples: "first")
+    cache = tmp_path / "cache.jsonl"
+    assert Transcriber(tmp_path, cache=cache)(speech) == "first"
+    monkeypatch.setattr(Transcriber, "_read", lambda self, samples: "second")
+    reader = Transcriber(tmp_path, cache=cache)
+    assert reader((speech * 32768).round().astype(np.float32) / 32768) == "first"
+    other = speech.copy()
+    other[8000:8800] *= 0.9  # a twentieth of a second a little softer
+    assert reader(other) == "second"
+    assert reader(speech[:-320]) == "second"
+    assert Transcriber(tmp_path, "fr", cache=cache)(speech) == "second"
+    assert Transcriber(tmp_path, cache=cache, compute="int8")(speech) == "second"
+
+
 def test_transcripts_are_remembered(tmp_path, monkeypatch):
     monkeypatch.setattr(Transcriber, "_read", lambda self, samples: "été")
     cache = tmp_path / "cache.jsonl"

@@ -8,7 +8,17 @@ import soundfile
 from simuleval.evaluator.scorers.quality_scorer import QUALITY_SCORERS_DICT
 
 from echostream.simuleval import asr
-from echostream.simuleval.quality import bleu, chrf, normalise, remove_pauses, wer, word_errors
+from echostream.simuleval.quality import (
+    bleu,
+    chrf,
+    normalise,
+    remove_pauses,
+    unigram_precision,
+    unigram_recall,
+    wer,
+    word_errors,
+)
+from echostream.simuleval.spoken_form import spoken_form
 
 
 def test_normalise():
@@ -82,17 +92,68 @@ def test_speech_metrics_with_and_without_pauses(speech_log, score, reader):
 
 
 def test_every_quality_metric_is_known():
-    expected = {f"ECHO_{name}" for name in ("BLEU", "chrF", "WER")}
-    expected |= {f"ECHO_ASR_{name}{end}" for name in ("BLEU", "chrF", "WER") for end in ("", "_NoPause")}
-    assert {name for name in QUALITY_SCORERS_DICT if name.startswith("ECHO_")} == {
-        *expected,
-        "ECHO_ASR_WER_OwnText",
-    }
+    expected = {f"ECHO_{name}" for name in ("BLEU", "chrF", "WER", "SourceWER", "ST_Recall", "ST_Precision")}
+    spoken = [f"ECHO_ASR_{name}{end}" for name in ("BLEU", "chrF", "WER") for end in ("", "_NoPause")]
+    spoken.append("ECHO_ASR_WER_OwnText")
+    expected |= {f"{name}{judge}" for name in spoken for judge in ("", "@base", "@tiny.en")}
+    assert {name for name in QUALITY_SCORERS_DICT if name.startswith("ECHO_")} == expected
+
+
+def test_what_was_heard_is_scored_by_the_transcripts(speech_log, score, tmp_path):
+    (tmp_path / "source_text.txt").write_text("un deux\ntrois\n", encoding="utf-8")
+    result = score(speech_log, quality=("ECHO_SourceWER",), source_text=str(tmp_path / "source_text.txt"))
+    assert result["ECHO_SourceWER"] == pytest.approx(100 * 2 / 3)  # "un de", and nothing
+    (tmp_path / "source_text.txt").write_text("un deux\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="has 1 lines, too few"):
+        score(speech_log, quality=("ECHO_SourceWER",), source_text=str(tmp_path / "source_text.txt"))
+    with pytest.raises(SystemExit, match="need the sources' transcripts"):
+        score(speech_log, quality=("ECHO_SourceWER",), source_text=str(tmp_path / "none.txt"))
+
+
+def test_words_of_the_st_ctc_count_in_any_order(speech_log, score):
+    # "ef xy ab" for "ab cd ef", nothing for "gh"
+    result = score(speech_log, quality=("ECHO_ST_Recall", "ECHO_ST_Precision"))
+    assert result == {"ECHO_ST_Recall": pytest.approx(100 * 2 / 4), "ECHO_ST_Precision": pytest.approx(100 * 2 / 3)}
+
+
+def test_repeated_words_count_once_for_each_in_the_reference():
+    assert unigram_recall(["the the the cat"], ["the cat on the mat"]) == pytest.approx(100 * 3 / 5)
+    assert unigram_precision(["the the the cat"], ["the cat on the mat"]) == pytest.approx(100 * 3 / 4)
+    assert math.isnan(unigram_precision([""], ["a"]))
+
+
+def test_two_judges_sit_beside_each_other(speech_log, score, monkeypatch, tmp_path):
+    monkeypatch.setattr("echostream.simuleval.quality.find_model", lambda model, language: tmp_path / str(model))
+    heard = {"base": "ab cd ef", "tiny.en": "ab"}
+    monkeypatch.setattr(asr.Transcriber, "_read", lambda self, samples: heard[self.model.name])
+    names = ("ECHO_ASR_WER", "ECHO_ASR_WER@tiny.en")
+    cache = tmp_path / "read.jsonl"
+    result = score(speech_log, quality=names, asr_model="base", asr_compute="int8", asr_cache=str(cache))
+    # for "ab cd ef"; and nothing for "gh"
+    assert result == {"ECHO_ASR_WER": pytest.approx(100 * 1 / 4), "ECHO_ASR_WER@tiny.en": pytest.approx(100 * 3 / 4)}
+    assert cache.read_text(encoding="utf-8").count("(int8)") == 2
+    assert not (speech_log / "transcripts.jsonl").exists()
 
 
 def test_speech_metrics_refuse_text(text_log, score, reader):
     with pytest.raises(ValueError, match="speech output"):
         score(text_log, quality=("ECHO_ASR_BLEU",))
+
+
+@pytest.mark.parametrize(
+    ("read", "reference"),
+    [
+        ("It'd cost €760.", "it would cost seven hundred and sixty euros"),
+        ("At 8:30, platform 22!", "at eight thirty platform twenty two"),
+        ("The code is 9, 7, 1, 4.", "the code is nine seven one four"),
+        ("In 2027, 5 kilometers.", "in twenty twenty seven, 5 kilometres"),
+    ],
+)
+def test_what_sounds_the_same_is_written_the_same(read, reference):
+    pytest.importorskip("whisper_normalizer")
+    write = spoken_form("en")
+    assert normalise(write(read)) == normalise(write(reference))
+    assert spoken_form("fr")(read) == read
 
 
 def test_a_missing_recogniser_stops_the_evaluation(speech_log, score, monkeypatch):

@@ -14,11 +14,13 @@ from echostream.simuleval.record import (
 
 def record(index: int, text: str = " é") -> UtteranceRecord:
     word = WordRecord("é", 320.0, 0.0, 150.5)
-    return UtteranceRecord(index, 1000.0, [StepRecord(320.0, 1.5), StepRecord(1000.0, 2.5, 150.5, text, "s", (word,))])
+    steps = [StepRecord(320.0, 1.5), StepRecord(1000.0, 2.5, 150.5, text, " s", (word,), " e")]
+    return UtteranceRecord(index, 1000.0, steps)
 
 
 def test_a_record_survives_its_line():
     assert UtteranceRecord.from_json(record(3).to_json()) == record(3)
+    assert (record(3).text, record(3).source_text, record(3).evidence) == ("é", "s", "e")
 
 
 def test_steps_without_output_are_short():

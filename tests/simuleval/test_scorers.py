@@ -53,13 +53,17 @@ TEXT = {
 }
 
 
+# the first source word ended at 250 ms
+FIRST_WORD = {"ECHO_StartOffset_FirstWord": 400 - 250, "ECHO_StartOffset_FirstWord_CA": 460 - 250}
+
+
 def test_every_metric_is_tested():
     registered = {name for name in LATENCY_SCORERS_DICT if name.startswith("ECHO_")}
-    assert registered == set(SPEECH) == set(TEXT)
+    assert registered - set(FIRST_WORD) == set(SPEECH) == set(TEXT)
 
 
 def test_every_metric_says_what_it_is():
-    assert all(LATENCY_SCORERS_DICT[name].__doc__ for name in SPEECH)
+    assert all(LATENCY_SCORERS_DICT[name].__doc__ for name in [*SPEECH, *FIRST_WORD])
 
 
 def test_speech(speech_log, score):
@@ -68,6 +72,34 @@ def test_speech(speech_log, score):
 
 def test_text(text_log, score):
     assert score(text_log, tuple(TEXT)) == pytest.approx(TEXT)
+
+
+def test_latency_from_the_end_of_the_first_word(speech_log, text_log, score, tmp_path):
+    ends = tmp_path / "ends.txt"
+    ends.write_text("0.25\n0.40\n", encoding="utf-8")
+    for log in (speech_log, text_log):
+        assert score(log, tuple(FIRST_WORD), first_word_ends=str(ends)) == pytest.approx(FIRST_WORD)
+    ends.write_text("0.25 s\n", encoding="utf-8")
+    for name in (str(ends), None):
+        with pytest.raises(SystemExit, match="cannot read --first-word-ends"):
+            score(speech_log, tuple(FIRST_WORD), first_word_ends=name)
+    ends.write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match="has 0 lines"):
+        score(speech_log, tuple(FIRST_WORD), first_word_ends=str(ends))
+
+
+def test_one_early_word_end_does_not_move_the_median(speech_log, score, tmp_path):
+    line = (speech_log / "instances.log").read_text(encoding="utf-8").splitlines()[0]
+    record = json.loads((speech_log / LOG_NAME).read_text(encoding="utf-8").splitlines()[0])
+    (speech_log / "instances.log").write_text(
+        "".join(json.dumps({**json.loads(line), "index": index}) + "\n" for index in range(3)), encoding="utf-8"
+    )
+    (speech_log / LOG_NAME).write_text(
+        "".join(json.dumps({**record, "index": index}) + "\n" for index in range(3)), encoding="utf-8"
+    )
+    (tmp_path / "ends.txt").write_text("0.3\n0.3\n0\n", encoding="utf-8")
+    result = score(speech_log, ("ECHO_StartOffset_FirstWord",), first_word_ends=str(tmp_path / "ends.txt"))
+    assert result == {"ECHO_StartOffset_FirstWord": pytest.approx(100)}
 
 
 def test_without_reference_length(speech_log, score):

@@ -1,0 +1,68 @@
+"""Whether an exported model still is the model: its logits, its translations, its speech."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from echostream.models import StreamingTranslator
+from echostream.simuleval.quality import bleu
+
+SEGMENT_MS = 320
+# Rounding moves logits of size 10 by some hundredths; a tensor gone wrong moves them by units.
+LARGEST_SHARE = 0.05
+
+
+def compare(original: Path, vocoder: Path, exported: Path, data: Path, sentences: int) -> dict[str, Any]:
+    """Compare two checkpoints of one model on the first ``sentences`` of the data set's test list.
+
+    ``vocoder`` is the original's, ``exported`` the folder of the other, which says how both are played.
+
+    Returns:
+        ``logit_difference``: the largest of both CTC heads, ``logit_size``: the largest logit itself, ``same``:
+        translations that are word for word the same at 320 ms segments, and BLEU of either.
+
+    Raises:
+        ValueError: a model that can't be loaded, or logits that differ by more than rounding explains.
+    """
+    lists = [data / "simuleval" / name for name in ("source.txt", "target.txt")]
+    if missing := [path for path in lists if not path.is_file()]:
+        raise ValueError(f"nothing to check the export with: {missing[0]} is missing")
+    sources, references = (path.read_text(encoding="utf-8").splitlines()[:sentences] for path in lists)
+    second = StreamingTranslator.from_checkpoint(exported, segment_ms=SEGMENT_MS)
+    first = StreamingTranslator.from_checkpoint(original, vocoder=vocoder, segment_ms=SEGMENT_MS)
+    first.set_policy(second.policy)
+    models = [first, second]
+    difference = size = 0.0
+    texts: list[list[str]] = [[], []]
+    for source in sources:
+        samples, _ = soundfile.read(source, dtype="float32")
+        left, right = (logits(model, samples) for model in models)
+        difference = max(difference, float((left - right).abs().max()))
+        size = max(size, float(left.abs().max()))
+        for model, said in zip(models, texts, strict=True):
+            said.append(model.step(samples, model.init_state(), is_last=True).text.strip())
+    if not difference <= LARGEST_SHARE * size:
+        raise ValueError(f"the exported model is another: logits up to {size:.3g} differ by {difference:.3g}")
+    return {
+        "sentences": len(sources),
+        "segment_ms": SEGMENT_MS,
+        "logit_difference": round(difference, 6),
+        "logit_size": round(size, 3),
+        "same": sum(a == b for a, b in zip(*texts, strict=True)),
+        "bleu_original": round(bleu(texts[0], references), 2),
+        "bleu_exported": round(bleu(texts[1], references), 2),
+    }
+
+
+@torch.inference_mode()
+def logits(translator: StreamingTranslator, samples: np.ndarray) -> torch.Tensor:
+    """Logits of both CTC heads for one recording, ``(T, source vocabulary + target vocabulary)``."""
+    features, _ = translator.model.fbank(torch.from_numpy(samples), translator.model.fbank.init_state())
+    lengths = torch.tensor([len(features)])
+    encoded = translator.model.encode(features[None], lengths, segment=SEGMENT_MS // 40)
+    return torch.cat([encoded["asr_logits"][0], encoded["st_logits"][0]], dim=-1)

@@ -1,0 +1,26 @@
+"""How long the fuzzing goes on: seconds in CI, always the same cases; ``ECHOSTREAM_FUZZ=deep`` as long as it takes."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, Phase, settings
+
+DEEP = os.environ.get("ECHOSTREAM_FUZZ") == "deep"
+DEEPER = 20  # times as many cases
+
+
+def cases(number: int, **options) -> settings:
+    """``number`` of them in CI; in a deep run many more, and others each time.
+
+    Examples that fail in a deep run are printed as ``@example`` lines, to be kept in the test.
+    """
+    return settings(
+        max_examples=number * DEEPER if DEEP else number,
+        derandomize=not DEEP,
+        deadline=None,  # machines are slow when they are busy; what hangs is caught by the tests' own timeouts
+        database=None,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+        **options,
+    )

@@ -1,0 +1,41 @@
+"""A tiny seeded model gives what it gave when these files were written: another number is a change of versions."""
+
+import json
+
+import numpy as np
+import torch
+from make_golden import NUMBERS, WORDS, numbers, words
+
+# Another processor, BLAS or torch adds in another order: float32 rounding, through a few layers.
+CLOSE = {"rtol": 1e-4, "atol": 2e-5}
+
+
+def test_numbers_have_not_drifted(record_property):
+    torch.set_num_threads(1)
+    made = numbers()
+    with np.load(NUMBERS) as golden:
+        assert set(golden.files) == set(made)
+        worst = max(float(np.abs(made[name] - golden[name]).max()) for name in made)
+        record_property("largest drift from the golden numbers", f"{worst:.1e}")
+        for name, array in made.items():
+            assert golden[name].std() > 0.01, f"{name} says nothing"
+            np.testing.assert_allclose(array, golden[name], err_msg=name, **CLOSE)
+
+
+def test_words_and_times_have_not_changed():
+    golden = json.loads(WORDS.read_text(encoding="utf-8"))
+    assert sum(len(said) for _, said, _ in golden.values()) > 50, "there is something to compare"
+    assert words() == golden
+
+
+def test_a_drift_is_caught():
+    """One weight in a thousand moved by a hundredth does not pass for rounding."""
+    from tiny_translator import make_model, noise
+
+    model = make_model()
+    features = model.fbank(torch.from_numpy(noise(1.5)))[0][None]
+    with torch.inference_mode(), np.load(NUMBERS) as golden:
+        weight = model.encoder.emformer.layers[0].ffn_in.weight
+        weight.view(-1)[::1_000] += 0.01
+        moved = model.asr_head(model.encoder(features, segment=8, right_context=1)[0])[0][0, ::4].numpy()
+        assert not np.allclose(moved, golden["asr_logits_8"], **CLOSE)

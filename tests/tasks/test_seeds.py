@@ -1,0 +1,15 @@
+"""One seed, one training: weights, dropout, masks, batches and segment sizes all come from ``--seed``."""
+
+import torch
+from test_training import train
+
+
+def test_a_seed_gives_the_same_weights_to_the_bit_and_another_seed_others(corpus, tmp_path):
+    options = ["--batch-size", "2", "--dropout", "0.3"]
+    losses, weights, _ = train(corpus.folder, tmp_path / "one", 4, *options, "--seed", "7")
+    torch.rand(10)  # whatever else was drawn in this process
+    same_losses, same, _ = train(corpus.folder, tmp_path / "two", 4, *options, "--seed", "7")
+    assert losses == same_losses
+    assert all(torch.equal(weights[name], value) for name, value in same.items())
+    other_losses, other, _ = train(corpus.folder, tmp_path / "three", 4, *options, "--seed", "8")
+    assert losses != other_losses and not all(torch.equal(weights[name], value) for name, value in other.items())

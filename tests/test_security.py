@@ -1,0 +1,230 @@
+"""What nobody may bring to run code or to read files: recordings, models, options, requests."""
+
+import ast
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PYTHON_FILES = sorted(path for part in ("echostream", "agent", "scripts") for path in (REPOSITORY / part).rglob("*.py"))
+SHELL_FILES = sorted([*(REPOSITORY / "scripts").rglob("*.sh"), REPOSITORY / ".ci" / "run"])
+LOADER = REPOSITORY / "echostream" / "modules" / "safe_loading.py"
+FORBIDDEN = {
+    *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads", "joblib.load"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load", "torch.package.PackageImporter"),
+}
+
+
+def calls(path: Path):
+    """Name and node of every call in a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def keyword(node: ast.Call, name: str) -> object:
+    value = next((entry.value for entry in node.keywords if entry.arg == name), None)
+    return value.value if isinstance(value, ast.Constant) else value
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_no_file_is_trusted_and_no_string_is_run(path):
+    for name, node in calls(path):
+        assert name not in FORBIDDEN, f"{path}:{node.lineno}"
+        if name == "torch.load":
+            assert keyword(node, "weights_only") is True, f"{path}:{node.lineno}"
+        assert keyword(node, "allow_pickle") in (None, False), f"{path}:{node.lineno}"
+        assert keyword(node, "shell") in (None, False), f"{path}:{node.lineno}"
+
+
+def test_every_call_is_seen(tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "import torch\ndef f(x):\n    return [torch.load(x, weights_only=False), eval(x)]\n"
+    )
+    found = dict(calls(tmp_path / "bad.py"))
+    assert set(found) == {"torch.load", "eval"} and keyword(found["torch.load"], "weights_only") is False
+
+
+@pytest.mark.parametrize("path", SHELL_FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_shell_runs_no_strings(path):
+    text = re.sub(r"(?m)(^|\s)#.*$", "", path.read_text(encoding="utf-8"))
+    assert not re.search(r"(^|[;&|(\s])eval\s", text, re.M)
+    # what is sourced is a file of the repository
+    for sourced in re.findall(r"^\s*(?:source|\.)\s+(.*)$", text, re.M):
+        assert re.fullmatch(r'"\$(here|common|repository)/[\w./-]+\.sh"', sourced), sourced
+    # a program in another language is one fixed string, in single quotes
+    for program in re.findall(r"\s-c\s+(\S)", text):
+        assert program != '"', f"a program made of strings in {path}"
+
+
+# --- options of the recipes --------------------------------------------------------------------------------------
+
+PAYLOADS = ("a[$(touch PWNED)]", "x; touch PWNED; $(touch PWNED) `touch PWNED` ' \" && touch PWNED")
+NEEDED = {
+    "scripts/train.sh": ["--data", "{work}/data", "--save-dir", "{work}/model", "--max-update", "1"],
+    "scripts/evaluate.sh": ["--model", "{file}", "--source", "{file}", "--target", "{file}", "--output", "{work}/out"],
+    "scripts/demo.sh": ["--model", "{work}/data", "--output", "{work}/out"],
+    "scripts/quickstart/demo.sh": ["--work", "{work}/out"],
+    "scripts/custom/run.sh": ["--data-root", "{work}/out", "--table", "{file}"],
+}
+LIBRARIES = ("recipe.sh", "corpus.sh", "require_packages.sh")
+RECIPES = [path for path in SHELL_FILES if path.suffix == ".sh" and path.name not in LIBRARIES]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_options_of_recipes_are_never_run(recipe, tmp_path):
+    """Each option in turn holds commands; the interpreter does nothing, so that the shell goes as far as it can."""
+    work = tmp_path / "work"
+    (work / "data").mkdir(parents=True)
+    for name in ("train.tsv", "config_gcmvn.yaml", "config_multitask.yaml", "model.yaml", "file.tsv"):
+        (work / "data" / name).write_text("id\n")
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    name = str(recipe.relative_to(REPOSITORY))
+    needed = [
+        part.format(work=work, file=work / "data/file.tsv") for part in NEEDED.get(name, ["--data-root", "{work}/o"])
+    ]
+    usage = subprocess.run([recipe, "--help"], capture_output=True, text=True, check=False)
+    options = sorted(set(re.findall(r"(?m)^\s+(--[a-z][a-z0-9-]+) [A-Z\"]", usage.stdout)))
+    assert name == "scripts/average_checkpoints.sh" or options, usage.stderr
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "HOME": str(tmp_path)}
+    processes = []
+    for option in options:
+        for payload in PAYLOADS:
+            command = [recipe, *needed, "--python", python, option, payload]
+            if name == "scripts/evaluate.sh":  # it takes the interpreter from the environment
+                command = [recipe, *needed, option, payload]
+            processes.append(
+                subprocess.run(
+                    list(map(str, command)), cwd=work, env=environment, capture_output=True, stdin=subprocess.DEVNULL,
+                    check=False, timeout=60,
+                )
+            )  # fmt: skip
+    assert not list(tmp_path.rglob("PWNED"))
+    assert not options or any(process.returncode for process in processes), "some of it must have been refused"
+
+
+# --- versions ----------------------------------------------------------------------------------------------------
+
+
+def test_every_dependency_has_bounds():
+    listing = subprocess.run(
+        [sys.executable, "-c", LIST_REQUIREMENTS], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    requirements = json.loads(listing.stdout)
+    assert len(requirements) > 30
+    for requirement in requirements:
+        assert re.fullmatch(r"[\w-]+(==[\w.]+|>=[\w.]+,<[\w.]+)", requirement), requirement
+
+
+LIST_REQUIREMENTS = """
+import json, setuptools, tomllib
+found = {}
+setuptools.setup = lambda **options: found.update(options)
+import setup
+built = tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]
+extras = found["extras_require"].values()
+print(json.dumps([*found["install_requires"], *(one for some in extras for one in some), *built]))
+"""
+
+
+# --- requests ----------------------------------------------------------------------------------------------------
+
+OUTSIDE = (
+    "/static/../app.py",
+    "/static/..%2fapp.py",
+    "/static/%2e%2e/app.py",
+    "/static/%2e%2e%2fapp.py",
+    "/static/..%5capp.py",
+    "/static/....//app.py",
+    "/static/%252e%252e%252fapp.py",
+    "/static//etc/passwd",
+    "/static/%2fetc%2fpasswd",
+    "/static/index.html/../../app.py",
+    "/static/index.html%00.js",
+    "/static/",
+    "/static",
+    "/static/.",
+    "/static/nothing.js",
+    "/app.py",
+    "//etc/passwd",
+    "/../../../../../../etc/passwd",
+)
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server of the tiniest model, on a loop of its own in this test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(REPOSITORY / "tests"))
+        patch.syspath_prepend(str(REPOSITORY / "tests" / "serve"))
+        from tiny_translator import make_translator
+        from wire import running
+
+        from echostream.serve.app import Server
+
+        yield lambda: running(Server(make_translator("istft")))
+
+
+async def ask(url: str, request: bytes) -> bytes:
+    """The answer to a request that no library has tidied up."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), 30)
+    finally:
+        writer.close()
+
+
+def get(path: str, *headers: str) -> bytes:
+    return "\r\n".join((f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers, "", "")).encode()
+
+
+def test_paths_of_requests_reach_no_file(server):
+    opened: list[str] = []
+    watched = [False]
+
+    def audit(event: str, arguments: tuple) -> None:
+        if watched[0] and event in ("open", "os.listdir", "os.scandir"):
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(audit)
+
+    async def run() -> tuple[dict[str, bytes], bytes]:
+        async with server() as url:
+            watched[0] = True
+            answers = {path: await ask(url, get(path)) for path in OUTSIDE}
+            watched[0] = False
+            return answers, await ask(url, get("/static/app.js"))
+
+    answers, packaged = asyncio.run(run())
+    for path, answer in answers.items():
+        assert answer.split(b" ")[1] in (b"404", b"400"), (path, answer[:200])
+        assert b"root:" not in answer and b"import" not in answer
+    assert not opened
+    assert packaged.startswith(b"HTTP/1.1 200") and b"Content-Security-Policy" in packaged
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (get("/" + "a" * 20_000), b"400"),
+        (get("/", "X-Long: " + "a" * 20_000), b"400"),
+        (b"POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nConnection: close\r\n\r\n", b"405"),
+        (b"PUT /static/app.js HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", b"405"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", b"400"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(server, request_, status):
+    async def run() -> bytes:
+        async with server() as url:
+            return await ask(url, request_)
+
+    assert asyncio.run(run()).split(b" ")[1] == status
