@@ -211,7 +211,7 @@ def server_options(args: argparse.Namespace) -> list[str]:
     names = ("model", "vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "device", "threads")
     values = {name: getattr(args, name) for name in names}
     limits = {"max_length_s": 60 * args.minutes + 60, "max_speed": 1e6, "max_buffer_s": 60, "max_messages_per_s": 1e6}
-    limits |= {"max_message_kb": 4000, "max_unsent_kb": 4000, "max_stall_s": 5}
+    limits |= {"max_message_kb": 4000, "max_unsent_kb": 100_000, "max_stall_s": 5}
     values |= limits
     return [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
 
