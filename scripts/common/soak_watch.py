@@ -113,7 +113,8 @@ class Watch:
         self._text: list[str] = []
         self._source_text: list[str] = []
         self._lags_s: list[float] = []
-        self._state_bytes: int | None = None
+        self._state_bytes: int | None = None  # at most since the last mark
+        self._latest_bytes: int | None = None
         self._compute_s = self._marked_compute_s = 0.0
         self._speech_samples = 0
         self._digest = hashlib.sha256()
@@ -153,6 +154,7 @@ class Watch:
     def state(self, num_bytes: int) -> None:
         """Size of the stream's state after a step."""
         self._state_bytes = max(num_bytes, self._state_bytes or 0)
+        self._latest_bytes = num_bytes
 
     def computed(self, seconds: float) -> None:
         """Time spent on the stream."""
@@ -168,7 +170,7 @@ class Watch:
         kilobytes = None if self._state_bytes is None else self._state_bytes / 1e3
         since_s = self._compute_s - self._marked_compute_s
         self.report.marks.append(Mark(round(audio_s, 1), rss_bytes / 1e6, kilobytes, since_s))
-        self._marked_compute_s, self._state_bytes = self._compute_s, None
+        self._marked_compute_s, self._state_bytes = self._compute_s, self._latest_bytes
 
     def finish(self, speech_s: float | None = None) -> Report:
         """Add up and judge; ``speech_s``: where the output's own clock ended, if that is known."""

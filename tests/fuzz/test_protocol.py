@@ -87,7 +87,7 @@ def translator():
     return make_translator("istft")
 
 
-@cases(2_500)
+@cases(2_000)
 @given(starts() | starts() | spoilt() | st.text(max_size=40) | json_values | nested)
 @example('{"type": "start", "sample_rate": null}')
 @example('{"type": "start", "sample_rate": 16000, "version": null}')

@@ -190,7 +190,7 @@ numbers = arrays.arrays(
 )
 
 
-@cases(150)
+@cases(60)
 @given(numbers)
 def test_any_array_is_taken_or_refused_in_one_line(array):
     made = translator(segment_ms=40)

@@ -204,7 +204,7 @@ def close_codes(answer: bytes) -> list[int]:
     return codes
 
 
-@cases(60)
+@cases(40)
 @given(st.lists(wires, min_size=1, max_size=4))
 @example([(True, [frame(1, b"", length=2**64 - 1)], 2_000)])
 @example([(True, [frame(8, b"\x03")], 2_000), (True, [frame(1, b"\xff\xfe")], 1)])

@@ -302,7 +302,7 @@ def test_whole_recipe_runs_once(tmp_path):
     (root / "audio/fr/pair02.wav").unlink()  # as if the run had been stopped
     moved = root.rename(tmp_path / "moved")
     output = prepare(moved)
-    assert "texts: already done" in output and "units: already done" in output
+    assert "texts: already done" in output and "units: 0 recordings to do, 9 already done" in output
     assert "fr: 1 spoken, 2 already done" in output and "en: 0 spoken, 9 already done" in output
     again = {path.parts[0] for path, time in made.items() if (moved / path).stat().st_mtime_ns != time}
     assert again == {"audio", "simuleval", "simuleval_dev"}

@@ -143,7 +143,7 @@ def refusal(path: Path, error: ManifestError) -> None:
         assert re.match(r": line [1-9]\d*: ", message[len(str(path)) :]), message
 
 
-@cases(1_500)
+@cases(1_000)
 @given(damaged(SPEECH_COLUMNS, speech_rows) | st.binary(max_size=200))
 @example(b"")
 @example(header_and(tgt_audio="9" * 12))
@@ -179,7 +179,7 @@ def test_a_damaged_manifest_is_read_or_refused(root, content):
         assert one.units.dtype == np.int32 and one.units.tolist() == list(map(int, row[where["tgt_audio"]].split()))
 
 
-@cases(800)
+@cases(400)
 @given(damaged(TEXT_COLUMNS, text_rows) | st.binary(max_size=200))
 def test_damaged_texts_are_read_or_refused(root, content):
     path = root / "valid.tsv"
