@@ -63,15 +63,16 @@ def search(
         )
         scores = (logits[:, -1] + mask).log_softmax(dim=-1)
         scores += torch.tensor([[hypothesis.score] for hypothesis in live], device=scores.device)
-        # Each hypothesis has `vocabulary` continuations, and no more than `beam` can close without filling the beam.
+        # Only one of the `beam` best may close, else a worse one would end the search; the others fill the beam up.
         best = scores.flatten().topk(min(2 * beam, scores.numel()))
         parents: list[int] = []
         survivors: list[Hypothesis] = []
-        for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        for rank, (score, index) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
             parent, token = divmod(index, scores.size(1))
             hypothesis = Hypothesis((*live[parent].tokens, token), score)
             if is_closed(hypothesis.tokens):
-                closed.append(hypothesis)
+                if rank < beam:
+                    closed.append(hypothesis)
             elif len(survivors) < beam:
                 parents.append(parent)
                 survivors.append(hypothesis)
