@@ -56,12 +56,12 @@ def translator():
 
 
 def make_server(translator) -> Server:
-    limits = Limits(max_speed=1e9, max_messages_per_s=1e6, max_buffer_s=60, max_message_kb=10, max_idle_s=0.5)
+    limits = Limits(max_speed=1e9, max_messages_per_s=1e6, max_buffer_s=60, max_message_kb=10)
     return Server(translator, Settings(**SETTINGS), limits, name="tiny")
 
 
-def expected_codes(script: list, ending: str) -> set[int]:
-    """The close codes that docs/protocol.md allows, read off the messages alone."""
+def expected_codes(script: list) -> set[int]:
+    """The close codes that docs/protocol.md allows, read off the messages alone; none: the session goes on."""
     started = ended = False
     late: set[int] = set()
     for message in script:
@@ -78,7 +78,7 @@ def expected_codes(script: list, ending: str) -> set[int]:
             return late | {CloseCode.BAD_MESSAGE}
         if ended:
             late = {CloseCode.DONE}  # may already be under way when the next message arrives
-    return {CloseCode.DONE} if ended else {CloseCode.IDLE}
+    return {CloseCode.DONE} if ended else set()
 
 
 def check_grammar(heard: Heard, allowed: set[int]) -> None:
@@ -88,13 +88,13 @@ def check_grammar(heard: Heard, allowed: set[int]) -> None:
     assert kinds.count("ready") <= 1 and "ready" not in kinds[1:] and kinds[-1] in ("done", "error")
     assert not {"done", "error"} & set(kinds[:-1]) and ("output" not in kinds or kinds[0] == "ready")
     assert heard.last["code"] == heard.code
-    translated = heard.code == CloseCode.DONE or (heard.code == CloseCode.IDLE and "ready" in kinds)
-    assert (kinds[-1] == "done") == translated
+    assert (kinds[-1] == "done") == (heard.code == CloseCode.DONE)
     times = [output["source_s"] for output in heard.of("output")]
     assert times == sorted(times)
 
 
-async def misbehave(url: str, script: list, ending: str) -> None:
+async def misbehave(url: str, script: list, ending: str, over: asyncio.Event) -> None:
+    """Say all of it; who is still welcome then stays until the others are done."""
     if ending == "end":
         script = [*script, END]
     async with connected(url) as connection:
@@ -108,14 +108,22 @@ async def misbehave(url: str, script: list, ending: str) -> None:
             connection._response.connection.transport.abort()
         elif ending == "close":
             await connection.close()
+        elif allowed := expected_codes(script):
+            check_grammar(await listen(connection), allowed)
         else:
-            check_grammar(await listen(connection), expected_codes(script, ending))
+            await over.wait()
 
 
-async def undisturbed(server: Server, url: str, others: list, translator) -> None:
+async def undisturbed(server: Server, url: str, others: list, translator, over: asyncio.Event) -> None:
     """All ``others`` at once, and one who gets what the translator gives; nothing of them stays."""
+
+    async def bystander() -> Heard:
+        heard = await translate(url, BYSTANDER, **SETTINGS)
+        over.set()
+        return heard
+
     async with asyncio.timeout(TIMEOUT_S):
-        heard, *_ = await asyncio.gather(translate(url, BYSTANDER, **SETTINGS), *others)
+        heard, *_ = await asyncio.gather(bystander(), *others)
         await until(lambda: not server.sessions and not server.batcher.streams)
     assert_heard(heard, alone(translator, BYSTANDER, **SETTINGS))
     value = server.metrics.registry.get_sample_value
@@ -134,9 +142,9 @@ def quiet(caplog) -> None:
 @example([([start(), PCM, END, PCM[:33]], "stay"), ([start(), PCM], "stay"), ([], "stay")])
 def test_clients_that_say_anything(translator, caplog, clients):
     async def run():
-        server = make_server(translator)
+        server, over = make_server(translator), asyncio.Event()
         async with running(server) as url:
-            await undisturbed(server, url, [misbehave(url, *client) for client in clients], translator)
+            await undisturbed(server, url, [misbehave(url, *client, over) for client in clients], translator, over)
 
     asyncio.run(run(), debug=DEEP)
     quiet(caplog)
@@ -212,7 +220,8 @@ def test_bytes_that_are_no_websocket(translator, caplog, clients):
     async def run():
         server = make_server(translator)
         async with running(server) as url:
-            await undisturbed(server, url, [write_bytes(url, *client) for client in clients], translator)
+            others = [write_bytes(url, *client) for client in clients]
+            await undisturbed(server, url, others, translator, asyncio.Event())
 
     asyncio.run(run(), debug=DEEP)
     quiet(caplog)
