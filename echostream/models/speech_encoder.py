@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ class EchoStreamSpeechEncoder(nn.Module):
     def __init__(self, cfg: EchoStreamConfig) -> None:
         super().__init__()
         self.right_context = cfg.right_context_frames
+        # As in fairseq's speech encoders. Without it, frames start at a tenth of the size of what each layer adds to
+        # them, and what was heard drowns: the CTC heads then learn little more than how frequent the pieces are.
+        self.frame_scale = math.sqrt(cfg.encoder_dim)
         self.subsampler = ConvSubsampler(NUM_MELS, cfg.subsampler_hidden_dim, cfg.encoder_dim, cfg.subsampler_kernel)
         self.dropout = nn.Dropout(cfg.dropout)
         self.emformer = Emformer(
@@ -75,7 +79,7 @@ class EchoStreamSpeechEncoder(nn.Module):
             features, lengths, state.subsampler if state is not None else None, is_last
         )
         out, out_lengths, emformer_state = self.emformer(
-            self.dropout(frames),
+            self.dropout(self.frame_scale * frames),
             frame_lengths if is_last else None,
             state.emformer if state is not None else None,
             segment=segment,
