@@ -57,6 +57,22 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor, padding_idx: int, smoothi
     return (1 - smoothing) * nll + smoothing * uniform, nll
 
 
+def frame_cross_entropy_sum(logits: Tensor, targets: Tensor, unknown: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross entropy summed over the frames whose class is known.
+
+    Args:
+        logits: ``(B, T, classes)``.
+        targets: int64 ``(B, T)``.
+        unknown: target to leave out, negative.
+
+    Returns:
+        The sum in nats, the number of those frames, and on how many of them the likeliest class is right.
+    """
+    loss = F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=unknown, reduction="sum")
+    known = targets != unknown
+    return loss, known.sum(), (logits.argmax(-1) == targets).logical_and(known).sum()
+
+
 def symmetric_kl_sum(logits: Tensor, targets: Tensor, padding_idx: int) -> Tensor:
     """Mean of the two Kullback-Leibler divergences between the halves of a doubled batch (R-Drop, Liang et
     al. 2021).

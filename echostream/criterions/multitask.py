@@ -1,8 +1,12 @@
-"""The multi-task loss: L = w_asr L_asr + w_st L_st + w_mt L_mt + w_unit L_unit.
+"""The multi-task loss: L = w_asr L_asr + w_st L_st + w_mt L_mt + w_unit L_unit (+ w_phone L_phone).
 
 ASR, ST and units are CTC, MT is label-smoothed cross entropy under the mask that the policy would have
 caused. Sums over the batch are divided by one number, its units, so that the gradient of several ranks or
 accumulated batches is that of one large batch; each part is logged in nats per token of its own.
+
+The phone loss, off unless asked for, is cross entropy of each encoder frame's phone. With few hours of speech the CTC
+heads can stay for long where they only know how frequent the pieces are; an encoder that is told where each sound lies
+leaves that place soon. Its layer is the criterion's: the model is the same with and without it.
 """
 
 from dataclasses import dataclass, field
@@ -14,9 +18,9 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
-from echostream.criterions.losses import cross_entropy_sum, ctc_sum, symmetric_kl_sum
+from echostream.criterions.losses import cross_entropy_sum, ctc_sum, frame_cross_entropy_sum, symmetric_kl_sum
 from echostream.modules.policy import build_policy, visible_frames_from_policy
-from echostream.tasks.dataset import word_starts
+from echostream.tasks.dataset import UNKNOWN_PHONE, word_starts
 
 PARTS = ("asr", "st", "mt", "unit")
 CTC_PARTS = ("asr", "st", "unit")
@@ -52,6 +56,10 @@ class MultitaskCriterionConfig(FairseqDataclass):
             "help": "weight of R-Drop on the text decoder (the CTC heads have none), which doubles the batch; 0: off "
             "(default: the multitask YAML's, else 0)"
         },
+    )
+    phone_weight: float = field(
+        default=0.0,
+        metadata={"help": "weight of the source phones' cross entropy, which needs --source-phones; 0: off"},
     )
     mt_alignment: ChoiceEnum(["policy", "none"]) = field(  # type: ignore[valid-type]  # made at run time
         default="policy",
@@ -101,6 +109,13 @@ class MultitaskCriterion(FairseqCriterion):
         if self.label_smoothing >= 1:
             raise ValueError(f"--label-smoothing is {self.label_smoothing:g}; it must be below 1")
         self.rdrop_alpha = option("rdrop_alpha", "mt", "rdrop_alpha", 0.0)
+        self.phone_weight = cfg.phone_weight
+        if self.phone_weight < 0:
+            raise ValueError(f"--phone-weight is {self.phone_weight:g}; it must not be negative")
+        if self.phone_weight:
+            if not task.phone_inventory:
+                raise ValueError("--phone-weight needs a table of the source's phones; name it with --source-phones")
+            self.phone_head = torch.nn.Linear(task.encoder_dim, len(task.phone_inventory))
         self.align_by_policy = str(cfg.mt_alignment) == "policy"
         self.policy = build_policy("alignment", stride_n=cfg.stride_n, lag_k=cfg.lag_k)
         self.pad = task.target_text_dictionary.pad()
@@ -134,6 +149,8 @@ class MultitaskCriterion(FairseqCriterion):
             log["mt_kl"] = symmetric_kl_sum(output["mt_logits"], sample["target_text"], self.pad)
             log["mt_loss"] = log["mt_loss"] + self.rdrop_alpha * log["mt_kl"]
         loss: Tensor = sum(self.weights[part] * log[f"{part}_loss"] for part in PARTS)
+        if self.phone_weight:
+            loss = loss + self.phone_weight * log["phone_loss"]
         logged: dict[str, Any] = {name: value.detach() for name, value in log.items()}
         logged |= {
             "loss": loss.detach(),
@@ -186,6 +203,11 @@ class MultitaskCriterion(FairseqCriterion):
         log["mt_loss"], log["mt_nll"] = cross_entropy_sum(
             output["mt_logits"], sample["target_text"], self.pad, self.label_smoothing
         )
+        if self.phone_weight:
+            logits = self.phone_head(output["encoder_out"])
+            log["phone_loss"], log["phone_frames"], log["phone_right"] = frame_cross_entropy_sum(
+                logits, sample["phones"], UNKNOWN_PHONE
+            )
         return log
 
     @classmethod
@@ -204,6 +226,10 @@ class MultitaskCriterion(FairseqCriterion):
             metrics.log_scalar(part, total(f"{part}_loss") / max(tokens, 1), tokens, round=3)
         tokens = total("mt_tokens")
         metrics.log_scalar("mt_nll", total("mt_nll") / max(tokens, 1), tokens, round=3)
+        if total("phone_frames"):
+            metrics.log_scalar("phone", total("phone_loss") / total("phone_frames"), total("phone_frames"), round=3)
+            right = 100 * total("phone_right") / total("phone_frames")
+            metrics.log_scalar("phone_acc", right, total("phone_frames"), round=1)
         if any("mt_kl" in log for log in logging_outputs):
             metrics.log_scalar("mt_kl", total("mt_kl") / max(tokens, 1), tokens, round=3)
         for part in CTC_PARTS:

@@ -64,6 +64,13 @@ class EchoStreamTaskConfig(FairseqDataclass):
             "per piece)"
         },
     )
+    source_phones: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "table with the columns id and phones (one phone for each 20 ms of the source, separated by "
+            "spaces), a path or a file name in the data folder, for the criterion's --phone-weight"
+        },
+    )
     feature_cache_mb: int = field(
         default=256, metadata={"help": "memory for log-mel features kept between epochs, MiB per data loader"}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from echostream.tasks.features import FeatureReader
 from echostream.tasks.manifests import Utterance
 
 WORD_START = "\u2581"  # SentencePiece marks the first piece of a word with it
+UNKNOWN_PHONE = -100  # cross entropy passes over it
+NO_PHONES = np.empty(0, np.int64)
 
 
 def word_starts(dictionary: Dictionary) -> Tensor:
@@ -39,7 +42,8 @@ def word_indices(tokens: Tensor, starts: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class TrainingExample:
     """Tensors of one utterance: features ``(T, 80)`` at 100 Hz, text tokens, units ``(U,)``; target text
-    ends in EOS.
+    ends in EOS;
+    phones ``(T',)`` at 25 Hz, as far as they are known.
     """
 
     index: int
@@ -48,6 +52,7 @@ class TrainingExample:
     target_text: Tensor
     word_ids: Tensor
     units: Tensor
+    phones: Tensor
 
 
 class SpeechTranslationDataset(FairseqDataset):
@@ -62,6 +67,7 @@ class SpeechTranslationDataset(FairseqDataset):
         reader: reads features.
         source_dictionary, target_dictionary: their padding and EOS symbols are used.
         seed: seed of the run.
+        phones: classes of the source's phones by id, int64 at 25 Hz; an utterance may be missing.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class SpeechTranslationDataset(FairseqDataset):
         source_dictionary: Dictionary,
         target_dictionary: Dictionary,
         seed: int = 1,
+        phones: Mapping[str, np.ndarray] | None = None,
     ):
         self.utterances = utterances
         self.source_texts = source_texts
@@ -82,6 +89,7 @@ class SpeechTranslationDataset(FairseqDataset):
         self.target_dictionary = target_dictionary
         self.target_word_starts = word_starts(target_dictionary)
         self.seed = seed
+        self.phones = phones or {}
         self.epoch = 1
         self._sizes = np.array([utterance.n_frames for utterance in utterances], dtype=np.int64)
 
@@ -106,6 +114,7 @@ class SpeechTranslationDataset(FairseqDataset):
             target_text=target_text,
             word_ids=word_indices(target_text, self.target_word_starts),
             units=torch.from_numpy(utterance.units.astype(np.int64)),
+            phones=torch.from_numpy(self.phones.get(utterance.id, NO_PHONES)),
         )
 
     def collater(self, samples: list[TrainingExample]) -> dict:
@@ -114,8 +123,9 @@ class SpeechTranslationDataset(FairseqDataset):
         Returns:
             ``net_input`` with ``src_tokens`` (B, T, 80), ``src_lengths`` (B,) and ``prev_text_tokens`` (B,
             N); ``target_text`` (B, N) ending in EOS, ``word_ids`` (B, N), ``source_text`` (B, S), ``units``
-            (B, U), each with its ``_lengths`` (B,); ``id`` (B,) rows of the manifest, ``ids`` their names,
-            ``ntokens`` the number of units and ``nsentences``.
+            (B, U), each with its ``_lengths`` (B,); ``phones`` (B, T') at 25 Hz, ``UNKNOWN_PHONE`` where
+            none is known; ``id`` (B,) rows of the manifest, ``ids`` their names, ``ntokens`` the number of
+            units and ``nsentences``.
         """
         if not samples:
             return {}
@@ -139,6 +149,7 @@ class SpeechTranslationDataset(FairseqDataset):
             "source_text_lengths": _lengths([s.source_text for s in samples]),
             "units": data_utils.collate_tokens([s.units for s in samples], 0),
             "unit_lengths": _lengths([s.units for s in samples]),
+            "phones": _phones([s.phones for s in samples], (src_tokens.size(1) + 3) // 4),
             "ntokens": sum(len(s.units) for s in samples),
             "nsentences": len(samples),
         }
@@ -169,6 +180,14 @@ class SpeechTranslationDataset(FairseqDataset):
 
 def _lengths(tensors: list[Tensor]) -> Tensor:
     return torch.tensor([len(tensor) for tensor in tensors])
+
+
+def _phones(phones: list[Tensor], frames: int) -> Tensor:
+    """``(B, frames)``, padded with what is not known."""
+    padded = torch.full((len(phones), frames), UNKNOWN_PHONE)
+    for row, known in zip(padded, phones, strict=True):
+        row[: len(known)] = known[:frames]
+    return padded
 
 
 def _pad_with_next(word_ids: Tensor, size: int) -> Tensor:

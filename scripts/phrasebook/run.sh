@@ -51,13 +51,13 @@ if runs 1 "texts"; then
     --dev "$dev" --test "$test" --unseen-templates "$unseen_templates" --seed "$seed"
 fi
 
-french=("$python" "$common/french_voice.py" --column fr --voice-table "$voice_table" --variation "$seed"
-  --engine "$voice_engine")
-if [[ -n "$voices_dir" ]]; then french+=(--voices-dir "$voices_dir" --accent-share "$accent_share"); fi
+manner=(--column fr --voice-table "$voice_table" --variation "$seed")
+if [[ -n "$voices_dir" ]]; then manner+=(--voices-dir "$voices_dir" --accent-share "$accent_share"); fi
+french=("$python" "$common/french_voice.py" "${manner[@]}" --engine "$voice_engine")
+others=()
+if [[ -n "$unseen_voice" ]]; then others=(--held-out-voice "$unseen_voice"); fi
 
 if runs 2 "French speech"; then
-  others=()
-  if [[ -n "$unseen_voice" ]]; then others=(--held-out-voice "$unseen_voice"); fi
   sharded --counts "${french[@]}" "${others[@]}" --texts "$pairs" --out "$data_root/audio/fr"
   if [[ -n "$unseen_voice" ]]; then
     sharded --counts "${french[@]}" --only "$unseen_voice" --texts "$texts/test_sentences.tsv" \
@@ -81,6 +81,9 @@ if runs 5 "rooms, features and manifests"; then
     --audio "$data_root/audio/fr" --out "$data_root/audio/fr_noise" --share 1 --seed "$seed"
   make_features "$pairs" audio/fr_rooms
   make_manifests "$pairs" fr en audio/fr_rooms
+  once phones --inputs "$pairs" "$data_root/audio/fr" --outputs "$data_root/source_phones.tsv" -- \
+    "$python" "$common/french_phones.py" --texts "$pairs" --audio "$data_root/audio/fr" --jobs "$jobs" \
+    "${manner[@]}" "${others[@]}" --out "$data_root/source_phones.tsv"
   lists() {
     plain "$python" "$common/simuleval_lists.py" --data-root "$data_root" --pairs "$texts/$1.tsv" --all \
       --source-audio "audio/$2" --target-audio audio/en --out "$3"

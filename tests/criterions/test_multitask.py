@@ -9,6 +9,7 @@ from fairseq.logging import metrics
 
 from echostream.criterions import MultitaskCriterion, MultitaskCriterionConfig
 from echostream.criterions.losses import cross_entropy_sum, ctc_infeasible, ctc_sum, symmetric_kl_sum
+from echostream.tasks.dataset import UNKNOWN_PHONE
 
 PAD, EOS = 1, 2
 BATCH, FRAMES, TOKENS, PER_TOKEN, UNITS = 3, 12, 5, 4, 7
@@ -117,6 +118,26 @@ def test_parts_and_their_sum_are_those_of_a_direct_computation(sample):
     assert float(loss) == pytest.approx(4 * asr + 4 * st + 8 * mt + unit, rel=1e-5)
     assert size == log["sample_size"] == 10
     assert (log["asr_tokens"], log["st_tokens"], log["mt_tokens"], log["unit_tokens"]) == (9, 9, 12, 10)
+
+
+def test_phone_loss_counts_known_frames_only(sample):
+    task = make_task()
+    task.phone_inventory, task.encoder_dim = ["SIL", "a", "b"], 6
+    criterion = make_criterion(task, phone_weight=2.0)
+    model = RecordingModel()
+    frames = model.output["encoder_out"] = torch.randn(BATCH, FRAMES, 6)
+    phones = torch.randint(0, 3, (BATCH, FRAMES))
+    phones[0, 3:] = phones[2] = UNKNOWN_PHONE
+    loss, _, log = criterion(model, {**sample, "phones": phones})
+    log_probs = criterion.phone_head(frames).double().log_softmax(-1)
+    known = [(b, t) for b in range(BATCH) for t in range(FRAMES) if phones[b, t] >= 0]
+    direct = -sum(float(log_probs[b, t, phones[b, t]]) for b, t in known)
+    assert float(log["phone_loss"]) == pytest.approx(direct, rel=1e-5)
+    assert int(log["phone_frames"]) == len(known) == 15
+    assert int(log["phone_right"]) == sum(int(log_probs[b, t].argmax() == phones[b, t]) for b, t in known)
+    without, _, plain = make_criterion()(model, sample)
+    assert float(loss - without) == pytest.approx(2 * direct, rel=1e-5)
+    assert "phone_loss" not in plain
 
 
 def test_model_is_called_once_with_segment_and_alignment(sample):

@@ -10,9 +10,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "common"))
 
 import french_voice
-from audio import read_speech
+from audio import read_speech, write_speech
 from fbank_archive import log_mel
+from french_phones import duration_engine, phones_of
 from onnx_floats import to_floats
+from voice_variation import Manner
 
 TABLE = Path(__file__).resolve().parents[2] / "scripts/quickstart/voices/ff_siwis.npy"
 needs_voice = pytest.mark.skipif(
@@ -101,3 +103,29 @@ def test_engines_say_the_same(tmp_path, monkeypatch, capsys):
     assert 70 < len(one) < 200 and len(other) == pytest.approx(len(one), rel=0.1)
     # Stretched to the same length; another sentence in this voice has a correlation of 0.66 with it, these two of 0.93.
     assert np.corrcoef(stretched(one).ravel(), stretched(other).ravel())[0, 1] > 0.85
+
+
+def test_sounds_are_placed_in_the_recording():
+    """Stress goes with the sound after it, a tilde with the one before; the first sound comes after the margin."""
+    symbols = "ˈab̃ c."
+    times = np.array([0.5, 0.52, 0.56, 0.6, 0.62, 0.64, 0.7, 0.8])
+    expected = ["SIL"] * 5 + ["a"] * 3 + ["b\u0303"] * 3 + ["SIL"] + ["c"] * 3 + ["SIL"] * 3
+    assert phones_of(symbols, times, 0.37) == expected
+
+
+@needs_voice
+def test_durations_add_up_to_the_recording(tmp_path):
+    text, manner = "Ces six saucissons sont trop chauds.", Manner(speed=1.1, semitones=1.5)
+    write_speech(tmp_path / "a.wav", french_voice.FrenchVoice(TABLE)(text, manner), manner.playback_rate(24000))
+    speech = read_speech(tmp_path / "a.wav")
+    voice = french_voice.FrenchVoice(TABLE, engine=duration_engine())
+    ends = voice(text, manner).cumsum() * 600 / manner.playback_rate(24000)
+    labels = phones_of(voice.symbols(text), ends[:-1], len(speech) / 16000)
+    spoken = [index for index, label in enumerate(labels) if label != "SIL"]
+    assert spoken[0] == 5 and len(labels) - 1 - spoken[-1] <= 10
+    # hissing crosses zero far more often than anything else: the phones are within 60 ms of where they are heard
+    pieces = np.signbit(speech[: 320 * len(labels)]).reshape(-1, 320)
+    hissing = (pieces[:, 1:] != pieces[:, :-1]).sum(1)[5:-5]
+    hiss = np.array([label in ("s", "ʃ") for label in labels][5:-5])
+    best = max(range(-20, 21), key=lambda shift: np.roll(hiss, shift) @ hissing)
+    assert -3 <= best <= 3

@@ -358,6 +358,8 @@ def test_whole_recipe(tmp_path):
     lengths = {row["id"]: len(read_speech(root / f"audio/fr/{row['id']}.wav")) / 16000 for row in rows}
     assert all(1 < seconds < 9 for seconds in lengths.values())
     assert len(read_table(root / "train.tsv")) == 3 and len(read_table(root / "test.tsv")) == 2
+    phones = {row["id"]: row["phones"].split() for row in read_table(root / "source_phones.tsv")}
+    assert all(abs(len(phones[name]) * 0.02 - seconds) < 0.021 for name, seconds in lengths.items())
     for folder, audio in (
         ("sentences", "fr"),
         ("templates", "fr"),
