@@ -171,3 +171,47 @@ def test_another_model_is_noticed(monkeypatch, export, training):
     monkeypatch.setattr(export_model, "narrow", damaged)
     with pytest.raises(SystemExit, match="the exported model is another"):
         export(*options(training))
+
+
+def test_samples_are_the_first_recordings_of_each_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import export_samples
+    monkeypatch.syspath_prepend(str(SCRIPTS / "common"))
+    from demo import sample_recordings
+
+    model, folder = tmp_path / "model", tmp_path / "set"
+    (model / "samples").mkdir(parents=True)
+    (model / "samples/old.flac").touch()
+    (model / "model.yaml").write_text("checkpoint: checkpoint.pt\nsource_lang: fr\ntarget_lang: en\n")
+    folder.mkdir()
+    for name in "ab":
+        soundfile.write(folder / f"{name}.wav", SPEECH, 16000)
+    (folder / "source.txt").write_text(f"{folder / 'a.wav'}\n{folder / 'b.wav'}\n")
+    (folder / "source_text.txt").write_text("le chat\nl'été\n")
+    (folder / "target.txt").write_text("the cat\nsummer\n")
+
+    def run(*options: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["export_samples.py", "--model", str(model), *map(str, options)])
+        export_samples.main()
+
+    run("--take", f"first=2:{folder}", "--take", f"again=1:{folder}")
+    assert {path.name for path in (model / "samples").iterdir()} == {
+        "samples.tsv", "first_1.flac", "first_2.flac", "again_1.flac"
+    }  # fmt: skip
+    recordings = sample_recordings(model / "samples/samples.tsv", ModelSettings.of(model))
+    assert [(r.name, r.source_text, r.reference, r.group) for r in recordings][1:] == [
+        ("b", "l'été", "summer", "first"),
+        ("a", "le chat", "the cat", "again"),
+    ]
+    speech, sample_rate = soundfile.read(recordings[0].path)
+    assert sample_rate == 16000
+    np.testing.assert_allclose(speech, SPEECH, atol=1e-4)
+    for options, message in (
+        ([f"x=3:{folder}"], "has 2 recordings, not 3"),
+        ([f"x=1:{tmp_path}"], "has no source.txt"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run("--take", *options)
+    with pytest.raises(SystemExit, match="2"):
+        run("--take", "nonsense")
+    assert "is not NAME=N:FOLDER" in capsys.readouterr().err
