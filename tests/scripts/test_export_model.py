@@ -176,6 +176,7 @@ def test_another_model_is_noticed(monkeypatch, export, training):
 def test_samples_are_the_first_recordings_of_each_set(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import export_samples
+
     monkeypatch.syspath_prepend(str(SCRIPTS / "common"))
     from demo import sample_recordings
 

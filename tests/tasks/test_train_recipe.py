@@ -21,23 +21,14 @@ def train(*arguments: object) -> subprocess.CompletedProcess:
 
 @pytest.mark.integration
 def test_two_processes_by_torchrun(corpus, tmp_path):
-    """--launcher torchrun on the processor: one batch of each process in an update, one checkpoint, in bfloat16."""
-    result = train(
-        *("--data", corpus.folder, "--save-dir", tmp_path, "--max-update", 2, "--max-tokens", 300, "--save-every", 2),
-        *(
-            "--device",
-            "cpu",
-            "--launcher",
-            "torchrun",
-            "--num-gpus",
-            2,
-            "--precision",
-            "bf16",
-            "--python",
-            sys.executable,
-        ),
-        *("--tensorboard", "--", "--log-interval", 1, "--encoder-layers", 1),
-    )
+    """--launcher torchrun on the processor: one batch of each process in an update, one checkpoint, in bfloat16;
+    started again, it goes on.
+    """
+    options = ["--data", corpus.folder, "--save-dir", tmp_path, "--max-tokens", 300, "--save-every", 2]
+    options += ["--device", "cpu", "--launcher", "torchrun", "--num-gpus", 2, "--precision", "bf16", "--tensorboard"]
+    options += ["--python", sys.executable]
+    rest = ["--", "--log-interval", 1, "--encoder-layers", 1]
+    result = train(*options, "--max-update", 2, *rest)
     assert result.returncode == 0, result.stderr + result.stdout
     assert "on cpu (bf16, 2 processes)" in result.stdout
     assert "update 2/2  loss" in result.stdout
@@ -49,6 +40,9 @@ def test_two_processes_by_torchrun(corpus, tmp_path):
     assert model["fbank.cmvn_std"].dtype == torch.float32
     weight = model["mt_decoder.embedding.weight"]  # fairseq stores bfloat16 as float32
     assert torch.equal(weight, weight.bfloat16().float())
+    resumed = train(*options, "--max-update", 3, *rest)
+    assert resumed.returncode == 0, resumed.stderr + resumed.stdout
+    assert "@ 2 updates)" in resumed.stdout and "update 3/3  loss" in resumed.stdout
 
 
 @pytest.mark.parametrize("pair", ["fr-en", "es-en", "de-en"])
