@@ -380,7 +380,7 @@ class StreamingTranslator:
         state.frames += frames.size(1)
         tokens_before = state.source.tokens
         source_words = self.detector.read(source_classes, state.source, is_last)
-        output.source_words += source_words
+        output.source_words += [word for word in source_words if word.text]
         if self.task == "asr":
             return
         read = state.st_reader.read(target_classes)

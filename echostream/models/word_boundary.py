@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from echostream.modules.ctc import CTCReader
 from echostream.modules.state import State
-from echostream.modules.words import WordBoundaryState, WordSpan, end_words, read_words
+from echostream.modules.words import WordBoundaryState, end_words, read_words
 
 FRAME_S = 0.04  # an encoder frame
 WORD_MARK = "▁"  # SentencePiece's mark of a word's first subword
@@ -38,6 +38,7 @@ class WordBoundaryDetectorState(State):
     words: WordBoundaryState = field(default_factory=WordBoundaryState)
     reader: CTCReader = field(default_factory=CTCReader)
     tokens: int = 0  # symbols read so far
+    bare: bool = False  # the last word was a mark alone, whose letters may follow
 
     @property
     def silence_frames(self) -> int:
@@ -60,14 +61,20 @@ class WordBoundaryDetector:
         return WordBoundaryDetectorState()
 
     def read(self, classes: Sequence[int], state: WordBoundaryDetectorState, is_last: bool = False) -> list[SourceWord]:
-        """Words that the new frame ``classes`` finish; all there are when the source ends. Changes ``state``."""
+        """Words that the new frame ``classes`` finish; all there are when the source ends. Changes ``state``.
+
+        The text is empty where a pause came right after the mark of a word's beginning. It counts, as it does in
+        training; what comes after the pause then begins a word.
+        """
         state.tokens += len(state.reader.read(list(classes)))
         state.words, spans = read_words(classes, self.begins, state.words)
         if is_last:
             state.words, rest = end_words(state.words)
             spans += rest
-        return [self._word(span) for span in spans]
-
-    def _word(self, span: WordSpan) -> SourceWord:
-        text = pieces_to_text([self.symbols[symbol] for symbol in span.symbols]).strip()
-        return SourceWord(text, span.start_frame * FRAME_S, (span.end_frame + 1) * FRAME_S, span.joined)
+        words = []
+        for span in spans:
+            text = pieces_to_text([self.symbols[symbol] for symbol in span.symbols]).strip()
+            joined = span.joined and not state.bare
+            words.append(SourceWord(text, span.start_frame * FRAME_S, (span.end_frame + 1) * FRAME_S, joined))
+            state.bare = not text
+        return words

@@ -55,6 +55,17 @@ def test_a_pause_ends_a_word_and_a_late_rest_joins_it():
     assert rest.text == "ble" and rest.joined
 
 
+def test_a_pause_after_a_bare_mark_leaves_its_letters_a_word_of_their_own():
+    detector = WordBoundaryDetector([*SYMBOLS, "▁"])
+    state = detector.init_state()
+    (le, bare) = detector.read([4, 7] + [0] * PAUSE_FRAMES, state)
+    assert le.text == "le" and not bare.text  # which counts, but is not shown
+    (ble,) = detector.read([6, 4], state)
+    assert ble.text == "ble" and not ble.joined
+    (le,) = detector.read([], state, is_last=True)
+    assert le.text == "le" and not le.joined
+
+
 def test_same_subword_twice_is_two_words():
     assert [word.text for word in detect([4, 0, 4])] == ["le", "le"]
 
