@@ -61,7 +61,7 @@ def training(tmp_path) -> Path:
         "task_state": {**symbols, "num_units": translator.model.unit_decoder.num_units},
         "extra_state": {
             "train_iterator": {"epoch": 3, "version": 2, "shuffle": True},
-            "previous_training_time": 5400.0,
+            "previous_training_time": torch.tensor(5400.0),
             "metrics": {"of": "training"},
         },
         "last_optimizer_state": {name: torch.cat([value.float().flatten()] * 2) for name, value in model.items()},
