@@ -79,10 +79,8 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     path = Path(path)
     if not path.is_file():
         raise PretrainedError(f"{path}: no such checkpoint")
-    known = torch.serialization.get_safe_globals()  # which the context would forget when it ends
     try:
-        with torch.serialization.safe_globals([kind for kind in CHECKPOINT_TYPES if kind not in known]):
-            content = load_safely(path)
+        content = load_safely(path, CHECKPOINT_TYPES)
     except UnsafeFileError as error:
         raise PretrainedError(f"{path}: can't be loaded as a checkpoint: {error}") from error
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,12 @@ class UnsafeFileError(ValueError):
     """A file that is damaged, or holds more than data; the message says which of them, not the file's name."""
 
 
-def load_safely(path: str | os.PathLike[str]) -> Any:
+def load_safely(path: str | os.PathLike[str], allowed: Sequence[Any] = ()) -> Any:
     """``torch.load`` of data alone, onto the CPU: a pickle in the file that would run code is not run.
+
+    Args:
+        path: the file.
+        allowed: classes that it may hold besides, for this file alone.
 
     Raises:
         UnsafeFileError: damaged, cut short, or more than data; in one line.
@@ -26,7 +31,11 @@ def load_safely(path: str | os.PathLike[str]) -> Any:
     with open(path, "rb"):  # noqa: PTH123  # what can't be read is no damage
         pass
     try:
-        with warnings.catch_warnings():
+        known = torch.serialization.get_safe_globals()  # which the context would forget when it ends
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([kind for kind in allowed if kind not in known]),
+        ):
             warnings.simplefilter("ignore")  # about pickles of other makes, which are refused right after
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the loader raises whatever the damage makes it stumble over, OSErrors among them
