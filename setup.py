@@ -44,6 +44,7 @@ EXTRAS = {
     "serve": ["aiohttp>=3.13.3,<4", "prometheus-client>=0.21,<1"],
     "dev": [
         "pytest>=8,<9",
+        "pytest-timeout>=2.3,<3",
         "pytest-xdist>=3,<4",
         "hypothesis>=6.120,<7",
         "setuptools>=78.1.1,<82",  # tests/test_compatibility.py builds the wheel; torch wants it below 82

@@ -6,7 +6,6 @@ python fbank.py --texts pairs.tsv --audio DIR/audio/source --out DIR/fbank --job
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from audio import read_speech
 from fbank_archive import log_mel
 from recipe import Work, add_share_arguments, atomic_path, digest, is_too_early, make_files, share
 from speech_synthesis import read_table
+from unit_features import one_thread
 
 # Raise it when the features change: the old ones are then made again.
 KIND = "kaldi fbank 80 v1"
@@ -40,11 +40,7 @@ def main() -> None:
         return
     names = [row["id"] for row in share(read_table(args.texts), args)]
     works = [Work(name, args.out / f"{name}.npy", args.audio / f"{name}.wav") for name in names]
-
-    def prepare() -> None:  # once, before the processes fork
-        import_module("torch").set_num_threads(1)
-
-    make_files(args, works, lambda work: digest(KIND, work.recording), _compute, "computed", prepare=prepare)
+    make_files(args, works, lambda work: digest(KIND, work.recording), _compute, "computed", initializer=one_thread)
 
 
 if __name__ == "__main__":

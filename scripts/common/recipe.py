@@ -184,7 +184,9 @@ def parallel_map(
 ) -> Iterator[tuple[Any, Any]]:
     """Yield `(item, work(item))` as results arrive, with a progress bar that shows the time left.
 
-    Processes are forked, so `initializer` is the place to load what cannot cross a fork (inference sessions).
+    Processes start afresh: one forked from a process with threads (inference sessions, OpenMP) may wait for ever for a
+    lock that none of its own threads holds. `work` and `initializer` are functions of a module; what they keep in it
+    they make themselves.
     The first failure, or Ctrl-C, cancels what has not started.
 
     Raises:
@@ -198,7 +200,7 @@ def parallel_map(
     try:
         with ProcessPoolExecutor(
             max_workers=min(jobs, len(items)),
-            mp_context=get_context("fork"),
+            mp_context=get_context("spawn"),
             initializer=initializer,
             initargs=initargs,
         ) as pool:

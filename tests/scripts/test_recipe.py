@@ -239,7 +239,8 @@ def test_interrupt_is_one_line(tmp_path):
         "from recipe import parallel_map\n"
         "def work(item):\n"
         "    os.write(1, b'begun\\n'); threading.Event().wait(0.2)\n"
-        "for _ in parallel_map(work, list(range(1000)), 2, 'work'): pass\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in parallel_map(work, list(range(1000)), 2, 'work'): pass\n"
     )
     process = subprocess.Popen(
         [sys.executable, tool], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
