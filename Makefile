@@ -9,33 +9,24 @@ MODEL ?= models/fr-en
 SEGMENTS ?= 320
 SOURCES := echostream agent scripts tests setup.py .ci
 
-.PHONY: demo serve quickstart test test-fast lint audit format clean
+.PHONY: demo serve model-is-there quickstart test test-fast lint audit format clean
 
-ifeq ($(origin MODEL)$(wildcard models/fr-en/model.yaml),file)
-# The repository holds no model yet: the demo trains a small one of its own first.
-demo: quickstart
-
-serve: MODEL := runs/quickstart/model
-serve: $(READY)
-	@test -f "$(MODEL)/model.yaml" || { echo "error: there is no model yet: run 'make demo' first" >&2; exit 1; }
-	$(BIN)/echostream serve --model "$(MODEL)"
-else
 # The shipped model on its samples, or on a recording or a folder of them: make demo INPUT="my talk.mp3"
 # Names reach the script through the environment, so that no shell reads them.
-demo: export DEMO_MODEL := $(value MODEL)
+demo serve model-is-there: export DEMO_MODEL := $(value MODEL)
 demo: export DEMO_INPUT := $(value INPUT)
 demo: export DEMO_SEGMENTS := $(value SEGMENTS)
-demo: $(MODEL)/model.yaml $(DEMO_READY)
+demo: model-is-there $(DEMO_READY)
 	@scripts/demo.sh --python "$(CURDIR)/$(BIN)/python" --model "$$DEMO_MODEL" --input "$$DEMO_INPUT" \
 	  --segments "$$DEMO_SEGMENTS" --output runs/demo
 
 # The same model in a browser.
-serve: $(MODEL)/model.yaml $(DEMO_READY)
-	$(BIN)/echostream serve --model "$(MODEL)"
-endif
+serve: model-is-there $(DEMO_READY)
+	$(BIN)/echostream serve --model "$$DEMO_MODEL"
 
-$(MODEL)/model.yaml:
-	@echo "error: there is no model in $(MODEL), $@ is missing: models/fr-en comes with the repository, 'git checkout models' brings it back" >&2; exit 1
+model-is-there:
+	@test -f "$$DEMO_MODEL/model.yaml" || { echo "error: there is no model in $$DEMO_MODEL, $$DEMO_MODEL/model.yaml is missing:" \
+	  "models/fr-en comes with the repository, 'git checkout models' brings it back" >&2; exit 1; }
 
 # A small model of one's own: data, training and translation in about 12 minutes.
 quickstart: $(READY)

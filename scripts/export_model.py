@@ -38,7 +38,7 @@ from echostream.modules.vocoder import CONFIG_NAME, find_checkpoint, load_vocode
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MEGABYTE = 1_000_000
 CHECKPOINT, RELEASE = "checkpoint.pt", "release.json"
-PLAYED = ("source_lang", "target_lang", "segment_ms", "policy", "stride_n", "lag_k")
+PLAYED = ("source_lang", "target_lang", "segment_ms", "policy", "stride_n", "lag_k", "beam")
 SECTIONS = ("model", "task", "criterion", "optimizer", "lr_scheduler", "optimization")
 
 
@@ -170,8 +170,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="e.g. models/fr-en")
     parser.add_argument("--source-lang", default="fr", help="tag of the language heard (default: %(default)s)")
     parser.add_argument("--target-lang", default="en", help="tag of the language spoken (default: %(default)s)")
-    parser.add_argument("--policy", choices=POLICIES, help="model.yaml says so; likewise the next three")
-    for name in ("--stride-n", "--lag-k", "--segment-ms"):
+    parser.add_argument("--policy", choices=POLICIES, help="model.yaml says so; likewise the next four")
+    for name in ("--stride-n", "--lag-k", "--beam", "--segment-ms"):
         parser.add_argument(name, type=int)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the matrices (default %(default)s)")
     parser.add_argument("--max-mb", type=float, default=40, help="size of the folder, 10^6 bytes (default %(default)s)")

@@ -41,7 +41,7 @@ def as_results(rows: list[Row], ceilings: dict[str, Any], args: argparse.Namespa
         "judges": args.asr_models,
         "judge_compute": args.asr_compute,
         "policies": args.policies,
-        "policy_options": {"stride_n": args.settings.stride_n, "lag_k": args.settings.lag_k},
+        "policy_options": {name: getattr(args.settings, name) for name in ("stride_n", "lag_k", "beam")},
         "jobs": args.jobs,
         "rows": [
             {**row, "scores": {name: None if math.isnan(value) else value for name, value in row["scores"].items()}}
@@ -218,9 +218,10 @@ def setup(results: Results) -> str:
         )
     options = results["policy_options"]
     lag = "the policy's own lag" if options["lag_k"] is None else f"lag {options['lag_k']}"
+    search = "greedy decoding" if options["beam"] == 1 else f"beam of {options['beam']}"
     judges = " and ".join(f"Whisper {judge}" for judge in results["judges"])
     return (
-        f"{what}. Policy: {results['policies'][0]}, stride {options['stride_n']}, {lag}; greedy decoding. Output "
+        f"{what}. Policy: {results['policies'][0]}, stride {options['stride_n']}, {lag}; {search}. Output "
         f"speech read by {judges} ({results['judge_compute']}). Times from {results['jobs']} evaluations at a time, "
         f"one thread each, on {machine['cpu']}, {machine['cores']} cores."
     )

@@ -176,7 +176,7 @@ def test_wrong_options(options, message):
 
 def test_make_hands_over_any_name(model, tmp_path):
     (tmp_path / ".ready-demo").touch()
-    options = [f"MODEL={tmp_path / 'bare'}", f"VENV={tmp_path}"]
+    options = [f"MODEL={tmp_path / 'a bare one'}", f"VENV={tmp_path}"]
     environment = {**os.environ, "MAKEFLAGS": "", "MAKELEVEL": ""}
 
     def make(target: str, *more: str) -> str:
@@ -186,9 +186,9 @@ def test_make_hands_over_any_name(model, tmp_path):
         return done.stderr.splitlines()[0]
 
     for target in ("demo", "serve"):
-        assert "bare/model.yaml is missing: models/fr-en comes with the repository" in make(target)
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "model.yaml").touch()
+        assert "a bare one/model.yaml is missing: models/fr-en comes with the repository" in make(target)
+    (tmp_path / "a bare one").mkdir()
+    (tmp_path / "a bare one" / "model.yaml").touch()
     assert make("demo", "INPUT=it's $HOME.wav") == "error: INPUT: no such file or folder: it's $HOME.wav"
 
 

@@ -48,7 +48,7 @@ def results() -> dict:
         "judges": ["base", "tiny.en"],
         "judge_compute": "int8",
         "policies": ["alignment", "wait-k"],
-        "policy_options": {"stride_n": 1, "lag_k": 2},
+        "policy_options": {"stride_n": 1, "lag_k": 2, "beam": 4},
         "jobs": 2,
         "rows": [
             row("sentences", 0, ECHO_ASR_BLEU=70.0),
@@ -336,6 +336,15 @@ def test_the_first_word_ends_before_the_second(recording, tmp_path, monkeypatch)
     memory.write_text(memory.read_text(encoding="utf-8") + '{"key": "cut o', encoding="utf-8")
     monkeypatch.setattr(word_ends, "WordAligner", None)  # not needed again
     assert word_ends.find_all([str(tmp_path / "a.wav")], ["hello my friends are here"], "en", memory) == [end]
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'a.wav'}\n", encoding="utf-8")
+    (tmp_path / "text.txt").write_text("hello my friends are here\n", encoding="utf-8")
+    lists = ["--source", tmp_path / "list.txt", "--source-text", tmp_path / "text.txt", "--language", "en"]
+    monkeypatch.setattr(sys, "argv", ["word_ends.py", *map(str, lists), "--output", str(memory.with_suffix(".txt"))])
+    written = []
+    for _ in range(2):
+        word_ends.main()
+        written.append(memory.with_suffix(".txt").stat().st_mtime_ns)
+    assert written[0] == written[1], "evaluations that used it go on"
 
 
 def test_sound_begins_where_it_is_heard(monkeypatch):
