@@ -59,9 +59,9 @@ def main() -> None:
     for name, number, folder in args.take:
         for index, (recording, text, meaning) in enumerate(first_recordings(folder, number), 1):
             speech, sample_rate = soundfile.read(recording, dtype="int16")
-            file = f"{name}_{index}.flac"
-            soundfile.write(samples / file, speech, sample_rate, subtype="PCM_16")
-            lines.append("\t".join((recording.stem, file, text, meaning, name)))
+            sample = f"{name}_{index}"  # two sets may have one sentence, under one name
+            soundfile.write(samples / f"{sample}.flac", speech, sample_rate, subtype="PCM_16")
+            lines.append("\t".join((sample, f"{sample}.flac", text, meaning, name)))
     (samples / "samples.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{samples}: {len(lines) - 1} recordings")
 

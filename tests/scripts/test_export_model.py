@@ -201,8 +201,8 @@ def test_samples_are_the_first_recordings_of_each_set(tmp_path, monkeypatch, cap
     }  # fmt: skip
     recordings = sample_recordings(model / "samples/samples.tsv", ModelSettings.of(model))
     assert [(r.name, r.source_text, r.reference, r.group) for r in recordings][1:] == [
-        ("b", "l'été", "summer", "first"),
-        ("a", "le chat", "the cat", "again"),
+        ("first_2", "l'été", "summer", "first"),
+        ("again_1", "le chat", "the cat", "again"),
     ]
     speech, sample_rate = soundfile.read(recordings[0].path)
     assert sample_rate == 16000
