@@ -10,7 +10,6 @@ import soundfile
 import torch
 
 from echostream.models import StreamingTranslator
-from echostream.models.model_folder import ModelSettings
 from echostream.simuleval.quality import bleu
 
 SEGMENT_MS = 320
@@ -35,8 +34,8 @@ def compare(original: Path, vocoder: Path, exported: Path, data: Path, sentences
         raise ValueError(f"nothing to check the export with: {missing[0]} is missing")
     sources, references = (path.read_text(encoding="utf-8").splitlines()[:sentences] for path in lists)
     second = StreamingTranslator.from_checkpoint(exported, segment_ms=SEGMENT_MS)
-    beam = ModelSettings.of(exported).beam
-    first = StreamingTranslator.from_checkpoint(original, vocoder=vocoder, segment_ms=SEGMENT_MS, beam=beam)
+    options = {"segment_ms": SEGMENT_MS, "beam": second.writer.beam}
+    first = StreamingTranslator.from_checkpoint(original, vocoder=vocoder, **options)
     first.set_policy(second.policy)
     models = [first, second]
     difference = size = 0.0
