@@ -26,7 +26,7 @@ import torch
 import yaml
 from average_checkpoints import load
 from common.export_check import compare
-from common.export_data import copy_data, corpus_size
+from common.export_data import copy, copy_data, corpus_size
 from common.recipe import write_text
 from torch import Tensor
 
@@ -147,6 +147,9 @@ def build(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     facts = release_facts(state, args)
     facts["vocoder_parameters"] = export_vocoder(args.vocoder, folder / "vocoder", dtype)
     played = {"checkpoint": CHECKPOINT, "vocoder": "vocoder"} | {name: getattr(args, name) for name in PLAYED}
+    if args.source_lm is not None:
+        copy(args.source_lm, folder / args.source_lm.name)
+        played["source_lm"] = args.source_lm.name
     played = {name: value for name, value in played.items() if value is not None}
     (folder / SETTINGS_NAME).write_text(yaml.safe_dump(played, sort_keys=False), encoding="utf-8")
     facts["check"] = compare(args.checkpoint, args.vocoder, folder, args.data, args.check)
@@ -173,6 +176,7 @@ def main() -> None:
     parser.add_argument("--policy", choices=POLICIES, help="model.yaml says so; likewise the next four")
     for name in ("--stride-n", "--lag-k", "--beam", "--segment-ms"):
         parser.add_argument(name, type=int)
+    parser.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of train_source_lm.py")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the matrices (default %(default)s)")
     parser.add_argument("--max-mb", type=float, default=40, help="size of the folder, 10^6 bytes (default %(default)s)")
     parser.add_argument(

@@ -47,6 +47,7 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     group.add_argument("--stride-n", type=at_least(1), metavar="N", help="new target tokens that a write needs (1)")
     group.add_argument("--lag-k", type=at_least(0), metavar="K", help="target tokens to stay behind (the policy's own)")
     group.add_argument("--beam", type=at_least(1), metavar="N", help="hypotheses of the MT decoder (1: greedy)")
+    group.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of the source's subwords (none)")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     group.add_argument(
         "--threads", type=at_least(0), default=0, metavar="N", help="processor threads (0: torch's choice)"
@@ -84,7 +85,7 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
     """
     from echostream.models import ModelSettings
 
-    names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam")
+    names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm")
     try:
         return ModelSettings.of(args.model).with_options(**{name: getattr(args, name) for name in names})
     except ValueError as error:

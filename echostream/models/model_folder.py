@@ -19,10 +19,12 @@ from typing import Any
 import yaml
 
 from echostream.models.checkpoint import CheckpointError
+from echostream.models.transcriber import LM_BONUS, LM_WEIGHT
 
 SETTINGS_NAME = "model.yaml"
-FILES = ("checkpoint", "vocoder")
+FILES = ("checkpoint", "vocoder", "source_lm")
 LANGUAGES = ("source_lang", "target_lang")
+KINDS: dict[str, tuple[Any, str]] = {"int": (int, "a whole number"), "float": (int | float, "a number")}
 POLICY_OPTIONS = {"stride_n": 1, "lag_k": None}  # which are chosen for one policy and mean nothing to another
 
 
@@ -34,7 +36,8 @@ class ModelSettings:
         checkpoint: as training writes it.
         vocoder: None stands for the folder ``vocoder`` beside the checkpoint, if there is one.
         source_lang, target_lang: language tags such as ``fr``; empty if nobody said.
-        segment_ms, right_context_frames, policy, stride_n, lag_k, beam: see :class:`StreamingTranslator`.
+        segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus: see
+            :class:`StreamingTranslator`.
     """
 
     checkpoint: Path
@@ -47,6 +50,9 @@ class ModelSettings:
     stride_n: int = 1
     lag_k: int | None = None
     beam: int = 1
+    source_lm: Path | None = None
+    lm_weight: float = LM_WEIGHT
+    lm_bonus: float = LM_BONUS
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> ModelSettings:
@@ -83,21 +89,22 @@ class ModelSettings:
     def options(self) -> dict[str, Any]:
         """Keyword arguments of :class:`StreamingTranslator`."""
         names = [field.name for field in fields(self)]
-        return {name: getattr(self, name) for name in names if name not in (*FILES, *LANGUAGES)}
+        return {name: getattr(self, name) for name in names if name not in ("checkpoint", "vocoder", *LANGUAGES)}
 
 
 def _check(file: Path, values: Any) -> None:
     """Refuse what isn't a mapping of known names to values of their types."""
     if not isinstance(values, dict) or not values.get("checkpoint"):
         raise CheckpointError(f"{file} must say 'checkpoint: FILE', the file in its folder that holds the model")
-    numbers = {field.name for field in fields(ModelSettings) if str(field.type).startswith("int")}
-    known = {field.name for field in fields(ModelSettings)}
+    known = {field.name: str(field.type) for field in fields(ModelSettings)}
     for name, value in values.items():
         if name not in known:
             raise CheckpointError(f"{file} has an unknown entry '{name}': known are {', '.join(sorted(known))}")
         if value is None:
             continue
-        kind = int if name in numbers else str
-        if not isinstance(value, kind) or isinstance(value, bool):
-            article = "a whole number" if kind is int else "text, in quotes if need be"
+        kinds, article = next(
+            (found for start, found in KINDS.items() if known[name].startswith(start)),
+            (str, "text, in quotes if need be"),
+        )
+        if not isinstance(value, kinds) or isinstance(value, bool):
             raise CheckpointError(f"{file}: {name} must be {article}, not {value!r}")

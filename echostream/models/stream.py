@@ -11,6 +11,7 @@ from torch import Tensor
 
 from echostream.models.recomposer import NO_SAMPLES, OutputWord, RecomposerState
 from echostream.models.speech_encoder import SpeechEncoderState
+from echostream.models.transcriber import TranscriberState
 from echostream.models.word_boundary import SourceWord, WordBoundaryDetectorState
 from echostream.models.word_level_translator import SentenceState
 from echostream.modules.ctc import CTCReader
@@ -33,6 +34,7 @@ class EchoStreamState(State):
     sentence: SentenceState | None
     vocoder: VocoderState | None
     output: RecomposerState
+    transcript: TranscriberState | None = None  # with a language model of the source
     frames: int = 0  # encoder frames so far
     finished: bool = False
 

@@ -21,15 +21,12 @@ from echostream.models.echostream import EchoStreamModel
 from echostream.models.model_folder import ModelSettings
 from echostream.models.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
 from echostream.models.stream import EchoStreamState, StepOutput, check_samples, stack, unstack
-from echostream.models.word_boundary import (
-    FRAME_S,
-    WORD_MARK,
-    WordBoundaryDetector,
-    pieces_to_text,
-)
+from echostream.models.transcriber import LM_BONUS, LM_WEIGHT, SourceTranscriber
+from echostream.models.word_boundary import FRAME_S, WORD_MARK, WordBoundaryDetector, pieces_to_text
 from echostream.models.word_level_translator import TargetWord, WordLevelTranslator
 from echostream.modules.ctc import CTCReader
 from echostream.modules.fbank import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
+from echostream.modules.ngram import load_arpa
 from echostream.modules.policy import UNLIMITED, Policy, build_policy
 from echostream.modules.subsampling import STRIDE
 from echostream.modules.transformer import TransformerState
@@ -52,9 +49,13 @@ class StreamingTranslator:
         task: ``s2st``, ``s2tt`` or ``asr``.
         stride_n, lag_k: of a policy given by name.
         beam: hypotheses that the MT decoder keeps over the uncommitted part; 1 is greedy.
+        source_lm: ARPA file over the source dictionary; with one, source words come of :class:`SourceTranscriber`
+            instead of the greedy reading that the policy counts.
+        lm_weight, lm_bonus: of it, and of each of its symbols.
 
     Raises:
-        ValueError: an option out of range, a vocoder that doesn't fit the model, or none for ``s2st``.
+        ValueError: an option out of range, a vocoder or language model that doesn't fit the model, or no vocoder for
+            ``s2st``.
     """
 
     sample_rate = SAMPLE_RATE
@@ -72,6 +73,9 @@ class StreamingTranslator:
         stride_n: int = 1,
         lag_k: int | None = None,
         beam: int = 1,
+        source_lm: str | os.PathLike[str] | None = None,
+        lm_weight: float = LM_WEIGHT,
+        lm_bonus: float = LM_BONUS,
     ) -> None:
         if beam < 1:
             raise ValueError(f"beam must be at least 1, got {beam}")
@@ -82,6 +86,11 @@ class StreamingTranslator:
             )
         self.model, self.vocoder = model, vocoder
         self.detector = WordBoundaryDetector(source_symbols)
+        self.transcriber = (
+            SourceTranscriber(source_symbols, load_arpa(source_lm, source_symbols), lm_weight, lm_bonus)
+            if source_lm is not None
+            else None
+        )
         self.writer = WordLevelTranslator(model, target_symbols, beam)
         self.output_sample_rate = vocoder.sample_rate if vocoder is not None else SAMPLE_RATE
         self.recomposer = SentenceRecomposer(
@@ -235,6 +244,7 @@ class StreamingTranslator:
             sentence=self.writer.init_state() if self.task != "asr" else None,
             vocoder=self.vocoder.init_state() if self.vocoder is not None and self.task == "s2st" else None,
             output=self.recomposer.init_state(),
+            transcript=self.transcriber.init_state() if self.transcriber is not None else None,
         )
 
     def step(self, samples: np.ndarray | Tensor, state: EchoStreamState, is_last: bool = False) -> StepOutput:
@@ -320,15 +330,16 @@ class StreamingTranslator:
             right_context=self._right_context,
             is_last=False,
         )  # (B, C, D) @25 Hz
-        source_classes = self._classes(self.model.asr_head(frames)[0])
+        source_logits = self.model.asr_head(frames)[0]
+        source_classes = self._classes(source_logits)
         target_classes, st = self._target_classes(frames, streams)
         for row, (index, encoder_state) in enumerate(zip(members, unstack(encoder), strict=True)):
             states[index].encoder = encoder_state
             if st is not None:
                 states[index].st = st[row]
-            self._translate(
-                frames[row : row + 1], source_classes[row], target_classes[row], states[index], outputs[index]
-            )
+            state, output = states[index], outputs[index]
+            finished = self._recognise(source_logits[row], source_classes[row], state, output)
+            self._translate(frames[row : row + 1], finished, target_classes[row], state, output)
 
     def _features(self, state: EchoStreamState, num_samples: int) -> Tensor:
         """Features of the next ``num_samples`` samples, ``(T, 80)``."""
@@ -361,39 +372,53 @@ class StreamingTranslator:
             right_context=self._right_context,
             is_last=True,
         )
-        source_classes = self._classes(self.model.asr_head(frames)[0])[0]
+        source_logits = self.model.asr_head(frames)[0]
+        finished = self._recognise(source_logits[0], self._classes(source_logits)[0], state, output, is_last=True)
         target_classes, _ = self._target_classes(frames, [state])
-        self._translate(frames, source_classes, target_classes[0], state, output, is_last=True)
+        self._translate(frames, finished, target_classes[0], state, output, is_last=True)
         state.finished = True
         state.samples = []
+
+    def _recognise(
+        self,
+        logits: Tensor,
+        classes: list[int],
+        state: EchoStreamState,
+        output: StepOutput,
+        is_last: bool = False,
+    ) -> tuple[int, int]:
+        """Source logits of one segment ``(n, vocabulary)`` and their greedy classes to words.
+
+        Returns:
+            new words and new subwords, as the policy counts them.
+        """
+        tokens = state.source.tokens
+        words = self.detector.read(classes, state.source, is_last)
+        if self.transcriber is None or state.transcript is None:
+            output.source_words += [word for word in words if word.text]
+        else:
+            log_probs = logits.float().log_softmax(dim=-1)
+            output.source_words += self.transcriber.read(log_probs, state.transcript, is_last)
+        return len(words), state.source.tokens - tokens
 
     def _translate(
         self,
         frames: Tensor,
-        source_classes: list[int],
+        new_source: tuple[int, int],
         target_classes: list[int],
         state: EchoStreamState,
         output: StepOutput,
         is_last: bool = False,
     ) -> None:
-        """Frames of one segment ``(1, n, D)`` and their classes to words and speech."""
+        """Frames of one segment ``(1, n, D)``, counts of :meth:`_recognise` and ST CTC classes to words and speech."""
         state.frames += frames.size(1)
-        tokens_before = state.source.tokens
-        source_words = self.detector.read(source_classes, state.source, is_last)
-        output.source_words += [word for word in source_words if word.text]
         if self.task == "asr":
             return
         read = state.st_reader.read(target_classes)
         output.evidence += pieces_to_text([self.writer.symbols[symbol] for _, symbol in read])
         sentence = state.sentence
         assert sentence is not None  # but for asr there is one
-        self.writer.listen(
-            frames,
-            len(source_words),
-            state.source.tokens - tokens_before,
-            len(read),
-            sentence,
-        )
+        self.writer.listen(frames, *new_source, len(read), sentence)
         silence_ms = state.source.silence_frames * FRAME_MS
         ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
         budget = self.writer.decide(self.policy, sentence)

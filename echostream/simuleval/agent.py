@@ -72,6 +72,7 @@ class EchoStreamAgent(GenericAgent):
             "--lag-k", type=int, help="target tokens that a write stays behind (default: the policy's own)"
         )
         group.add_argument("--beam", type=int, help="hypotheses of the MT decoder (default: 1, greedy)")
+        group.add_argument("--source-lm", metavar="ARPA", help="language model of the source's subwords")
         group.add_argument(
             "--live",
             metavar="FILE",
@@ -258,6 +259,7 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "stride_n": args.stride_n,
         "lag_k": args.lag_k,
         "beam": args.beam,
+        "source_lm": args.source_lm,
     }
     try:
         if args.random_arch:

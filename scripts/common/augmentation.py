@@ -4,9 +4,12 @@ Everything is computed here from a seed and the utterance's id, nothing is downl
 
 - a room is white noise that decays exponentially (60 dB in 0.1 to 0.6 s) behind the direct sound, which stays in place;
 - noise has a spectrum between white and brown and a loudness that drifts, 5 to 30 dB below the speech;
-- now and then only a telephone's band is left, 300 to 3400 Hz.
+- now and then only a telephone's band is left, 300 to 3400 Hz;
+- if asked for, some go on after the speech with seconds of nothing to hear but the room, a hum, music or digital
+  silence, so that a model learns to be silent there.
 
-    python augmentation.py --texts pairs.tsv --audio DIR/audio/fr --out DIR/audio/fr_rooms --only train --share 0.5
+    python augmentation.py --texts pairs.tsv --audio DIR/audio/fr --out DIR/audio/fr_rooms --only train --share 0.5 \\
+        --pause-share 0.4
 """
 
 from __future__ import annotations
@@ -22,13 +25,15 @@ import numpy as np
 import soundfile
 from audio import PEAK, SAMPLE_RATE, read_speech
 from recipe import Work, add_share_arguments, atomic_path, digest, is_too_early, make_files, require, share
+from sounds import at_level, coloured_noise, hum, music
 from speech_synthesis import read_table
 from voice_variation import share_of_one
 
 # Raise it when the sound changes: what there is, is then made again.
 KIND = "rooms v1"
+# "same": the room and its noise go on.
+PAUSES = ("same", "quiet room", "digital silence", "music", "hum")
 TELEPHONE_BAND_HZ = (300, 3400)
-DRIFT_HZ = 0.5  # how fast the loudness of noise wanders
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,16 @@ class Surroundings:
     spectrum_slope: tuple[float, float] = (0.0, 2.0)  # power falls with frequency to this power: 0 white, 2 brown
     telephone_share: float = 0.1
     loudness_db: tuple[float, float] = (-15.0, 0.0)
+    pause_share: float = 0.0
+    pause_s: tuple[float, float] = (1.0, 8.0)
+    quiet_db: tuple[float, float] = (-75.0, -45.0)  # of a quiet room, below full scale
 
     def __call__(self, samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Speech `(n,)` at 16 kHz -> the same length, delay and dtype, with a peak of at most 0.8."""
-        sound = samples.astype(np.float64)
+        """Speech `(n,)` at 16 kHz -> the same delay and dtype, with a peak of at most 0.8, longer by its pause."""
+        sound, pause = samples.astype(np.float64), ""
+        if self.pause_share and generator.random() < self.pause_share:
+            pause = PAUSES[generator.integers(len(PAUSES))]
+            sound = np.concatenate([sound, self._pause(pause, np.abs(sound).max(initial=0.0), generator)])
         if generator.random() < self.room_share:
             sound = reverberate(
                 sound, generator.uniform(*self.decay_s), generator.uniform(*self.direct_to_echo_db), generator
@@ -57,7 +68,22 @@ class Surroundings:
         if generator.random() < self.telephone_share:
             sound = telephone(sound)
         peak = PEAK * 10 ** (generator.uniform(*self.loudness_db) / 20)
-        return (sound * (peak / max(np.abs(sound).max(initial=0.0), 1e-9))).astype(samples.dtype)
+        sound *= peak / max(np.abs(sound).max(initial=0.0), 1e-9)
+        if pause == "digital silence":
+            sound[len(samples) :] = 0
+        elif pause == "quiet room":
+            rest = len(sound) - len(samples)
+            noise = coloured_noise(rest, generator.uniform(*self.spectrum_slope), generator)
+            sound[len(samples) :] = at_level(noise, generator.uniform(*self.quiet_db))
+        return sound.astype(samples.dtype)
+
+    def _pause(self, kind: str, peak: float, generator: np.random.Generator) -> np.ndarray:
+        """What follows speech with this peak; the surroundings themselves are heard in it as well."""
+        size = round(generator.uniform(*self.pause_s) * SAMPLE_RATE)
+        if kind not in ("music", "hum"):
+            return np.zeros(size)
+        sound = (music if kind == "music" else hum)(size, generator)
+        return sound * (peak * generator.uniform(0.05, 1.0) / np.abs(sound).max())
 
 
 def reverberate(
@@ -71,16 +97,6 @@ def reverberate(
     echo *= 10 ** (-direct_to_echo_db / 20) / max(np.linalg.norm(echo), 1e-9)
     echo[0] = 1
     return require("scipy.signal").fftconvolve(sound, echo)[: len(sound)]
-
-
-def coloured_noise(count: int, slope: float, generator: np.random.Generator) -> np.ndarray:
-    """Noise `(count,)` whose power falls with the frequency to the power of `slope`, and whose loudness drifts."""
-    spectrum = np.fft.rfft(generator.normal(size=count))
-    # Below 20 Hz it stays flat: brown noise would otherwise be one slow wave.
-    frequencies = np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 20)
-    noise = np.fft.irfft(spectrum * frequencies ** (-slope / 2), count)
-    phase = generator.uniform(0, 2 * np.pi)
-    return noise * (1 + 0.5 * np.sin(phase + 2 * np.pi * DRIFT_HZ * np.arange(count) / SAMPLE_RATE))
 
 
 def add_noise(sound: np.ndarray, noise: np.ndarray, signal_to_noise_db: float) -> np.ndarray:
@@ -128,6 +144,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for <id>.wav")
     parser.add_argument("--only", metavar="SPLIT", help="change this split alone; the others stay as they are")
     parser.add_argument("--share", type=share_of_one, default=1.0, help="of recordings to change (default: all)")
+    parser.add_argument(
+        "--pause-share",
+        type=share_of_one,
+        default=0.0,
+        help="of the changed ones, to be followed by a pause (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     add_share_arguments(parser)
     args = parser.parse_args()
@@ -139,7 +161,7 @@ def main() -> None:
         changed = args.only in (None, row.get("split")) and _generator(args.seed, f"{row['id']}?").random() < args.share
         file = f"{row['id']}.wav"
         works.append(Change(row["id"], args.out / file, args.audio / file, args.seed if changed else None))
-    surroundings = Surroundings()
+    surroundings = Surroundings(pause_share=args.pause_share)
     settings = digest(KIND, sorted(asdict(surroundings).items()))
     make_files(
         args,

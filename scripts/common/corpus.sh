@@ -3,7 +3,7 @@
 
 # Options that go with these stages, for a recipe's options and usage.
 declare -A corpus_options=([features]="" [clusters]=100 [sample-minutes]=30 [kmeans]="" [hubert]="" [device]=cpu
-  [vocab-size]=200 [vocoder-minutes]=20 [voice-table]="$repository/scripts/quickstart/voices/ff_siwis.npy"
+  [vocab-size]=200 [continue-from]="" [vocoder-minutes]=20 [voice-table]="$repository/scripts/quickstart/voices/ff_siwis.npy"
   [voice-engine]=onnxruntime)
 corpus_usage() {
   cat <<'HELP'
@@ -14,6 +14,8 @@ corpus_usage() {
   --hubert FILE          fairseq checkpoint, if the clusters of --kmeans are of HuBERT's features
   --device NAME          cpu or cuda, for HuBERT (default cpu)
   --vocab-size N         SentencePiece vocabulary of either language, at most (default 200)
+  --continue-from DIR    data set or model that a training will go on from: its vocabularies, units and normalisation
+                         are taken
   --vocoder-minutes M    training time of the vocoder (default 20)
   --voice-table PATH     Kokoro style vectors of the French voice (default: scripts/quickstart/voices/ff_siwis.npy)
   --voice-engine NAME    what computes it: onnxruntime, or openvino, 1.8 times as fast on a processor with AMX and not
@@ -32,6 +34,10 @@ check_corpus_options() {
   [[ "$sample_minutes" =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--sample-minutes is a number of minutes, not '$sample_minutes'"
   [[ "$features" == mfcc || "$1" == en || -n "$kmeans" ]] ||
     die "--features whisper hears English only; for the target language $1 take mfcc, or a unit model with --kmeans"
+  [[ -z "$continue_from" || -d "$continue_from" ]] || die "no folder $continue_from (--continue-from)"
+  if [[ -z "$kmeans" && -n "$continue_from" && -f "$continue_from/kmeans.npz" ]]; then
+    kmeans="$continue_from/kmeans.npz"
+  fi
   [[ -z "$kmeans" || -f "$kmeans" ]] || die "no unit model $kmeans (--kmeans)"
   if [[ -n "$kmeans" ]]; then
     local about
@@ -81,13 +87,14 @@ make_units() {
 # make_manifests TABLE SOURCE_COLUMN TARGET_COLUMN FOLDER [--text-targets]: all that fairseq and SimulEval read.
 # FOLDER (under the data root) has the source's recordings; the features in fbank/ must have been made.
 make_manifests() {
-  local units=("$data_root/units.tsv") targets=(--num-units "$clusters") split folder
+  local units=("$data_root/units.tsv") targets=(--num-units "$clusters") earlier=() split folder
   if [[ "${5:-}" == --text-targets ]]; then units=() targets=(--text-targets); fi
+  if [[ -n "$continue_from" ]]; then earlier=(--continue-from "$continue_from"); fi
   once manifests --inputs "$1" "$data_root/fbank" "${units[@]}" \
     --outputs "$data_root/train.tsv" "$data_root/src_fbank80.zip" "$data_root/config_multitask.yaml" -- \
     "$python" "$common/manifests.py" --data-root "$data_root" --pairs "$1" --source-column "$2" --target-column "$3" \
     --source-audio "$4" --fbank "$data_root/fbank" --source-vocab "$vocab_size" --target-vocab "$vocab_size" \
-    "${targets[@]}"
+    "${targets[@]}" "${earlier[@]}"
   for split in test dev; do
     folder=simuleval
     if [[ "$split" == dev ]]; then folder=simuleval_dev; fi

@@ -44,7 +44,7 @@ def copy_data(data: Path, folder: Path, task_state: dict[str, Any]) -> None:
 def copy(source: Path, target: Path) -> None:
     """Copy a file that has to be there."""
     if not source.is_file():
-        raise ValueError(f"the data set lacks {source}")
+        raise ValueError(f"there is no {source}")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 

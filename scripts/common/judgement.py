@@ -42,6 +42,7 @@ def as_results(rows: list[Row], ceilings: dict[str, Any], args: argparse.Namespa
         "judge_compute": args.asr_compute,
         "policies": args.policies,
         "policy_options": {name: getattr(args.settings, name) for name in ("stride_n", "lag_k", "beam")},
+        "source_lm": args.settings.source_lm is not None,
         "jobs": args.jobs,
         "rows": [
             {**row, "scores": {name: None if math.isnan(value) else value for name, value in row["scores"].items()}}
@@ -219,6 +220,8 @@ def setup(results: Results) -> str:
     options = results["policy_options"]
     lag = "the policy's own lag" if options["lag_k"] is None else f"lag {options['lag_k']}"
     search = "greedy decoding" if options["beam"] == 1 else f"beam of {options['beam']}"
+    if results["source_lm"]:
+        search += ", source words by prefix beam search with an n-gram model"
     judges = " and ".join(f"Whisper {judge}" for judge in results["judges"])
     return (
         f"{what}. Policy: {results['policies'][0]}, stride {options['stride_n']}, {lag}; {search}. Output "

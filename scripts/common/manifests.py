@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 from audio import read_speech
 from fbank_archive import log_mel, read_archive, write_archive, write_cmvn
-from recipe import positive, require, write_text
+from recipe import borrow, positive, require, write_text
 from speech_synthesis import read_table
-from subwords import train_subwords
+from subwords import borrow_subwords, train_subwords
 from text_normalization import normalize_text
 from units import remove_repeats
 
 Row = dict[str, str]
 SPLITS = ("train", "dev", "test")
+CMVN_NAME = "gcmvn.npz"
 
 DATA_CONFIG = """\
 # Paths here and in the .tsv files are relative to this folder.
@@ -148,7 +149,11 @@ class Features(Mapping[str, np.ndarray]):
 
 
 def write_speech_manifests(
-    root: Path, splits: dict[str, list[Row]], features: Features, units: Mapping[str, list[int]] | None
+    root: Path,
+    splits: dict[str, list[Row]],
+    features: Features,
+    units: Mapping[str, list[int]] | None,
+    continue_from: Path | None = None,
 ) -> None:
     """Features, their normalisation (from the training set only), and the three .tsv files.
 
@@ -169,7 +174,10 @@ def write_speech_manifests(
             yield name, array
 
     addresses = write_archive(root / "src_fbank80.zip", stored())
-    write_cmvn(root / "gcmvn.npz", read_archive(root, (addresses[row["id"]] for row in splits["train"])))
+    if continue_from is not None:
+        borrow(continue_from, root, CMVN_NAME)
+    else:
+        write_cmvn(root / CMVN_NAME, read_archive(root, (addresses[row["id"]] for row in splits["train"])))
     for split, rows in splits.items():
         manifest = []
         for row in rows:
@@ -187,9 +195,13 @@ def write_speech_manifests(
 
 
 def write_text_targets(
-    root: Path, splits: dict[str, list[Row]], columns: tuple[str, str], vocab_sizes: tuple[int, int]
+    root: Path,
+    splits: dict[str, list[Row]],
+    columns: tuple[str, str],
+    vocab_sizes: tuple[int, int],
+    continue_from: Path | None = None,
 ) -> None:
-    """Subword models from the training set, and the pieces of each text for the three auxiliary tasks.
+    """Subword models from the training set or another folder, and each text's pieces for the three auxiliary tasks.
 
     Both target tasks get the same model: the CTC counts pieces that the decoder then writes.
     """
@@ -197,7 +209,10 @@ def write_text_targets(
     tasks = {"source_unigram": (source, vocab_sizes[0])}
     tasks |= dict.fromkeys(("target_unigram", "ctc_target_unigram"), (target, vocab_sizes[1]))
     for task, (column, vocab_size) in tasks.items():
-        model = train_subwords([normalize_text(row[column]) for row in splits["train"]], root / task, vocab_size)
+        if continue_from is not None:
+            model = borrow_subwords(continue_from / task, root / task)
+        else:
+            model = train_subwords([normalize_text(row[column]) for row in splits["train"]], root / task, vocab_size)
         for split, rows in splits.items():
             pieces = [" ".join(model.encode(normalize_text(row[column]), out_type=str)) for row in rows]
             targets = [{"id": row["id"], "tgt_text": text} for row, text in zip(rows, pieces, strict=True)]
@@ -214,6 +229,12 @@ def main() -> None:
     parser.add_argument("--source-audio", default="audio/fr", help="folder of <id>.wav under the data root")
     parser.add_argument("--source-vocab", type=int, default=200, help="SentencePiece vocabulary, at most")
     parser.add_argument("--target-vocab", type=int, default=200, help="SentencePiece vocabulary, at most")
+    parser.add_argument(
+        "--continue-from",
+        type=Path,
+        metavar="DIR",
+        help="take vocabularies and normalisation of this data set or model",
+    )
     parser.add_argument("--fbank", type=Path, help="folder of features from fbank.py")
     units = parser.add_mutually_exclusive_group(required=True)
     units.add_argument("--num-units", type=positive, help="clusters that the units were made with")
@@ -226,9 +247,9 @@ def main() -> None:
     names = [row["id"] for split in SPLITS for row in splits[split]]
     features = Features(names, args.data_root / args.source_audio, args.fbank)
     sequences = None if args.text_targets else unit_sequences(args.data_root / "units.tsv")
-    write_speech_manifests(args.data_root, splits, features, sequences)
+    write_speech_manifests(args.data_root, splits, features, sequences, args.continue_from)
     columns = (args.source_column, args.target_column)
-    write_text_targets(args.data_root, splits, columns, (args.source_vocab, args.target_vocab))
+    write_text_targets(args.data_root, splits, columns, (args.source_vocab, args.target_vocab), args.continue_from)
     if "split" in pairs[0]:
         note = "dev and test have no utterance in common with train."
     elif args.held_out:

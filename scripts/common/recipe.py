@@ -13,6 +13,7 @@ import importlib
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import time
@@ -81,6 +82,18 @@ def _sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
         except PermissionError:  # somebody else's, and alive
             continue
+
+
+def borrow(source: Path, folder: Path, name: str) -> None:
+    """Copy `source / name` to `folder / name`.
+
+    Raises:
+        SystemExit: it is not there.
+    """
+    if not (source / name).is_file():
+        raise SystemExit(f"error: no {source / name}; give the folder of a data set or of a model")
+    with atomic_path(folder / name) as temporary:
+        shutil.copyfile(source / name, temporary)
 
 
 @contextmanager

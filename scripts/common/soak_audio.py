@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from augmentation import coloured_noise
+from sounds import at_level, coloured_noise, hum, music
 
 from echostream.audio_input import AudioError, open_audio
 
@@ -30,7 +30,6 @@ PAUSE_S = (0.3, 1.0)  # between two sentences
 ROOM_DB = (-66.0, -56.0)  # of a quiet room, below full scale
 NOISE_DB = (-32.0, -22.0)
 SPEECH_PEAK_DB = (-12.0, -2.0)
-CHORDS = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))  # semitones: I, vi, IV, V
 BABBLE_VOICES = 6
 
 
@@ -150,7 +149,7 @@ class Programme:
 
     def _sound(self, stretch: Stretch, random: np.random.Generator) -> np.ndarray:
         size, kind = stretch.size, stretch.kind
-        room = _level(coloured_noise(size, 1.5, random), random.uniform(*ROOM_DB))
+        room = at_level(coloured_noise(size, 1.5, random), random.uniform(*ROOM_DB))
         if kind == "speech":
             for index, place in stretch.said:
                 samples = self.recordings[index][: max(0, stretch.start + size - place)]
@@ -162,9 +161,9 @@ class Programme:
         if kind == "music":
             return room + music(size, random)
         if kind == "babble":
-            return room + _level(self._babble(size, random), random.uniform(*NOISE_DB))
+            return room + at_level(self._babble(size, random), random.uniform(*NOISE_DB))
         noise = hum(size, random) if kind == "hum" else coloured_noise(size, float(kind == "pink noise"), random)
-        return room + _level(noise, random.uniform(*NOISE_DB))
+        return room + at_level(noise, random.uniform(*NOISE_DB))
 
     def _babble(self, size: int, random: np.random.Generator) -> np.ndarray:
         voices = [self.recordings[index] for index in random.integers(len(self.recordings), size=BABBLE_VOICES)]
@@ -183,40 +182,3 @@ class Programme:
             rest = rest[used:].copy()
         if len(rest):
             yield rest
-
-
-def _level(sound: np.ndarray, level_db: float) -> np.ndarray:
-    """Bring to a mean power below full scale."""
-    return sound * (10 ** (level_db / 20) / max(np.sqrt(np.mean(sound**2)), 1e-9))
-
-
-def hum(size: int, random: np.random.Generator) -> np.ndarray:
-    """Mains hum and a fan: harmonics of 50 Hz over brown noise, ``(size,)``."""
-    time_s = np.arange(size) / SAMPLE_RATE
-    harmonics = [np.sin(2 * np.pi * 50 * n * time_s + random.uniform(0, 6)) / n for n in range(1, 9)]
-    return np.sum(harmonics, axis=0) + coloured_noise(size, 2.0, random)
-
-
-def music(size: int, random: np.random.Generator) -> np.ndarray:
-    """A band: chords of plucked strings, a bass, a kick drum and a hi-hat, ``(size,)`` with a peak of 0.4."""
-    beat = round(random.uniform(0.4, 0.65) * SAMPLE_RATE)
-    root_hz = 110 * 2 ** (random.integers(12) / 12)
-    sound = np.zeros(size + 4 * beat)
-    for number, start in enumerate(range(0, size, beat)):
-        chord = CHORDS[number // 4 % len(CHORDS)]
-        for tone in chord if number % 2 == 0 else chord[number % 3 :][:1]:
-            sound[start : start + 2 * beat] += _string(root_hz * 2 ** (1 + tone / 12), 2 * beat)
-        sound[start : start + beat] += 1.2 * _string(root_hz * 2 ** (chord[0] / 12) / 2, beat)
-        time_s = np.arange(beat) / SAMPLE_RATE
-        if number % 2 == 0:  # the drum's skin falls in pitch as it comes to rest
-            sound[start : start + beat] += 2 * np.sin(40 * np.exp(-25 * time_s)) * np.exp(-12 * time_s)
-        sound[start : start + beat] += 0.3 * random.normal(size=beat) * np.exp(-60 * time_s)
-    return 0.4 * sound[:size] / np.abs(sound[:size]).max(initial=1e-9)
-
-
-def _string(pitch_hz: float, size: int) -> np.ndarray:
-    """A plucked string ``(size,)``: higher harmonics fade sooner; 10 ms of attack."""
-    time_s = np.arange(size) / SAMPLE_RATE
-    attack = np.minimum(1, time_s / 0.01)
-    tones = [np.sin(2 * np.pi * n * pitch_hz * time_s) * np.exp(-(1.5 + n) * time_s) / n for n in range(1, 7)]
-    return attack * np.sum(tones, axis=0)

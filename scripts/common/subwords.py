@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import sentencepiece
-from recipe import atomic_path, write_text
+from recipe import atomic_path, borrow, write_text
 
 MODEL_NAME = "spm_unigram.model"
 DICTIONARY_NAME = "dict.txt"
@@ -35,7 +35,23 @@ def train_subwords(lines: list[str], folder: Path, vocab_size: int) -> sentencep
     )
     with atomic_path(folder / MODEL_NAME) as temporary:
         temporary.write_bytes(model.getvalue())
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    processor = load_subwords(folder)
     pieces = [processor.id_to_piece(i) for i in range(4, processor.get_piece_size())]
     write_text(folder / DICTIONARY_NAME, "".join(f"{piece} 1\n" for piece in pieces))
     return processor
+
+
+def borrow_subwords(source: Path, folder: Path) -> sentencepiece.SentencePieceProcessor:
+    """Copy model and dictionary from another data set's folder, or a model's, into `folder`.
+
+    Raises:
+        SystemExit: they are not there.
+    """
+    for name in (MODEL_NAME, DICTIONARY_NAME):
+        borrow(source, folder, name)
+    return load_subwords(folder)
+
+
+def load_subwords(folder: Path) -> sentencepiece.SentencePieceProcessor:
+    """The model in a folder that this module has filled."""
+    return sentencepiece.SentencePieceProcessor(model_proto=(folder / MODEL_NAME).read_bytes())

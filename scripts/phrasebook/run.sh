@@ -24,12 +24,14 @@ stages: 1 texts   2 French speech   3 English speech   4 units   5 rooms, featur
   --accent-share S       share of the French recordings with an accent, from 0 to 1 (default 0.15)
   --unseen-voice NAME    table of --voices-dir that is kept for a test set of its own (default: none)
   --noisy-share S        share of the training recordings in a room and with noise, from 0 to 1 (default 0.5)
+  --pause-share S        share of these that go on with a pause, hum or music, from 0 to 1 (default 0.4)
 HELP
   corpus_usage
 }
 
 declare -A options=([hours]=10 [train-sentences]=0 [dev]=300 [test]=300 [unseen-templates]=24 [seed]=0 [voices-dir]=""
-  [accent-share]=0.15 [unseen-voice]="" [noisy-share]=0.5)
+  [accent-share]=0.15 [unseen-voice]="" [noisy-share]=0.5
+  [pause-share]=0.4)
 for name in "${!corpus_options[@]}"; do options[$name]="${corpus_options[$name]}"; done
 last_stage=6
 recipe_options "$@"
@@ -76,7 +78,8 @@ fi
 if runs 5 "rooms, features and manifests"; then
   # Training recordings in rooms and with noise, the others as they are; and the test sets in noise, for a test.
   sharded --counts "$python" "$common/augmentation.py" --texts "$pairs" --audio "$data_root/audio/fr" \
-    --out "$data_root/audio/fr_rooms" --only train --share "$noisy_share" --seed "$seed"
+    --out "$data_root/audio/fr_rooms" --only train --share "$noisy_share" --pause-share "$pause_share" \
+    --seed "$seed"
   sharded --counts "$python" "$common/augmentation.py" --texts "$texts/test_sentences.tsv" \
     --audio "$data_root/audio/fr" --out "$data_root/audio/fr_noise" --share 1 --seed "$seed"
   make_features "$pairs" audio/fr_rooms

@@ -21,6 +21,7 @@ import english_forms
 import french_forms
 import french_voice
 import phrase_texts
+import sounds
 import voice_variation
 from audio import read_speech
 from bilingual_grammar import Sampler, Template
@@ -253,7 +254,7 @@ def test_noise_has_the_loudness_and_colour_asked_for():
     generator = np.random.default_rng(0)
     speech = generator.normal(size=32000) * 0.1
     for slope in (0.0, 2.0):
-        noise = augmentation.coloured_noise(32000, slope, generator)
+        noise = sounds.coloured_noise(32000, slope, generator)
         mixed = augmentation.add_noise(speech, noise, 12.0)
         ratio = 10 * np.log10(np.mean(speech**2) / np.mean((mixed - speech) ** 2))
         assert ratio == pytest.approx(12, abs=1e-6)
@@ -272,6 +273,29 @@ def test_an_echo_comes_after_the_sound_and_dies_away():
     assert 10 * np.log10(1 / np.sum(echo**2)) == pytest.approx(6, abs=0.1)
     early, late = np.mean(echo[:800] ** 2), np.mean(echo[3200:4000] ** 2)
     assert 10 * np.log10(early / late) == pytest.approx(60 * 0.2 / 0.4, abs=3)
+
+
+def test_pauses_follow_the_speech_and_leave_it_as_it_was():
+    speech = np.random.default_rng(0).normal(size=16000).astype(np.float32) * 0.1
+    dry = {"room_share": 0.0, "noise_share": 0.0, "telephone_share": 0.0}
+    always = augmentation.Surroundings(pause_share=1.0, **dry)
+    lengths, quiet_db, loudness = set(), [], []
+    for seed in range(60):
+        heard = always(speech, np.random.default_rng(seed))
+        pause = heard[16000:]
+        assert 1 <= len(pause) / 16000 <= 8 and heard.dtype == np.float32 and np.abs(heard).max() <= 0.8
+        assert np.corrcoef(heard[:16000], speech)[0, 1] > 0.9999
+        lengths.add(len(pause))
+        if np.any(pause):
+            power = 10 * np.log10(np.mean(pause**2))
+            (quiet_db if power < -44 else loudness).append(power)
+    silent = 60 - len(quiet_db) - len(loudness)
+    # Two of the five kinds are without a sound here, one is a quiet room, two are to be heard.
+    assert len(lengths) > 50 and 12 < silent < 36 and 4 < len(quiet_db) < 22 and 12 < len(loudness) < 36
+    assert min(quiet_db) < -65
+    # Without them, and for those that get none, all is as before.
+    never = augmentation.Surroundings(**dry)
+    assert len(never(speech, np.random.default_rng(0))) == 16000
 
 
 def test_telephone_leaves_its_band():
