@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import ipaddress
 import json
 import logging
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 HEARTBEAT_S = 20  # finds connections that were lost without a word
+IDLE_S = 0.5  # without a session, before memory is given back
 HARD_LIMIT = 4  # messages so many times over the limit are not even read
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -97,8 +100,10 @@ class Server:
         self.batcher = Batcher(self.max_batch, self.metrics)
         self._stepping = asyncio.create_task(self.batcher.run())
         loop = asyncio.get_running_loop()
+        self._resting = loop.call_later(0, self._rest)
         self.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         yield
+        self._resting.cancel()
         self._stepping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._stepping
@@ -172,7 +177,18 @@ class Server:
             self.metrics.sessions.dec()
             self.metrics.ended.labels(str(int(code))).inc()
             log.info("session %s ended with code %d", session.id, code)
+            if not self.sessions:
+                self._resting.cancel()
+                self._resting = asyncio.get_running_loop().call_later(IDLE_S, self._rest)
         return socket
+
+    def _rest(self) -> None:
+        """With nobody there, give back what sessions left: cycles of their objects, and memory that malloc keeps."""
+        if self.sessions:
+            return
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
     async def _refuse(self, socket: web.WebSocketResponse) -> web.WebSocketResponse:
         text = f"all {self.limits.max_sessions} sessions of this server are taken: try again later"

@@ -10,6 +10,7 @@ import soxr
 from wire import RATE, alone, assert_heard, connected, listen, noise, running, say, start, translate, until
 
 from echostream.audio_output import to_s16le
+from echostream.serve.app import IDLE_S
 from echostream.serve.batcher import Stream
 from echostream.serve.session import Session
 
@@ -209,3 +210,21 @@ def batch_sizes(server):
 def test_speech_is_clipped_not_wrapped():
     samples = np.array([1.5, -1.5, 0.5], dtype=np.float32)
     assert np.frombuffer(to_s16le(samples), "<i2").tolist() == [32767, -32768, 16384]
+
+
+def test_with_nobody_there_the_server_itself_clears_up(make_server):
+    async def run():
+        async with running(make_server()) as url:
+            gc.collect()
+            gc.disable()  # it would come by chance
+            try:
+                await translate(url, noise(1.0))
+                await asyncio.sleep(0.1)
+                waiting = sum(isinstance(thing, Session) for thing in gc.get_objects())
+                await asyncio.sleep(2 * IDLE_S)
+            finally:
+                gc.enable()
+            return waiting, sum(isinstance(thing, Session) for thing in gc.get_objects())
+
+    waiting, left = asyncio.run(run())
+    assert waiting and not left
