@@ -1,6 +1,7 @@
 """The quickstart corpus: its parts on made-up data, and the whole recipe on three sentences."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -41,6 +42,7 @@ DATA_PACKAGES = (
 needs_data_packages = pytest.mark.skipif(
     any(find_spec(package) is None for package in DATA_PACKAGES), reason="needs pip install -e '.[data]'"
 )
+TASKS = ("source_unigram", "target_unigram", "ctc_target_unigram")
 PAIRS = (
     ("a", "L'été, c'est fini.", "Summer is over."),
     ("b", "Où est la gare ?", "Where is the station?"),
@@ -253,6 +255,34 @@ def test_manifests_load_from_another_folder(corpus, monkeypatch, tmp_path_factor
     assert [texts[name].loss_weight for name in ("source_unigram", "ctc_target_unigram", "target_unigram")] == [4, 4, 8]
     for path in [*corpus.glob("*.tsv"), *corpus.glob("*.yaml"), *corpus.glob("*_unigram/*.tsv")]:
         assert str(corpus) not in path.read_text()
+
+
+def test_a_data_set_that_goes_on_from_another_fits_its_model(corpus, tmp_path_factory):
+    def made(root, *options):
+        pairs = root / "texts/pairs.tsv"
+        return run_python("common/manifests.py", "--data-root", root, "--pairs", pairs, "--num-units", 100, *options)
+
+    assert made(corpus).returncode == 0
+    larger = tmp_path_factory.mktemp("larger")
+    shutil.copytree(corpus / "audio", larger / "audio")
+    shutil.copy(corpus / "audio/fr/a.wav", larger / "audio/fr/d.wav")
+    recipe.write_text(larger / "units.tsv", (corpus / "units.tsv").read_text() + "d\taudio/en/d.wav\t5 5 6\n")
+    rows = (
+        corpus / "texts/pairs.tsv"
+    ).read_text() + "d\tMerci, la gare est fermée.\tThank you, the station is closed.\n"
+    recipe.write_text(larger / "texts/pairs.tsv", rows)
+    kept = ["gcmvn.npz", *(f"{task}/{name}" for task in TASKS for name in ("dict.txt", "spm_unigram.model"))]
+    assert made(larger).returncode == 0
+    assert all((larger / name).read_bytes() != (corpus / name).read_bytes() for name in kept)
+    assert made(larger, "--continue-from", corpus).returncode == 0
+    assert all((larger / name).read_bytes() == (corpus / name).read_bytes() for name in kept)
+    known = {line.split()[0] for line in (corpus / "source_unigram/dict.txt").read_text().splitlines()}
+    pieces = [row["tgt_text"].split() for row in read_table(larger / "source_unigram/train.tsv", "tgt_text")]
+    assert len(pieces) == 4 and set(pieces[3][:3]) <= known
+    again = made(larger, "--continue-from", larger)  # a data set that has grown goes on from itself
+    assert again.returncode == 0 and all((larger / name).read_bytes() == (corpus / name).read_bytes() for name in kept)
+    wrong = made(larger, "--continue-from", corpus / "audio")
+    assert wrong.returncode == 1 and "give the folder of a data set or of a model" in wrong.stderr.splitlines()[-1]
 
 
 def test_errors_are_one_line_with_a_remedy(corpus, tmp_path):
