@@ -111,6 +111,16 @@ VOCODERS = {
     "of another number of units": "the vocoder speaks 50 units but the model writes 100",
 }
 
+LANGUAGE_MODELS = {
+    "missing": "no language model at",
+    "empty": "no ARPA language model",
+    "a zip file": "no ARPA language model, or damaged",
+    "a wrong number": "damaged, at 'much",
+    "cut short": "1 n-grams instead of the 4 that it announces",
+    "cut short, gzipped": "damaged",
+    "other subwords": "has the word 'elsewhere', which the source dictionary lacks",
+}
+
 # Checkpoints that a training would go on from, and files that it would start from.
 RESUMED = {
     "cut short": "is damaged or cut short",
@@ -215,6 +225,7 @@ def count() -> dict[str, int]:
         "recordings": sum(len(row) for row in RECORDINGS.values()) + len(RECORDINGS),  # translate and asr
         "checkpoints": len(CHECKPOINTS) + len(LOADERS),
         "vocoders": len(VOCODERS),
+        "language models": len(LANGUAGE_MODELS),
         "trainings": len(RESUMED),
         "manifests": len(ROWS) * len(LINES),
         "configs": len(CONFIGS),
@@ -245,6 +256,11 @@ def tables() -> str:
         list(CHECKPOINTS.items()),
     )
     table(f"Vocoders, {sizes['vocoders']} cases", ("a vocoder that is, or has", "message"), list(VOCODERS.items()))
+    table(
+        f"Language models of the source, {sizes['language models']} cases",
+        ("a language model that is, or has", "message"),
+        list(LANGUAGE_MODELS.items()),
+    )
     table(f"What a training goes on from, {sizes['trainings']} cases", ("checkpoint", "message"), list(RESUMED.items()))
     table(
         f"Manifests, {sizes['manifests']} cases: each in the first, a middle and the last row; the line is named",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import CHECKPOINTS, LOADERS, RESUMED, VOCODERS
+from cases import CHECKPOINTS, LANGUAGE_MODELS, LOADERS, RESUMED, VOCODERS
 from spoilt import NUM_UNITS, SIZES, VOCODER, Evil
 
 from echostream.models import EchoStreamConfig
@@ -165,6 +166,34 @@ def test_vocoder_is_refused_in_one_line(name, model, recordings, echostream, tmp
     assert status == 1 and len(said) == 1
     assert said[0].startswith("error: ") and VOCODERS[name] in said[0], said
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out.wav").exists()
+
+
+ARPA = "\\data\\\nngram 1=4\n\n\\1-grams:\n-0.5\t</s>\n-99\t<s>\n-0.6\t<unk>\n-0.7\t<pad>\n\n\\end\\\n"
+
+
+@pytest.mark.parametrize("name", [*LANGUAGE_MODELS, "as it should be"])
+def test_language_model_is_refused_in_one_line(name, model, recordings, echostream, tmp_path):
+    path = tmp_path / ("lm.arpa.gz" if "gzipped" in name else "lm.arpa")
+    whole = ARPA.encode()
+    contents = {
+        "missing": None,
+        "empty": b"",
+        "a zip file": b"PK\x03\x04\xff\xfe",
+        "a wrong number": whole.replace(b"-0.6", b"much"),
+        "cut short": whole[: whole.index(b"-99")],
+        "cut short, gzipped": gzip.compress(whole)[:-9],
+        "other subwords": whole.replace(b"<pad>", b"elsewhere"),
+        "as it should be": whole,
+    }
+    if contents[name] is not None:
+        path.write_bytes(contents[name])
+    options = ["--source-lm", path, "-o", tmp_path / "out.wav", "-q"]
+    status, said = echostream("translate", recordings["good"], "--model", model, *options)
+    if name not in LANGUAGE_MODELS:
+        assert status == 0 and not said
+        return
+    assert status == 1 and len(said) == 1 and not (tmp_path / "out.wav").exists()
+    assert said[0].startswith("error: ") and LANGUAGE_MODELS[name] in said[0], said
 
 
 # --- trainings ---------------------------------------------------------------------------------------------------
