@@ -208,7 +208,20 @@ def output_clock_s(translator: StreamingTranslator, state: EchoStreamState) -> f
 
 def server_options(args: argparse.Namespace) -> list[str]:
     """Options of `echostream serve`: the model's, and limits that a client faster than real time needs."""
-    names = ("model", "vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "device", "threads")
+    names = (
+        "model",
+        "vocoder",
+        "segment_ms",
+        "policy",
+        "stride_n",
+        "lag_k",
+        "beam",
+        "source_lm",
+        "lm_weight",
+        "lm_bonus",
+        "device",
+        "threads",
+    )
     values = {name: getattr(args, name) for name in names}
     limits = {"max_length_s": 60 * args.minutes + 60, "max_speed": 1e6, "max_buffer_s": 60, "max_messages_per_s": 1e6}
     limits |= {"max_message_kb": 4000, "max_unsent_kb": 100_000, "max_stall_s": 5}

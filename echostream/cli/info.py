@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         rows["vocoder"] += "" if fits else ", which does not fit this model"
     if args.model.is_dir():
         chosen = {name: value for name, value in settings.options.items() if value is not None}
+        if settings.source_lm is None:
+            chosen = {name: value for name, value in chosen.items() if not name.startswith("lm_")}
         rows["defaults"] = ", ".join(f"{name} {value}" for name, value in chosen.items())
     for name, value in rows.items():
         print(f"{name:14} {value}")

@@ -48,6 +48,8 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     group.add_argument("--lag-k", type=at_least(0), metavar="K", help="target tokens to stay behind (the policy's own)")
     group.add_argument("--beam", type=at_least(1), metavar="N", help="hypotheses of the MT decoder (1: greedy)")
     group.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of the source's subwords (none)")
+    group.add_argument("--lm-weight", type=float, metavar="W", help="of its log-probabilities (0.8)")
+    group.add_argument("--lm-bonus", type=float, metavar="B", help="for each of its subwords, in nats (2)")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     group.add_argument(
         "--threads", type=at_least(0), default=0, metavar="N", help="processor threads (0: torch's choice)"
@@ -85,7 +87,7 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
     """
     from echostream.models import ModelSettings
 
-    names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm")
+    names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
     try:
         return ModelSettings.of(args.model).with_options(**{name: getattr(args, name) for name in names})
     except ValueError as error:

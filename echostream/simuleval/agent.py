@@ -73,6 +73,8 @@ class EchoStreamAgent(GenericAgent):
         )
         group.add_argument("--beam", type=int, help="hypotheses of the MT decoder (default: 1, greedy)")
         group.add_argument("--source-lm", metavar="ARPA", help="language model of the source's subwords")
+        group.add_argument("--lm-weight", type=float, help="of its log-probabilities (default: 0.8)")
+        group.add_argument("--lm-bonus", type=float, help="for each of its subwords, in nats (default: 2)")
         group.add_argument(
             "--live",
             metavar="FILE",
@@ -260,6 +262,8 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "lag_k": args.lag_k,
         "beam": args.beam,
         "source_lm": args.source_lm,
+        "lm_weight": args.lm_weight,
+        "lm_bonus": args.lm_bonus,
     }
     try:
         if args.random_arch:

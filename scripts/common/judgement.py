@@ -215,7 +215,7 @@ def setup(results: Results) -> str:
         what = (
             f"{model['architecture']}, {model['parameters'] / 1e6:.1f} M parameters in {model['precision']}, "
             f"{model['updates']} updates in {model['training_hours']:g} h on {model['corpus']['source_hours']:g} h of "
-            f"speech, seed {model['seed']}"
+            f"recordings, seed {model['seed']}"
         )
     options = results["policy_options"]
     lag = "the policy's own lag" if options["lag_k"] is None else f"lag {options['lag_k']}"

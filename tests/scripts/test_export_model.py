@@ -123,6 +123,19 @@ def test_a_release_is_small_and_whole_and_can_be_moved(export, training):
     assert all(torch.equal(value, original.model.fbank.state_dict()[name]) for name, value in fbank.items())
 
 
+def test_a_language_model_goes_with_it_if_it_fits(export, training):
+    words = ["</s>", "<s>", "<unk>", StreamingTranslator.random("echostream_tiny").detector.symbols[5]]
+    for name, known in (("lm.arpa", words), ("other.arpa", [*words[:3], "elsewhere"])):
+        lines = ["\\data\\", "ngram 1=4", "\\1-grams:", *(f"-0.6\t{word}" for word in known), "\\end\\"]
+        (training / name).write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(SystemExit, match="'elsewhere', which the source dictionary lacks"):
+        export(*options(training), "--source-lm", training / "other.arpa")
+    assert not (training / "release").exists()
+    export(*options(training), "--source-lm", training / "lm.arpa")
+    assert ModelSettings.of(training / "release").source_lm == training / "release" / "lm.arpa"
+    assert StreamingTranslator.from_checkpoint(training / "release").transcriber is not None
+
+
 def test_what_is_too_large_is_not_written(export, training):
     with pytest.raises(SystemExit, match=r"more than --max-mb 0\.5 \(largest: checkpoint\.pt"):
         export(*options(training), "--max-mb", "0.5")
