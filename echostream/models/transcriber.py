@@ -1,9 +1,9 @@
 """Source text from the ASR CTC by prefix beam search with a language model, as the stream goes on.
 
 Prefix beam search is of Graves and Jaitly (2014) and Hannun et al. (2014): a reading's score is
-``log P_ctc + weight log P_lm + bonus |symbols|``. A word is given out when all readings that are left agree on it and
-on the beginning of the next, when a pause follows, or when it has been open for long; what is given out stays, and
-readings without it are dropped. So the state is bounded, and the cost of a frame too.
+``log P_ctc + weight log P_lm + bonus |symbols|``. A word is given out when all readings that come near the best
+agree on it and on the beginning of the next, when a pause follows, or when it has been open for long; what is given out
+stays, and readings without it are dropped. So the state is bounded, and the cost of a frame too.
 
 The policy doesn't wait for this: it counts greedy words, as in training (:class:`WordBoundaryDetector`).
 """
@@ -27,6 +27,7 @@ CANDIDATES = 12  # symbols tried at a frame
 LEAST_LOG_PROB = -9.0  # of a symbol that is tried
 OPEN_FRAMES = 50  # 2 s, after which readings need not agree any more
 OPEN_SYMBOLS = 64
+DOUBT = 3.0  # nats below the best, from which on a reading isn't asked any more
 LM_WEIGHT, LM_BONUS = 0.8, 2.0
 SENTENCE_PAUSE_FRAMES = 25  # 1 s
 NEVER = -math.inf
@@ -148,7 +149,8 @@ class SourceTranscriber:
             return self._give_out(len(best.symbols), state)
         starts = [place for place, symbol in enumerate(best.symbols) if place and self.begins[symbol]]
         if state.frame - best.frames[0] <= OPEN_FRAMES:
-            others = state.readings[1:]
+            least = best.score - DOUBT
+            others = [reading for reading in state.readings[1:] if reading.score > least]
             starts = [
                 start
                 for start in starts
