@@ -138,10 +138,15 @@ def test_loops_are_found():
 def test_words_in_silence_are_found_and_what_was_said_before_may_come_late(programme):
     silence = next(stretch for stretch in programme.stretches if stretch.is_silent)
     watch = watch_of(programme, grace_s=3)
+    end_s = silence.start_s + silence.size / 16_000
     say(
-        watch, OutputWord("late", silence.start_s + 2.9, 0.0, 0.4), OutputWord("ghost", silence.start_s + 3.1, 0.4, 0.9)
+        watch,
+        OutputWord("late", silence.start_s + 2.9, 0.0, 0.4),
+        OutputWord("ghost", silence.start_s + 3.1, 0.4, 0.9),
+        OutputWord("prompt", end_s + 0.8, 0.9, 1.2),  # of the speech that has begun, since silence says nothing
     )
     report = watch.finish()
+    assert report.words_by_kind["speech"] >= 1
     assert [word.split("'")[1] for word in report.silent_words] == ["ghost"]
     assert report.silent_speech_s == pytest.approx(0.5)
     assert report.broken == ["1 words said in silence"]

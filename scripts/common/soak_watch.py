@@ -208,9 +208,10 @@ class Watch:
         report.words_by_kind = by_kind
 
     def _owner(self, time_s: float) -> int:
-        number = self.programme.at(time_s)
-        is_fresh = time_s <= self.programme.stretches[number].start_s + self.tolerances.grace_s
-        return max(0, number - is_fresh)
+        """The stretch that words of this time translate: what was said before comes late, but silence says nothing."""
+        number, stretches = self.programme.at(time_s), self.programme.stretches
+        is_fresh = time_s <= stretches[number].start_s + self.tolerances.grace_s
+        return number - 1 if number and is_fresh and not stretches[number - 1].is_silent else number
 
     def _grow(self) -> None:
         third = len(self.report.marks) // 3
