@@ -32,6 +32,8 @@ INSTALL_HINT = "pip install -e '.[data]'"
 # Marks a temporary file with who writes it: this machine and a process.
 HOST = re.sub(r"\W", "_", platform.node())[:20]
 TEMPORARY = re.compile(rf"\..*\.{HOST}-(\d+)(\.[^.]*)?")
+# The clock of files goes in steps, and lies beside that of processes.
+CLOCK_SLACK_S = 2.0
 
 
 def require(module: str, hint: str = INSTALL_HINT) -> ModuleType:
@@ -70,18 +72,34 @@ def digest(*parts: Any) -> str:
     return total.hexdigest()
 
 
+def _is_written_by(path: Path, pid: int) -> bool:
+    """Whether the process that began a temporary file is still at it.
+
+    Neither a process that was killed and not waited for (a zombie has its number until then, in some containers for
+    good) nor a later one that was given the number.
+    """
+    try:
+        os.kill(pid, 0)
+        age_s = time.time() - path.stat().st_mtime
+        # After the name, which may hold anything: the state, and the start in clock ticks after that of the machine.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except PermissionError:  # somebody else's, and alive
+        return True
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:  # finished in the meantime, or a system without /proc
+        return path.exists()
+    started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0] not in "ZX" and time.clock_gettime(time.CLOCK_BOOTTIME) - started_s > age_s - CLOCK_SLACK_S
+
+
 @cache
 def _sweep(folder: Path) -> None:
     """Remove what killed processes of this machine have left half written in a folder; once a process."""
     for path in folder.glob(f".*.{HOST}-*"):
         writer = TEMPORARY.fullmatch(path.name)
-        try:
-            if writer:
-                os.kill(int(writer[1]), 0)
-        except ProcessLookupError:
+        if writer and not _is_written_by(path, int(writer[1])):
             path.unlink(missing_ok=True)
-        except PermissionError:  # somebody else's, and alive
-            continue
 
 
 def borrow(source: Path, folder: Path, name: str) -> None:

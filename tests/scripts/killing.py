@@ -87,4 +87,4 @@ def check_killed_run(command: Command, folder: Path, last_stage: int) -> None:
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
     hidden = [path.name for path in killed.rglob(".*") if not path.name.startswith(".done")]
-    assert hidden == []
+    assert hidden == [], "left half written"

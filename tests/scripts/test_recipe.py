@@ -224,6 +224,20 @@ def test_half_written_files_of_the_dead_are_swept(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {mine.name, elsewhere.name, other.name, "x.txt"}
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_number_of_a_dead_process_that_is_still_there_or_there_again(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as zombie:
+        while ") Z " not in Path(f"/proc/{zombie.pid}/stat").read_text():
+            time.sleep(0.01)
+        not_waited_for = tmp_path / f".u.{recipe.HOST}-{zombie.pid}.wav"
+        older_than_this_process = tmp_path / f".v.{recipe.HOST}-{os.getpid()}.wav"
+        for path in (not_waited_for, older_than_this_process):
+            path.touch()
+        os.utime(older_than_this_process, (0, 0))
+        recipe.write_text(tmp_path / "x.txt", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
 def test_share_covers_everything_once():
     items = list(range(10))
     shares = [recipe.share(items, argparse.Namespace(num_shards=3, shard=i)) for i in range(3)]
