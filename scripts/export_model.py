@@ -18,7 +18,6 @@ import json
 import logging
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import yaml
 from average_checkpoints import load
 from common.export_check import compare
 from common.export_data import copy, copy_data, corpus_size
-from common.recipe import write_text
+from common.recipe import scratch_folder, write_text
 from torch import Tensor
 
 from echostream.models.model_folder import SETTINGS_NAME
@@ -192,8 +191,7 @@ def main() -> None:
     logging.getLogger().setLevel(logging.WARNING)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=args.output.parent) as name:
-            folder = Path(name)
+        with scratch_folder(args.output.parent / f".{args.output.name}.export") as folder:
             facts = build(args, folder)
             publish(folder, args.output, facts, args.max_mb)
     except (ValueError, OSError) as error:

@@ -15,13 +15,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
-from recipe import atomic_path
+from recipe import atomic_path, scratch_folder
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 VERSION = "1.6.1-1"
@@ -161,8 +160,7 @@ def main() -> None:
     debs = {name: deb for name in names if (deb := find_deb(folder, name))}
     for name, deb in debs.items():
         check_sum(deb, name)
-    with tempfile.TemporaryDirectory(dir=args.out, prefix=".unpacked") as temporary:
-        unpacked = Path(temporary)
+    with scratch_folder(args.out / ".unpacked") as unpacked:
         for deb in debs.values():
             unpack_deb(deb, unpacked)
         for language in args.languages:

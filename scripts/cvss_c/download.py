@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
 from layout import CorpusLayout
-from recipe import require
+from recipe import require, scratch_folder
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 60
@@ -84,11 +84,9 @@ def unpack(archive: Path, part: Part) -> None:
         ValueError: it is no tar file, holds a path that leads outside, or not what was expected.
     """
     wanted = part.marker or part.place.name
-    temporary = part.place.with_name(f".{part.place.name}.unpacking")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
         with (
+            scratch_folder(part.place.with_name(f".{part.place.name}.unpacking")) as unpacked,
             archive.open("rb") as file,
             require("tqdm").tqdm(
                 total=archive.stat().st_size, desc=f"unpacking {archive.name}", unit="B", unit_scale=True
@@ -96,18 +94,15 @@ def unpack(archive: Path, part: Part) -> None:
             tarfile.open(fileobj=file, mode="r|*") as members,
         ):
             for member in members:
-                members.extract(member, temporary, filter="data")
+                members.extract(member, unpacked, filter="data")
                 progress.update(file.tell() - progress.n)
-        found = sorted(temporary.rglob(wanted), key=lambda path: len(path.parts))
-        if not found:
-            raise ValueError(f"{archive} holds no {wanted}")
-        shutil.rmtree(part.place, ignore_errors=True)
-        part.place.parent.mkdir(parents=True, exist_ok=True)
-        (found[0].parent if part.marker else found[0]).replace(part.place)
+            found = sorted(unpacked.rglob(wanted), key=lambda path: len(path.parts))
+            if not found:
+                raise ValueError(f"{archive} holds no {wanted}")
+            shutil.rmtree(part.place, ignore_errors=True)
+            (found[0].parent if part.marker else found[0]).replace(part.place)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"{archive} cannot be unpacked: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def local_file(url: str) -> Path | None:

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "common
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "asterisk"))
 
 import packages
+from killing import check_killed_run
 from make_test_set import decode_g722, read_transcript
 from speech_synthesis import read_table
 
@@ -100,9 +101,12 @@ def debs(unpacked, tmp_path_factory) -> Path:
     return folder
 
 
+def command(root: Path, *options: object) -> list[str]:
+    return [*map(str, (SCRIPTS / "asterisk/run.sh", "--data-root", root, "--python", sys.executable, *options))]
+
+
 def run(root: Path, *options: object) -> subprocess.CompletedProcess:
-    command = [SCRIPTS / "asterisk/run.sh", "--data-root", root, "--python", sys.executable, *options]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    return subprocess.run(command(root, *options), capture_output=True, text=True, check=False)
 
 
 def test_recipe_makes_lists_and_resumes(debs, unpacked, tmp_path):
@@ -131,6 +135,11 @@ def test_recipe_makes_lists_and_resumes(debs, unpacked, tmp_path):
     assert (tmp_path / "b/fr-en/pairs.tsv").read_bytes() == (out / "pairs.tsv").read_bytes()
     for path in sorted(out.rglob("*.wav")):
         assert (tmp_path / "b/fr-en" / path.relative_to(out)).read_bytes() == path.read_bytes()
+
+
+def test_killed_in_every_stage(debs, tmp_path):
+    options = ("--packages", debs, "--max-seconds", "3")
+    check_killed_run(lambda root: command(root, *options), tmp_path, last_stage=3, spared=[3])
 
 
 def test_decoded_sound_is_the_sound(tmp_path):

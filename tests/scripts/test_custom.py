@@ -1,7 +1,5 @@
 """A corpus of one's own: what is wrong with a table, and a whole corpus of spoken sentences, killed and resumed."""
 
-import os
-import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "custom
 
 import make_pairs
 from audio import read_speech
+from killing import check_killed_run
 from speech_synthesis import read_table
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -55,18 +54,8 @@ def recordings(tmp_path_factory) -> Path:
     return folder
 
 
-def files(root: Path) -> dict[str, bytes]:
-    """Everything a run has made but its records and the lists of absolute paths."""
-    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
-    return {
-        name: path.read_bytes()
-        for name, path in found.items()
-        if not path.name.startswith(".") and not name.startswith("simuleval")
-    }
-
-
 @needs_voice
-def test_killed_run_resumes_to_the_same_corpus(recordings, tmp_path):
+def test_whole_recipe(recordings, tmp_path):
     whole = run(tmp_path / "a", recordings / "table.tsv", "--stop-stage", 7)
     assert whole.returncode == 0, whole.stderr
     rows = read_table(tmp_path / "a/texts/pairs.tsv", "split", "source_text", "target_text")
@@ -80,22 +69,14 @@ def test_killed_run_resumes_to_the_same_corpus(recordings, tmp_path):
     sources = (tmp_path / "a/simuleval/source.txt").read_text().splitlines()
     assert [Path(source).stem for source in sources] == test_ids and all(Path(source).is_file() for source in sources)
 
-    killed = subprocess.Popen(
-        arguments(tmp_path / "b", recordings / "table.tsv", "--stop-stage", 7),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    assert killed.stdout is not None
-    assert any(line.startswith("stage 5") for line in killed.stdout)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    assert not (tmp_path / "b/train.tsv").exists()
-    resumed = run(tmp_path / "b", recordings / "table.tsv", "--stop-stage", 7)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "source: 0 converted, 4 already done" in resumed.stdout and "pairs: already done" in resumed.stdout
-    assert files(tmp_path / "b") == files(tmp_path / "a")
+    again = run(tmp_path / "a", recordings / "table.tsv", "--stop-stage", 7)
+    assert "source: 0 converted, 4 already done" in again.stdout and "pairs: already done" in again.stdout
+
+
+@needs_voice
+@pytest.mark.integration
+def test_killed_in_every_stage(recordings, tmp_path):
+    check_killed_run(lambda root: arguments(root, recordings / "table.tsv"), tmp_path, last_stage=7, spared=[3])
 
 
 def write_table(folder: Path, *rows: str, header: str = "source_wav\ttarget_wav\tsource_text\ttarget_text") -> Path:

@@ -1,8 +1,6 @@
 """Multi30k's recipe on sentences of our own in its layout."""
 
 import gzip
-import os
-import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -15,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "common
 
 import french_voice
 from audio import read_speech
+from killing import check_killed_run
 from speech_synthesis import read_table
 from units import UnitModel
 
@@ -72,25 +71,6 @@ def test_english_source_with_french_text(texts, tmp_path):
     done = run(tmp_path / "a", *options)
     assert done.returncode == 0, done.stderr
     assert "en: 4 spoken" in done.stdout and not (tmp_path / "a/audio/fr").exists()
-    killed = subprocess.Popen(
-        command(tmp_path / "b", *options), stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert killed.stdout is not None
-    assert any(line.startswith("stage 5") for line in killed.stdout)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    assert not (tmp_path / "b/train.tsv").exists()
-    done = run(tmp_path / "b", *options)
-    assert done.returncode == 0 and "en: 0 spoken, 4 already done" in done.stdout, done.stderr
-    for name in (
-        "train.tsv",
-        "dev.tsv",
-        "test.tsv",
-        "src_fbank80.zip",
-        "target_unigram/train.tsv",
-        "config_gcmvn.yaml",
-    ):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert [row["tgt_audio"] for row in read_table(tmp_path / "a/train.tsv", "src_audio", "tgt_audio")] == ["0", "0"]
     assert (tmp_path / "a/simuleval/target.txt").read_text() == "il pleut\n"
     again = run(tmp_path / "a", *options)
@@ -113,6 +93,14 @@ def test_french_source_with_english_speech(texts, tmp_path):
     done = run(tmp_path, *options, "--stop-stage", 5)
     assert "fr: 1 spoken, 2 already done" in done.stdout and "manifests: already done" in done.stdout
     assert (tmp_path / "train.tsv").read_bytes() == manifest
+
+
+@needs_english
+@needs_french
+@pytest.mark.integration
+def test_killed_in_every_stage(texts, tmp_path):
+    options = ("--text-dir", texts, "--limit-train", 2, "--features", "mfcc", "--clusters", 8)
+    check_killed_run(lambda root: command(root, *options), tmp_path, last_stage=5)
 
 
 def test_fetching(texts, tmp_path):
