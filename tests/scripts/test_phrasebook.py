@@ -26,6 +26,7 @@ import voice_variation
 from audio import read_speech
 from bilingual_grammar import Sampler, Template
 from french_forms import FrenchVerb
+from killing import check_killed_run
 from lexicon import load_lexicon
 from slots import slot_names
 from speech_synthesis import read_table
@@ -400,3 +401,12 @@ def test_whole_recipe(tmp_path):
     again = recipe("--stop-stage", "2")
     assert "texts: already done" in again and "fr: 1 spoken, 5 already done" in again
     np.testing.assert_array_equal(read_speech(root / f"audio/fr/{tested}.wav"), plain)
+
+
+@pytest.mark.integration
+@needs_voices
+def test_killed_in_every_stage(tmp_path):
+    small = ["--train-sentences", "2", "--dev", "1", "--test", "1", "--unseen-templates", "1", "--noisy-share", "1"]
+    units = ["--features", "mfcc", "--clusters", "10", "--jobs", "1", "--python", sys.executable]
+    run_sh = str(PHRASEBOOK / "run.sh")
+    check_killed_run(lambda root: [run_sh, "--data-root", str(root), *small, *units], tmp_path, last_stage=5)
