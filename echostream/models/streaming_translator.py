@@ -18,12 +18,13 @@ from torch import Tensor
 from echostream.models.checkpoint import load_model
 from echostream.models.config import architecture_config
 from echostream.models.echostream import EchoStreamModel
+from echostream.models.heard import Heard
 from echostream.models.model_folder import ModelSettings
 from echostream.models.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
 from echostream.models.stream import EchoStreamState, StepOutput, check_samples, stack, unstack
 from echostream.models.transcriber import LM_BONUS, LM_WEIGHT, SourceTranscriber
-from echostream.models.word_boundary import FRAME_S, WORD_MARK, WordBoundaryDetector, pieces_to_text
-from echostream.models.word_level_translator import TargetWord, WordLevelTranslator
+from echostream.models.word_boundary import FRAME_S, WORD_MARK, SourceWord, WordBoundaryDetector, pieces_to_text
+from echostream.models.word_level_translator import SentenceState, TargetWord, WordLevelTranslator
 from echostream.modules.ctc import CTCReader
 from echostream.modules.fbank import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
 from echostream.modules.ngram import load_arpa
@@ -386,31 +387,31 @@ class StreamingTranslator:
         state: EchoStreamState,
         output: StepOutput,
         is_last: bool = False,
-    ) -> tuple[int, int]:
+    ) -> list[SourceWord]:
         """Source logits of one segment ``(n, vocabulary)`` and their greedy classes to words.
 
         Returns:
-            new words and new subwords, as the policy counts them.
+            the new words as the policy counts them.
         """
-        tokens = state.source.tokens
         words = self.detector.read(classes, state.source, is_last)
         if self.transcriber is None or state.transcript is None:
             output.source_words += [word for word in words if word.text]
         else:
             log_probs = logits.float().log_softmax(dim=-1)
             output.source_words += self.transcriber.read(log_probs, state.transcript, is_last)
-        return len(words), state.source.tokens - tokens
+        return words
 
     def _translate(
         self,
         frames: Tensor,
-        new_source: tuple[int, int],
+        source_words: list[SourceWord],
         target_classes: list[int],
         state: EchoStreamState,
         output: StepOutput,
         is_last: bool = False,
     ) -> None:
-        """Frames of one segment ``(1, n, D)``, counts of :meth:`_recognise` and ST CTC classes to words and speech."""
+        """Frames of one segment ``(1, n, D)``, words of :meth:`_recognise` and ST CTC classes to words and speech."""
+        first = state.frames
         state.frames += frames.size(1)
         if self.task == "asr":
             return
@@ -418,17 +419,28 @@ class StreamingTranslator:
         output.evidence += pieces_to_text([self.writer.symbols[symbol] for _, symbol in read])
         sentence = state.sentence
         assert sentence is not None  # but for asr there is one
-        self.writer.listen(frames, *new_source, len(read), sentence)
+        spans = [word.frames for word in source_words]
+        heard = Heard(frames, state.frames, spans, state.source.tokens, [first + frame for frame, _ in read])
+        self.writer.listen(heard, sentence)
         silence_ms = state.source.silence_frames * FRAME_MS
         ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
+        while sentence is not None:
+            sentence = self._write(sentence, ends, state, output)
+
+    def _write(
+        self, sentence: SentenceState, ends: bool, state: EchoStreamState, output: StepOutput
+    ) -> SentenceState | None:
+        """Write what the policy allows, all if the sentence ``ends``; the sentence that then waits behind it."""
         budget = self.writer.decide(self.policy, sentence)
         words: list[TargetWord] = []
         if (ends or budget is not None) and not (ends and sentence.is_silent):
             words = self.writer.write(budget or UNLIMITED, sentence, ends, self.task == "s2st")
-            ends = ends or any(self.recomposer.ends_sentence(0, word.text) for word in words)
+            ends = ends or sentence.ended or any(self.recomposer.ends_sentence(0, word.text) for word in words)
         self._speak(words, ends, state, output)
+        following = self.writer.next_sentence(sentence) if ends else None
         if ends:
-            state.sentence = self.writer.init_state()
+            state.sentence = following or self.writer.init_state()
+        return following
 
     def _speak(self, words: list[TargetWord], ends: bool, state: EchoStreamState, output: StepOutput) -> None:
         """Units of committed words to samples, and the words' places in them."""

@@ -30,6 +30,11 @@ class SourceWord:
     end_s: float
     joined: bool = False
 
+    @property
+    def frames(self) -> tuple[int, int]:
+        """Its first and its last encoder frame, counted from the stream's start."""
+        return round(self.start_s / FRAME_S), round(self.end_s / FRAME_S) - 1
+
 
 @dataclass
 class WordBoundaryDetectorState(State):
@@ -37,7 +42,7 @@ class WordBoundaryDetectorState(State):
 
     words: WordBoundaryState = field(default_factory=WordBoundaryState)
     reader: CTCReader = field(default_factory=CTCReader)
-    tokens: int = 0  # symbols read so far
+    tokens: list[int] = field(default_factory=list)  # frames of the symbols that were read last
     bare: bool = False  # the last word was a mark alone, whose letters may follow
 
     @property
@@ -66,7 +71,8 @@ class WordBoundaryDetector:
         The text is empty where a pause came right after the mark of a word's beginning. It counts, as it does in
         training; what comes after the pause then begins a word.
         """
-        state.tokens += len(state.reader.read(list(classes)))
+        first = state.words.frame
+        state.tokens = [first + frame for frame, _ in state.reader.read(list(classes))]
         state.words, spans = read_words(classes, self.begins, state.words)
         if is_last:
             state.words, rest = end_words(state.words)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from echostream.models.beam_search import search
 from echostream.models.echostream import PADDING, EchoStreamModel
+from echostream.models.heard import Heard
 from echostream.models.word_boundary import WORD_MARK, pieces_to_text
 from echostream.modules.ctc import CTCReader
 from echostream.modules.policy import UNLIMITED, Budget, Evidence, Policy, PolicyState
@@ -27,6 +28,9 @@ END = 2  # fairseq's </s>: starts and ends a target sentence
 NEVER = (0, PADDING, 3)  # <s>, padding and <unk> are never spoken
 MAX_TOKENS_PER_FRAME = 0.5  # no language is faster than 12.5 subwords a second; stops a decoder that loops
 SPARE_TOKENS = 8
+# Chosen on 120 dev sentences, ten on end (MODEL_CARD, Long speech); more would part less, and later.
+OVERDUE_TOKENS = 6  # read by the ST CTC beyond the decoder's end, which show that another sentence has begun
+SLACK_TOKENS = 5  # the pause between the two may lie that many before, for the ST CTC reads behind the speaker
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class TargetWord:
 class SentenceState(State):
     """What is remembered of the current sentence; a new sentence starts a new one."""
 
-    frames: Tensor  # (1, n, D) the latest encoder frames, for cross-attention
+    heard: Heard  # lately
     mt: TransformerState
     unit: UnitDecoderState
     num_frames: int = 0
@@ -53,6 +57,7 @@ class SentenceState(State):
     last_token: int = END
     tokens: int = 0  # committed
     words: int = 0  # committed
+    ended: bool = False  # the end is committed
     unit_reader: CTCReader = field(default_factory=CTCReader)
 
     @property
@@ -68,11 +73,16 @@ class WordLevelTranslator:
         model: the trained model.
         symbols: the target dictionary.
         beam: hypotheses kept over the uncommitted part; 1 is greedy.
+
+    Attributes:
+        overdue_tokens: how many the ST CTC reads beyond the decoder's end before that end is taken and the next
+            sentence begins; ``math.inf`` leaves sentences to silence and punctuation.
     """
 
     def __init__(self, model: EchoStreamModel, symbols: Sequence[str], beam: int = 1) -> None:
         self.model = model
         self.beam = beam
+        self.overdue_tokens: float = OVERDUE_TOKENS
         self.symbols = list(symbols)
         self.begins = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
         forbidden = torch.zeros(len(self.symbols))
@@ -81,28 +91,46 @@ class WordLevelTranslator:
 
     def init_state(self) -> SentenceState:
         model = self.model
-        return SentenceState(
-            frames=model.mt_decoder.embedding.weight.new_zeros(1, 0, model.cfg.encoder_dim),
-            mt=model.mt_decoder.init_state(),
-            unit=model.unit_decoder.init_state(),
-        )
+        frames = model.mt_decoder.embedding.weight.new_zeros(1, 0, model.cfg.encoder_dim)
+        nothing = Heard(frames, 0, [], [], [])
+        return SentenceState(nothing, model.mt_decoder.init_state(), model.unit_decoder.init_state())
 
-    def listen(
-        self, frames: Tensor, source_words: int, source_tokens: int, target_tokens: int, state: SentenceState
-    ) -> None:
-        """Take in what a segment brought: frames ``(1, n, D)`` and counts of new words and symbols."""
-        window = self.model.mt_decoder.window_frames
-        state.frames = torch.cat([state.frames, frames], dim=1)[:, -window:].clone()
-        state.num_frames += frames.size(1)
-        state.source_words += source_words
-        state.source_tokens += source_tokens
-        state.target_tokens += target_tokens
+    def listen(self, heard: Heard, state: SentenceState) -> None:
+        """Take in what a segment brought."""
+        state.heard = state.heard.joined(heard, self.model.mt_decoder.window_frames)
+        state.num_frames += heard.frames.size(1)
+        state.source_words += len(heard.words)
+        state.source_tokens += len(heard.source_tokens)
+        state.target_tokens += len(heard.target_tokens)
 
     def decide(self, policy: Policy, state: SentenceState) -> Budget | None:
         """Ask the policy, once a segment."""
         evidence = Evidence(state.num_frames, state.source_words, state.source_tokens, state.target_tokens)
         budget, state.policy = policy(evidence, state.policy)
         return budget
+
+    def next_sentence(self, state: SentenceState) -> SentenceState | None:
+        """The sentence that has begun behind this one, with all that was heard of it; None if there is no sign of one.
+
+        The MT decoder translates one sentence, and ends it however many follow. That there is another one shows in the
+        ST CTC, which has then read clearly more than was written; where it begins, in the longest pause between source
+        words since.
+        """
+        place = self._parting(state.tokens, state)
+        if place is None:
+            return None
+        following = self.init_state()
+        self.listen(state.heard.since(place), following)
+        return following
+
+    def _parting(self, written: int, state: SentenceState) -> int | None:
+        """Where the sentence behind this one begins, if this one has ``written`` tokens and no more."""
+        unwritten = state.target_tokens - written
+        if unwritten < self.overdue_tokens:
+            return None
+        places = state.heard.target_tokens
+        last = len(places) - unwritten - SLACK_TOKENS
+        return state.heard.longest_pause(places[last] if last >= 0 else state.heard.end - state.num_frames)
 
     def write(
         self, budget: Budget, state: SentenceState, is_last: bool = False, with_units: bool = True
@@ -147,7 +175,7 @@ class WordLevelTranslator:
             if not budget.whole_words and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
                 break  # no token is needed to show that a word is whole
             hidden, logits, next_state = self.model.mt_decoder(
-                torch.tensor([[previous]], device=state.frames.device), state.frames, state=decoder_state
+                torch.tensor([[previous]], device=state.heard.frames.device), state.heard.frames, state=decoder_state
             )
             scores = logits[0, -1] + self.forbidden
             if not budget.ends:
@@ -155,7 +183,7 @@ class WordLevelTranslator:
             token = int(scores.argmax())
             if pending and self._ends_word(token, budget):
                 commit(decoder_state)
-            if token == END and not is_last:
+            if token == END and not is_last and self._parting(state.tokens, state) is None:
                 break
             if token != END and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
                 break
@@ -163,8 +191,9 @@ class WordLevelTranslator:
             pending_states.append(self.model.text_states(hidden, torch.tensor([[token]], device=hidden.device)))
             decoder_state, previous = next_state, token
             if token == END:
+                state.ended = True
                 break
-        if pending and (is_last or not budget.whole_words):
+        if pending and (state.ended or is_last or not budget.whole_words):
             commit(decoder_state)
         return words, states
 
@@ -203,18 +232,20 @@ class WordLevelTranslator:
             mask = mask.clone()
             mask[END] = float("-inf")
         found = search(
-            self.model.mt_decoder, state.last_token, state.frames, state.mt, self.beam, room, mask, is_closed
+            self.model.mt_decoder, state.last_token, state.heard.frames, state.mt, self.beam, room, mask, is_closed
         )
         words = self._words(found, budget)
-        if is_closed(found) and not is_last:
+        parts = found[-1] == END and self._parting(state.tokens + len(found) - 1, state) is not None
+        state.ended = found[-1] == END and (is_last or parts)
+        if is_closed(found) and not is_last and not parts:
             words = self._words(found[:-1], budget) if self._ends_word(found[-1], budget) else words[:-1]
-        elif not is_last and budget.whole_words:
+        elif not is_last and not parts and budget.whole_words:
             words = words[:-1]  # stopped by the limit, perhaps inside a word
         tokens = [token for word in words for token in word]
         if not tokens:
             return [], []
-        previous = torch.tensor([[state.last_token, *tokens[:-1]]], device=state.frames.device)
-        hidden, _, state.mt = self.model.mt_decoder(previous, state.frames, state=state.mt)
+        previous = torch.tensor([[state.last_token, *tokens[:-1]]], device=state.heard.frames.device)
+        hidden, _, state.mt = self.model.mt_decoder(previous, state.heard.frames, state=state.mt)
         text = self.model.text_states(hidden, torch.tensor([tokens], device=hidden.device))
         state.last_token = tokens[-1]
         state.tokens += len(tokens)

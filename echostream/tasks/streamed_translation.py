@@ -6,12 +6,14 @@ stream. Only the text decoder has to go through the utterance segment by segment
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from echostream.models.heard import Heard
 from echostream.models.word_boundary import WordBoundaryDetector
 from echostream.models.word_level_translator import TargetWord, WordLevelTranslator
 from echostream.modules.ctc import CTCReader
@@ -33,6 +35,7 @@ def translate_as_streamed(
         policy: says when to write and how much.
     """
     writer = WordLevelTranslator(model, target.symbols)
+    writer.overdue_tokens = math.inf
     detector = WordBoundaryDetector(source.symbols)
     heard_classes, target_classes = (encoded[name].argmax(-1).tolist() for name in ("asr_logits", "st_logits"))
     texts = []
@@ -42,15 +45,10 @@ def translate_as_streamed(
         step = segment or length
         for start in range(0, length, step):
             end = min(length, start + step)
-            before = heard.tokens
             finished = detector.read(heard_classes[row][start:end], heard, is_last=end == length)
-            writer.listen(
-                encoded["encoder_out"][row : row + 1, start:end],
-                len(finished),
-                heard.tokens - before,
-                len(reader.read(target_classes[row][start:end])),
-                sentence,
-            )
+            read = [start + frame for frame, _ in reader.read(target_classes[row][start:end])]
+            frames = encoded["encoder_out"][row : row + 1, start:end]
+            writer.listen(Heard(frames, end, [word.frames for word in finished], heard.tokens, read), sentence)
             budget = writer.decide(policy, sentence)
             if budget is not None or end == length:
                 words += writer.write(budget or UNLIMITED, sentence, is_last=end == length, with_units=False)

@@ -83,7 +83,7 @@ def build_translator(arch: str, segment_ms: int) -> StreamingTranslator:
         duration.bias.fill_(math.log(TOKEN_MS // UNIT_MS // decoder.upsample + 1))
     # The only limit on the end symbol is the policy's: it is taken as soon as it is allowed.
     translator.writer.forbidden[END] = SURE
-    translator.recomposer.end_silence_ms = math.inf
+    translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = math.inf
     return translator
 
 

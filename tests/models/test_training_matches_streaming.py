@@ -76,7 +76,7 @@ def test_forward_gives_the_states_that_streaming_went_through(segment, beam, see
     wave = syllables(4.0, seed)
     translator = make_translator(seed, wave)
     translator.segment_ms, translator.writer.beam = segment * 40, beam
-    translator.recomposer.end_silence_ms = 10**6  # one sentence, as in training
+    translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = 10**6  # one sentence, as in training
     words, states, units, there = record(translator, wave)
     assert len(set(there)) >= 3, "the policy should have let words be written bit by bit"
 

@@ -31,7 +31,7 @@ def test_a_batch_is_translated_as_its_streams_are(segment):
     translator = StreamingTranslator.random(arch="echostream_tiny", seed=2)
     translator.task, translator.segment_ms = "s2tt", 40 * segment
     translator.policy = build_policy("alignment")
-    translator.recomposer.end_silence_ms = 10**6  # one sentence
+    translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = 10**6  # one sentence
     model, random = translator.model, torch.Generator().manual_seed(0)
     norm = model.mt_decoder.stack.norm
     norm.weight.copy_(torch.randn(norm.weight.shape, generator=random))  # else it repeats its last token for ever
