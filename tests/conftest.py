@@ -5,6 +5,7 @@ of :data:`LEGITIMATE`: an environment made by `make` has every package that the 
 """
 
 import re
+import signal
 
 import pytest
 
@@ -32,6 +33,8 @@ def pytest_addoption(parser) -> None:
 def pytest_configure(config) -> None:
     config.stash[SKIPS] = {}
     config.pluginmanager.register(_SkipRecorder(config.stash[SKIPS]), "skip-recorder")
+    # a shell's background job (`make test &`) ignores Ctrl-C, and so would every program that a test interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _SkipRecorder:
