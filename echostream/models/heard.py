@@ -40,6 +40,17 @@ class Heard(State):
             [place for place in self.target_tokens if place >= oldest] + more.target_tokens,
         )
 
+    def until(self, place: int) -> Self:
+        """What was heard before ``place``; words that begin before it."""
+        after = max(0, min(self.end - place, self.frames.size(1)))
+        return type(self)(
+            self.frames[:, : self.frames.size(1) - after].clone(),
+            self.end - after,
+            [word for word in self.words if word[0] < place],
+            [token for token in self.source_tokens if token < place],
+            [token for token in self.target_tokens if token < place],
+        )
+
     def since(self, place: int) -> Self:
         """What was heard from ``place`` on; words that begin there or later."""
         return type(self)(

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from echostream.models.recomposer import NO_SAMPLES, OutputWord, RecomposerState
+from echostream.models.sentence_breaks import SentenceBreakState
 from echostream.models.speech_encoder import SpeechEncoderState
 from echostream.models.transcriber import TranscriberState
 from echostream.models.word_boundary import SourceWord, WordBoundaryDetectorState
@@ -35,6 +36,7 @@ class EchoStreamState(State):
     vocoder: VocoderState | None
     output: RecomposerState
     transcript: TranscriberState | None = None  # with a language model of the source
+    breaks: SentenceBreakState | None = None  # likewise
     frames: int = 0  # encoder frames so far
     finished: bool = False
 

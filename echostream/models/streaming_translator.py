@@ -21,6 +21,7 @@ from echostream.models.echostream import EchoStreamModel
 from echostream.models.heard import Heard
 from echostream.models.model_folder import ModelSettings
 from echostream.models.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
+from echostream.models.sentence_breaks import SentenceBreakDetector
 from echostream.models.stream import EchoStreamState, StepOutput, check_samples, stack, unstack
 from echostream.models.transcriber import LM_BONUS, LM_WEIGHT, SourceTranscriber
 from echostream.models.word_boundary import FRAME_S, WORD_MARK, SourceWord, WordBoundaryDetector, pieces_to_text
@@ -51,7 +52,8 @@ class StreamingTranslator:
         stride_n, lag_k: of a policy given by name.
         beam: hypotheses that the MT decoder keeps over the uncommitted part; 1 is greedy.
         source_lm: ARPA file over the source dictionary; with one, source words come of :class:`SourceTranscriber`
-            instead of the greedy reading that the policy counts.
+            instead of the greedy reading that the policy counts, and sentences that follow each other without a second
+            of silence are parted by :class:`SentenceBreakDetector`.
         lm_weight, lm_bonus: of it, and of each of its symbols.
 
     Raises:
@@ -92,6 +94,7 @@ class StreamingTranslator:
             if source_lm is not None
             else None
         )
+        self.breaks = SentenceBreakDetector(self.transcriber.language_model) if self.transcriber is not None else None
         self.writer = WordLevelTranslator(model, target_symbols, beam)
         self.output_sample_rate = vocoder.sample_rate if vocoder is not None else SAMPLE_RATE
         self.recomposer = SentenceRecomposer(
@@ -246,6 +249,7 @@ class StreamingTranslator:
             vocoder=self.vocoder.init_state() if self.vocoder is not None and self.task == "s2st" else None,
             output=self.recomposer.init_state(),
             transcript=self.transcriber.init_state() if self.transcriber is not None else None,
+            breaks=self.breaks.init_state() if self.breaks is not None and self.task != "asr" else None,
         )
 
     def step(self, samples: np.ndarray | Tensor, state: EchoStreamState, is_last: bool = False) -> StepOutput:
@@ -421,9 +425,23 @@ class StreamingTranslator:
         assert sentence is not None  # but for asr there is one
         spans = [word.frames for word in source_words]
         heard = Heard(frames, state.frames, spans, state.source.tokens, [first + frame for frame, _ in read])
+        places = self.breaks.read(source_words, state.breaks) if self.breaks is not None and state.breaks else []
+        for place in places:
+            self.writer.listen(heard.until(place), sentence)
+            heard = heard.since(place)
+            following = self.writer.part(place, sentence)
+            if following is not None:
+                self._write_all(sentence, True, state, output)
+                state.sentence = sentence = following
         self.writer.listen(heard, sentence)
         silence_ms = state.source.silence_frames * FRAME_MS
         ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
+        self._write_all(sentence, ends, state, output)
+
+    def _write_all(
+        self, sentence: SentenceState | None, ends: bool, state: EchoStreamState, output: StepOutput
+    ) -> None:
+        """Write in ``sentence``, and in those that wait behind it."""
         while sentence is not None:
             sentence = self._write(sentence, ends, state, output)
 
@@ -437,7 +455,7 @@ class StreamingTranslator:
             words = self.writer.write(budget or UNLIMITED, sentence, ends, self.task == "s2st")
             ends = ends or sentence.ended or any(self.recomposer.ends_sentence(0, word.text) for word in words)
         self._speak(words, ends, state, output)
-        following = self.writer.next_sentence(sentence) if ends else None
+        following = self.writer.overdue_sentence(sentence) if ends else None
         if ends:
             state.sentence = following or self.writer.init_state()
         return following

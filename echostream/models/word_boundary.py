@@ -22,13 +22,14 @@ def pieces_to_text(pieces: Sequence[str]) -> str:
 class SourceWord:
     """A recognised word and the source time, in seconds, from its first subword to its last one.
 
-    ``joined``: it goes on from the word before, without a space.
+    ``joined``: it goes on from the word before, without a space. ``symbols``: its subwords as the ASR CTC read them.
     """
 
     text: str
     start_s: float
     end_s: float
     joined: bool = False
+    symbols: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def frames(self) -> tuple[int, int]:
@@ -81,6 +82,7 @@ class WordBoundaryDetector:
         for span in spans:
             text = pieces_to_text([self.symbols[symbol] for symbol in span.symbols]).strip()
             joined = span.joined and not state.bare
-            words.append(SourceWord(text, span.start_frame * FRAME_S, (span.end_frame + 1) * FRAME_S, joined))
+            start_s, end_s = span.start_frame * FRAME_S, (span.end_frame + 1) * FRAME_S
+            words.append(SourceWord(text, start_s, end_s, joined, span.symbols))
             state.bare = not text
         return words

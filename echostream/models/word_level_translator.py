@@ -109,7 +109,23 @@ class WordLevelTranslator:
         budget, state.policy = policy(evidence, state.policy)
         return budget
 
-    def next_sentence(self, state: SentenceState) -> SentenceState | None:
+    def part(self, place: int, state: SentenceState) -> SentenceState | None:
+        """What this sentence has heard from frame ``place`` on, taken out of it as the beginning of the next sentence.
+
+        None if the sentence began later.
+        """
+        if place <= state.heard.end - state.num_frames:
+            return None
+        following = self.init_state()
+        self.listen(state.heard.since(place), following)
+        state.heard = state.heard.until(place)
+        state.num_frames -= following.num_frames
+        state.source_words -= following.source_words
+        state.source_tokens -= following.source_tokens
+        state.target_tokens -= following.target_tokens
+        return following
+
+    def overdue_sentence(self, state: SentenceState) -> SentenceState | None:
         """The sentence that has begun behind this one, with all that was heard of it; None if there is no sign of one.
 
         The MT decoder translates one sentence, and ends it however many follow. That there is another one shows in the
@@ -117,11 +133,7 @@ class WordLevelTranslator:
         words since.
         """
         place = self._parting(state.tokens, state)
-        if place is None:
-            return None
-        following = self.init_state()
-        self.listen(state.heard.since(place), following)
-        return following
+        return self.part(place, state) if place is not None else None
 
     def _parting(self, written: int, state: SentenceState) -> int | None:
         """Where the sentence behind this one begins, if this one has ``written`` tokens and no more."""

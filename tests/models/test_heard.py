@@ -38,6 +38,15 @@ def test_since_leaves_words_out_that_began_before():
     assert_same(piece(30, 60).since(10), piece(30, 60))  # as far as it is remembered
 
 
+def test_until_and_since_are_the_whole():
+    for place in (0, 7, 23, 24, 59, 60, 70):
+        before, after = piece(0, 60).until(place), piece(0, 60).since(place)
+        assert before.end == min(place, 60) and before.frames.size(1) == before.end
+        assert_same(before.joined(after, 60), piece(0, 60))
+    late = piece(30, 60).until(10)
+    assert late.end == 30 and not late.frames.numel(), "what came before it isn't known"
+
+
 def test_the_longest_pause_is_found_and_of_two_the_first():
     heard = piece(0, 60)
     assert heard.longest_pause(0) == (9 + 22 + 1) // 2

@@ -1,5 +1,6 @@
 """Speech that goes on without a second of silence is translated on, sentence after sentence: the model that ships."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,26 @@ def test_it_goes_on_behind_the_first_sentence(translator, sentences, monkeypatch
     speech = np.concatenate([part for wave in sentences for part in (wave, GAP)])
     words = say(translator, speech, speech.size)
     record_property("words of six sentences on end, and alone", f"{len(words)}, {alone}")
-    assert alone / 2 < len(words) < alone * 1.5
+    assert alone * 0.8 < len(words) < alone * 1.2
     last_s = words[-1].source_time_s
     assert last_s > speech.size / SAMPLE_RATE - 6, f"nothing was written after {last_s:.1f} s"
     for push in (777, 5_120, 40_001):
         assert say(translator, speech, push) == words
-    monkeypatch.setattr(translator.writer, "overdue_tokens", float("inf"))
+    monkeypatch.setattr(translator.breaks, "least_nats", math.inf)
+    without_breaks = len(say(translator, speech, speech.size))
+    record_property("without the source's language model", without_breaks)
+    assert alone / 2 < without_breaks < len(words)
+    monkeypatch.setattr(translator.writer, "overdue_tokens", math.inf)
     assert len(say(translator, speech, speech.size)) < alone / 2, "one sentence, for there is no second of silence"
+
+
+def test_offline_too(translator, sentences, monkeypatch, record_property):
+    whole = translator.view(segment_ms=0)
+    speech = np.concatenate([part for wave in sentences for part in (wave, GAP)])
+    words = len(say(whole, speech, speech.size))
+    record_property("words of six sentences on end, offline", words)
+    monkeypatch.setattr(translator.breaks, "least_nats", math.inf)
+    assert words > 1.4 * len(say(whole, speech, speech.size))
 
 
 def test_it_goes_on_in_company_as_alone(translator, sentences):

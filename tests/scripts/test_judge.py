@@ -1,7 +1,6 @@
 """The judgement of a model: what is run, what is made of it, and how it gets into a page."""
 
 import json
-import signal
 import sys
 import time
 from argparse import Namespace
