@@ -1,4 +1,5 @@
-"""A language model of the source's subwords, which helps the ASR CTC to spell (`source_lm` in model.yaml).
+"""A language model of the source's subwords (`source_lm` in model.yaml): it spells what the ASR CTC hears, and parts
+sentences.
 
     python scripts/train_source_lm.py --texts runs/phrasebook/source_unigram/train.tsv \\
         --dictionary runs/phrasebook/source_unigram/dict.txt --output runs/phrasebook/source_lm.arpa.gz

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from echostream.models.repetition import repeating
 from echostream.modules.mt_decoder import MTDecoder
 from echostream.modules.transformer import TransformerState
 
@@ -31,7 +32,7 @@ class Hypothesis:
 
 def search(
     decoder: MTDecoder,
-    last_token: int,
+    written: tuple[int, ...],
     frames: Tensor,
     state: TransformerState,
     beam: int,
@@ -43,9 +44,9 @@ def search(
 
     Args:
         decoder: the MT decoder.
-        last_token: the last committed token.
+        written: the committed tokens, as far as they are remembered; at least the last.
         frames: ``(1, T, D)`` encoder frames.
-        state: of the decoder before ``last_token``, batch of one.
+        state: of the decoder before the last of them, batch of one.
         beam: hypotheses kept at each step.
         limit: most tokens of a continuation, at least 1.
         mask: ``(vocabulary,)`` added to scores, ``-inf`` for what must not be written.
@@ -57,10 +58,12 @@ def search(
     """
     live, closed = [Hypothesis()], []
     for _ in range(limit):
-        previous = [[hypothesis.tokens[-1] if hypothesis.tokens else last_token] for hypothesis in live]
+        previous = [[hypothesis.tokens[-1] if hypothesis.tokens else written[-1]] for hypothesis in live]
         _, logits, state = decoder(
             torch.tensor(previous, device=frames.device), frames.expand(len(live), -1, -1), state=state
         )
+        for row, hypothesis in enumerate(live):
+            logits[row, -1, list(repeating((*written, *hypothesis.tokens)))] = float("-inf")
         scores = (logits[:, -1] + mask).log_softmax(dim=-1)
         scores += torch.tensor([[hypothesis.score] for hypothesis in live], device=scores.device)
         # Only one of the `beam` best may close, else a worse one would end the search; the others fill the beam up.

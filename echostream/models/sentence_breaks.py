@@ -32,7 +32,7 @@ class SentenceBreakDetector:
     """Finds sentence breaks between recognised words.
 
     Args:
-        language_model: of single sentences, over the subwords that the words consist of.
+        language_model: of texts with one sentence a line, over the subwords that the words consist of.
 
     Attributes:
         least_nats: evidence that makes a break; ``math.inf`` finds none.

@@ -17,6 +17,7 @@ from torch import Tensor
 from echostream.models.beam_search import search
 from echostream.models.echostream import PADDING, EchoStreamModel
 from echostream.models.heard import Heard
+from echostream.models.repetition import MEMORY, repeating
 from echostream.models.word_boundary import WORD_MARK, pieces_to_text
 from echostream.modules.ctc import CTCReader
 from echostream.modules.policy import UNLIMITED, Budget, Evidence, Policy, PolicyState
@@ -54,7 +55,7 @@ class SentenceState(State):
     source_tokens: int = 0
     target_tokens: int = 0
     policy: PolicyState = field(default_factory=PolicyState)
-    last_token: int = END
+    written: tuple[int, ...] = (END,)  # the last committed tokens
     tokens: int = 0  # committed
     words: int = 0  # committed
     ended: bool = False  # the end is committed
@@ -171,13 +172,13 @@ class WordLevelTranslator:
         states: list[Tensor] = []
         pending: list[int] = []
         pending_states: list[Tensor] = []
-        decoder_state, previous = state.mt, state.last_token
+        decoder_state, previous = state.mt, state.written[-1]
         limit = self._limit(state)
 
         def commit(before: TransformerState) -> None:
             words.append(pending.copy())
             states.append(torch.cat(pending_states, dim=1))
-            state.mt, state.last_token = before, pending[-1]
+            state.mt, state.written = before, (*state.written, *pending)[-MEMORY:]
             state.tokens += len(pending)
             state.words += 1
             pending.clear()
@@ -190,6 +191,7 @@ class WordLevelTranslator:
                 torch.tensor([[previous]], device=state.heard.frames.device), state.heard.frames, state=decoder_state
             )
             scores = logits[0, -1] + self.forbidden
+            scores[list(repeating((*state.written, *pending)))] = float("-inf")
             if not budget.ends:
                 scores[END] = float("-inf")
             token = int(scores.argmax())
@@ -244,7 +246,7 @@ class WordLevelTranslator:
             mask = mask.clone()
             mask[END] = float("-inf")
         found = search(
-            self.model.mt_decoder, state.last_token, state.heard.frames, state.mt, self.beam, room, mask, is_closed
+            self.model.mt_decoder, state.written, state.heard.frames, state.mt, self.beam, room, mask, is_closed
         )
         words = self._words(found, budget)
         parts = found[-1] == END and self._parting(state.tokens + len(found) - 1, state) is not None
@@ -256,10 +258,10 @@ class WordLevelTranslator:
         tokens = [token for word in words for token in word]
         if not tokens:
             return [], []
-        previous = torch.tensor([[state.last_token, *tokens[:-1]]], device=state.heard.frames.device)
+        previous = torch.tensor([[state.written[-1], *tokens[:-1]]], device=state.heard.frames.device)
         hidden, _, state.mt = self.model.mt_decoder(previous, state.heard.frames, state=state.mt)
         text = self.model.text_states(hidden, torch.tensor([tokens], device=hidden.device))
-        state.last_token = tokens[-1]
+        state.written = (*state.written, *tokens)[-MEMORY:]
         state.tokens += len(tokens)
         state.words += len(words)
         return words, list(text.split([len(word) for word in words], dim=1))
