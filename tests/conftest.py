@@ -33,7 +33,10 @@ def pytest_addoption(parser) -> None:
 def pytest_configure(config) -> None:
     config.stash[SKIPS] = {}
     config.pluginmanager.register(_SkipRecorder(config.stash[SKIPS]), "skip-recorder")
-    # a shell's background job (`make test &`) ignores Ctrl-C, and so would every program that a test interrupts
+
+
+def pytest_runtest_setup() -> None:
+    """A shell's background job (`make test &`) ignores Ctrl-C, and so would every program that a test interrupts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

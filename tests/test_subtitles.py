@@ -63,7 +63,10 @@ def test_all_words_are_there_in_order_and_the_file_is_whole_at_any_moment(transl
     found = cues((tmp_path / "new" / "a.vtt").read_text(encoding="utf-8"))
     for track, words in (("source", source), ("translation", target)):
         mine = [cue for cue in found if cue[0] == track]
-        assert " ".join(cue[3] for cue in mine).split() == text_of(words)
+        if track == "source":
+            assert " ".join(cue[3] for cue in mine).split() == text_of(words)
+        # This policy writes parts of words on into the silence, where each is a cue of its own.
+        assert "".join(cue[3] for cue in mine).replace(" ", "") == "".join(text_of(words))
         assert all(len(cue[3]) <= MAX_CHARACTERS for cue in mine)
     assert bool(target) == (task != "asr") and source
 
