@@ -6,6 +6,7 @@ Format: W3C, "WebVTT: The Web Video Text Tracks Format".
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ SOURCE, TRANSLATION = "source", "translation"
 CLOCKS = ("source", "speech")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Cue:
     """A piece of text on one of the tracks, shown from ``start_s`` to ``end_s``."""
 
@@ -88,7 +89,8 @@ class SubtitleWriter:
             raise ValueError(f"unknown clock '{clock}': choose one of {', '.join(CLOCKS)}")
         self._recomposer, self._clock = recomposer, clock
         self._tracks = {name: _Track(name, recomposer) for name in (SOURCE, TRANSLATION)}
-        self._waiting: list[Cue] = []
+        self._waiting: list[tuple[float, int, Cue]] = []  # by start; those of one moment as they came
+        self._queued = itertools.count()
         self._at_top = ""  # of a source cue that has a translation below it
         self._count = dict.fromkeys(self._tracks, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,7 @@ class SubtitleWriter:
 
     def _queue(self, cues: list[Cue]) -> None:
         for cue in cues:
-            heapq.heappush(self._waiting, cue)
+            heapq.heappush(self._waiting, (cue.start_s, next(self._queued), cue))
 
     def _end_sentences(self) -> None:
         for track in self._tracks.values():
@@ -139,8 +141,8 @@ class SubtitleWriter:
         return min(starts)
 
     def _write_before(self, time_s: float) -> None:
-        while self._waiting and self._waiting[0].start_s <= time_s:
-            cue = heapq.heappop(self._waiting)
+        while self._waiting and self._waiting[0][0] <= time_s:
+            _, _, cue = heapq.heappop(self._waiting)
             self._count[cue.track] += 1
             place = self._at_top if cue.track == SOURCE else ""
             self._file.write(_block(cue, self._count[cue.track], place))
@@ -163,7 +165,7 @@ def whole_subtitles(
         cues += [*said.add(sentence), *said.end()]
     count = dict.fromkeys((SOURCE, TRANSLATION), 0)
     text = "WEBVTT\n"
-    for cue in sorted(cues):
+    for cue in sorted(cues, key=lambda cue: cue.start_s):  # those of one moment as they came
         count[cue.track] += 1
         text += _block(cue, count[cue.track], " line:0" if cue.track == SOURCE else "")
     return text
