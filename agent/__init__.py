@@ -1,3 +1,3 @@
 """SimulEval agents of EchoStream. As ``--user-dir agent`` this registers the metrics as well."""
 
-import echostream.simuleval  # noqa: F401
+import echostream.evaluation  # noqa: F401

@@ -6,11 +6,6 @@
 
 from simuleval.utils import entrypoint
 
-from echostream.simuleval import SpeechOutputAgent
+from echostream.evaluation import EchoStreamWordLevelAgent
 
-
-@entrypoint
-class EchoStreamS2STAgent(SpeechOutputAgent):
-    """Simultaneous speech-to-speech translation."""
-
-    task = "s2st"
+entrypoint(EchoStreamWordLevelAgent)

@@ -6,11 +6,6 @@
 
 from simuleval.utils import entrypoint
 
-from echostream.simuleval import TranscriptAgent
+from echostream.evaluation import EchoStreamASRAgent
 
-
-@entrypoint
-class EchoStreamASRAgent(TranscriptAgent):
-    """Streaming speech recognition."""
-
-    task = "asr"
+entrypoint(EchoStreamASRAgent)

@@ -6,11 +6,6 @@
 
 from simuleval.utils import entrypoint
 
-from echostream.simuleval import TextOutputAgent
+from echostream.evaluation import EchoStreamS2TTAgent
 
-
-@entrypoint
-class EchoStreamS2TTAgent(TextOutputAgent):
-    """Simultaneous speech-to-text translation."""
-
-    task = "s2tt"
+entrypoint(EchoStreamS2TTAgent)

@@ -1,18 +1,34 @@
 """EchoStream: simultaneous speech-to-speech translation that carries state.
 
-Importing the package registers its task, models and criterion with fairseq, whether it is imported as a library or
-through ``--user-dir``.
+``import echostream`` loads nothing heavy. What is offered here is imported when it is first asked for::
+
+    from echostream import StreamingTranslator
+
+With fairseq's ``--user-dir``, fairseq is there already, and importing the package registers task, models and criterion;
+a program that imports ``echostream`` before fairseq imports :mod:`echostream.tasks` to the same end.
 """
 
-import argparse
-import logging
+import importlib
+import sys
 
-import torch
+__version__ = "0.2.0"
 
-# fairseq checkpoints may carry their command line as a Namespace; naming the type keeps torch's safe loader on.
-torch.serialization.add_safe_globals([argparse.Namespace])
+# Where each public name is defined.
+_PUBLIC = {
+    "EchoStreamModel": "echostream.models",
+    "EchoStreamState": "echostream.streaming",
+    "ModelSettings": "echostream.checkpoints",
+    "StepOutput": "echostream.streaming",
+    "StreamingTranslator": "echostream.streaming",
+}
+__all__ = [*_PUBLIC, "__version__"]
 
-# At its import fairseq asks everybody for a package that it draws plots with.
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
-from echostream import criterions, models, tasks  # noqa: E402,F401
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+if "fairseq" in sys.modules:
+    importlib.import_module("echostream.tasks")

@@ -129,10 +129,10 @@ def serve(args: argparse.Namespace) -> None:
     import torch
     from aiohttp import web
 
-    from echostream.models import StreamingTranslator
     from echostream.serve.app import Server
     from echostream.serve.limits import Limits
     from echostream.serve.protocol import Settings
+    from echostream.streaming import StreamingTranslator
 
     torch.set_num_threads(args.threads)
     if args.model:

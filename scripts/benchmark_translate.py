@@ -38,9 +38,9 @@ from common.translation_systems import (
     build_translator,
 )
 
+from echostream.constants import FRAME_S
 from echostream.models.config import ARCHITECTURES
-from echostream.models.streaming_translator import EchoStreamState, StepOutput
-from echostream.models.word_boundary import FRAME_S
+from echostream.streaming import EchoStreamState, StepOutput
 
 WRITE_SAMPLES = TOKEN_MS * SAMPLE_RATE // 1000  # the least audio that gives a subword
 

@@ -156,7 +156,7 @@ for segment in $segments; do
   ((status == 0)) || exit "$status"
   echo "segment $segment ms${resume:+, from where it stopped}"
   # What is shown live goes through a pipe: where stdout is a file, two writers would overwrite each other.
-  "$python" -m echostream.simuleval --agent "$agent" "${agent_options[@]}" \
+  "$python" -m echostream.evaluation --agent "$agent" "${agent_options[@]}" \
     --source "$source" --target "$target" "${size[@]}" "${resume[@]}" --output "$run" \
     --quality-metrics "${quality[@]}" "${scorer_options[@]}" --latency-metrics "${metrics[@]}" "${live[@]}" 3> >(cat) >"$run/simuleval.log" 2>&1 ||
     { grep '^error: ' "$run/simuleval.log" >&2 || tail -n 5 "$run/simuleval.log" >&2; die "segment $segment ms failed; the whole log is $run/simuleval.log"; }

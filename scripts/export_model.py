@@ -29,10 +29,10 @@ from common.export_data import copy, copy_data, corpus_size
 from common.recipe import scratch_folder, write_text
 from torch import Tensor
 
-from echostream.models.model_folder import SETTINGS_NAME
-from echostream.modules.policy import POLICIES
-from echostream.modules.safe_loading import load_safely
-from echostream.modules.vocoder import CONFIG_NAME, find_checkpoint, load_vocoder, write_atomically
+from echostream.checkpoints.model_folder import SETTINGS_NAME
+from echostream.checkpoints.safe_loading import load_safely
+from echostream.checkpoints.vocoder_files import CONFIG_NAME, find_checkpoint, load_vocoder, write_atomically
+from echostream.decoding.policy import POLICIES
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MEGABYTE = 1_000_000

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import soundfile
 
-from echostream.models.model_folder import ModelSettings
+from echostream.checkpoints.model_folder import ModelSettings
 
 LISTS = ("source.txt", "source_text.txt", "target.txt")
 

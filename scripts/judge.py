@@ -36,7 +36,7 @@ from common.evaluation import RUN, SCORES, read_scores
 from common.figures import require_plotting, write_json
 from common.judgement import CASCADE, OFFLINE, POLICIES, SEGMENTS, SETS, as_results, write_report
 
-from echostream.models.model_folder import ModelSettings
+from echostream.checkpoints.model_folder import ModelSettings
 
 SCRIPTS = Path(__file__).parent
 # The main ones first: a judgement that is stopped has them.

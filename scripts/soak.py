@@ -35,11 +35,11 @@ from soak_server import ServerProcess, long_session
 from soak_visitors import Visits, visit
 from soak_watch import Report, Tolerances, Watch
 
-from echostream.audio_output import to_s16le
+from echostream.audio.output import to_s16le
 from echostream.cli.options import UserError, add_model_options, load_translator, model_settings
-from echostream.models import EchoStreamState, OutputWord, StreamingTranslator
-from echostream.simuleval import SpeechOutputAgent
-from echostream.simuleval.record import CONFIG_KEY, StepRecord
+from echostream.evaluation import EchoStreamWordLevelAgent
+from echostream.evaluation.record import CONFIG_KEY, StepRecord
+from echostream.streaming import EchoStreamState, OutputWord, StreamingTranslator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED = REPOSITORY / "models" / "fr-en"
@@ -174,7 +174,7 @@ def through_agent(args: argparse.Namespace, programme: Programme) -> Report:
     return watch.finish(output_clock_s(agent.translator, state))
 
 
-def build_agent(args: argparse.Namespace) -> SpeechOutputAgent:
+def build_agent(args: argparse.Namespace) -> EchoStreamWordLevelAgent:
     """The agent of the file that SimulEval is given, with the options of the model."""
     spec = importlib.util.spec_from_file_location("agents", AGENT)
     assert spec is not None and spec.loader is not None
@@ -182,12 +182,12 @@ def build_agent(args: argparse.Namespace) -> SpeechOutputAgent:
     spec.loader.exec_module(module)
     settings = model_settings(args)
     parser = argparse.ArgumentParser()
-    module.EchoStreamS2STAgent.add_args(parser)
+    module.EchoStreamWordLevelAgent.add_args(parser)
     given = {"model_path": settings.checkpoint, "vocoder": settings.vocoder, **settings.options}
     command = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
     agent_args = parser.parse_args(command)
     agent_args.device = args.device
-    return module.EchoStreamS2STAgent.from_args(agent_args)
+    return module.EchoStreamWordLevelAgent.from_args(agent_args)
 
 
 def note(watch: Watch, state: EchoStreamState, audio_s: float, progress: Progress) -> None:

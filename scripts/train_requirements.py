@@ -37,7 +37,7 @@ from common.benchmarking import (
 from common.figures import percentile
 from fairseq.data import Dictionary
 
-from echostream.criterions import MultitaskCriterion, MultitaskCriterionConfig
+from echostream.criterions import EchoStreamMultiTaskCriterion, EchoStreamMultiTaskCriterionConfig
 from echostream.models import ARCHITECTURES, EchoStreamModel, architecture_config
 from echostream.tasks.segments import parse_segment_sizes, segment_name
 
@@ -151,7 +151,7 @@ def measure(args: argparse.Namespace) -> None:
     base = settle_memory()
     names = dictionary(args.vocabulary)
     task = SimpleNamespace(source_dictionary=names, target_text_dictionary=names, target_dictionary=names, texts={})
-    criterion = MultitaskCriterion(MultitaskCriterionConfig(), task).train()
+    criterion = EchoStreamMultiTaskCriterion(EchoStreamMultiTaskCriterionConfig(), task).train()
     model = EchoStreamModel(architecture_config(args.arch), args.vocabulary, args.vocabulary, args.units)
     model = model.to(args.device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, betas=(0.9, 0.98))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from common.recipe import atomic_path, positive
 
-from echostream.modules.ngram import BEGIN, END, UNKNOWN
+from echostream.decoding.ngram import BEGIN, END, UNKNOWN
 from echostream.tasks.manifests import ManifestError, read_rows
 
 NEVER = -99.0  # ARPA's log10 of what never follows

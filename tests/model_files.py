@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from echostream.models import StreamingTranslator
-from echostream.modules.vocoder import save_vocoder
+from echostream.checkpoints.vocoder_files import save_vocoder
+from echostream.streaming import StreamingTranslator
 
 
 def save_model(translator: StreamingTranslator, folder: Path, settings: str = "") -> Path:

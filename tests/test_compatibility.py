@@ -17,7 +17,8 @@ import pytest
 import soundfile
 from tiny_translator import DURATIONS, noise
 
-from echostream.modules.vocoder import build_vocoder, save_vocoder
+from echostream.checkpoints.vocoder_files import save_vocoder
+from echostream.vocoders.registry import build_vocoder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
@@ -76,7 +77,7 @@ print("installed in", echostream.__file__)
 print("the page has", *sorted(path.name for path in STATIC.iterdir()))
 assert main(["info", sys.argv[1]]) == 0
 sys.argv[1:] = ["--model-path", *sys.argv[1:]]
-runpy.run_module("echostream.simuleval", run_name="__main__")
+runpy.run_module("echostream.evaluation", run_name="__main__")
 """
 
 
@@ -182,7 +183,7 @@ def test_info_page_and_simuleval_are_installed_too(python, elsewhere, tmp_path):
         (tmp_path / name).write_text(f"{text}\n", encoding="utf-8")
     said = run(
         *(python, "-P", "-c", EVALUATE, elsewhere / "model.pt"),
-        *("--agent-class", "echostream.simuleval.SpeechOutputAgent", "--vocoder", elsewhere / "voice"),
+        *("--agent-class", "echostream.evaluation.EchoStreamWordLevelAgent", "--vocoder", elsewhere / "voice"),
         *("--source", tmp_path / "source", "--target", tmp_path / "target", "--output", tmp_path / "out"),
         *("--source-segment-size", "320", "--policy", "fixed-rate"),
         *("--quality-metrics", "ECHO_BLEU", "--latency-metrics", "ECHO_RTF"),

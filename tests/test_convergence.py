@@ -11,8 +11,8 @@ import pytest
 import soundfile
 import torch
 
-from echostream.models import StreamingTranslator
-from echostream.modules.edit_distance import edit_distance
+from echostream.streaming import StreamingTranslator
+from echostream.text import edit_distance
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Long ones: at 40 ms the first word must be guessed from 80 ms of audio, and a guess is wrong more often than not.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_translator import VOCODERS, make_translator, noise
 
-from echostream.audio_output import to_s16le
+from echostream.audio.output import to_s16le
 
 TESTS = Path(__file__).parent
 ROUNDING = 2e-6  # of samples in [-1, 1]: a matrix product of a batch, or of two threads, may add in another order

@@ -10,8 +10,9 @@ import pytest
 import soundfile
 import torch
 
-from echostream.models import OutputWord, SourceWord
-from echostream.modules.vocoder import save_vocoder
+from echostream.checkpoints.vocoder_files import save_vocoder
+from echostream.decoding.word_boundary import SourceWord
+from echostream.streaming import OutputWord
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Random weights talk all the time, repeat themselves and find no end; the machine has to bear that.

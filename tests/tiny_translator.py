@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from echostream.models import EchoStreamConfig, EchoStreamModel, StreamingTranslator
-from echostream.modules.vocoder import UnitVocoder, build_vocoder
+from echostream.models import EchoStreamConfig, EchoStreamModel
+from echostream.streaming import StreamingTranslator
+from echostream.vocoders.interface import UnitVocoder
+from echostream.vocoders.registry import build_vocoder
 
 VOCABULARY, NUM_UNITS, SAMPLE_RATE = 60, 30, 16_000
 # Everything is written out, so that a change of a default is no change here.

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from echostream.audio_input import AudioError
+from echostream.audio.input import AudioError
 from echostream.cli import info, mic, translate
 from echostream.cli.console import Console
 from echostream.cli.options import RAW_HELP, UsageError, UserError

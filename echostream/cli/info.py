@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from echostream.cli.options import FRAME_MS, UserError
+from echostream.cli.options import UserError
+from echostream.constants import FRAME_MS
 
 INFO_HELP = """
 example:
@@ -27,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: a model or vocoder that is missing or damaged.
     """
-    from echostream.models import ModelSettings
-    from echostream.models.checkpoint import load_model
-    from echostream.modules.vocoder import load_vocoder
+    from echostream.checkpoints import ModelSettings
+    from echostream.checkpoints.training_checkpoint import load_model
+    from echostream.checkpoints.vocoder_files import load_vocoder
 
     try:
         settings = ModelSettings.of(args.model).with_options(vocoder=args.vocoder)

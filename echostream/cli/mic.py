@@ -14,13 +14,14 @@ from types import ModuleType
 
 import numpy as np
 
-from echostream.audio_input import BLOCK_S, SAMPLE_RATE, AudioError, AudioStream
-from echostream.audio_output import SpeechWriter
+from echostream.audio.input import BLOCK_S, AudioError, AudioStream
+from echostream.audio.output import SpeechWriter
 from echostream.cli.console import Console
 from echostream.cli.options import UsageError, UserError, add_model_options, add_verbosity, load_translator
 from echostream.cli.outputs import PIPE, SPEECH_SUFFIX, SUBTITLE_SUFFIX, Job, named_target
 from echostream.cli.session import Session
 from echostream.cli.translate import add_text_options, check_outputs, choose_view, open_outputs, report
+from echostream.constants import SAMPLE_RATE
 
 MIC_HELP = """
 Ctrl-C ends the recording: what was heard is translated to its end. A second one stops at once.

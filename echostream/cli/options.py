@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echostream.modules.policy import POLICIES
+from echostream.constants import FRAME_MS
+from echostream.decoding.policy import POLICIES
 
 if TYPE_CHECKING:
-    from echostream.models import ModelSettings, StreamingTranslator
+    from echostream.checkpoints import ModelSettings
+    from echostream.streaming import StreamingTranslator
 
-FRAME_MS = 40
 MODEL_HELP = "folder with model.yaml, which may say other defaults than those below, or checkpoint of scripts/train.sh"
 RAW_HELP = argparse.RawDescriptionHelpFormatter
 
@@ -85,7 +86,7 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
     Raises:
         UserError: a folder that holds no model.
     """
-    from echostream.models import ModelSettings
+    from echostream.checkpoints import ModelSettings
 
     names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
     try:
@@ -102,7 +103,7 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
     """
     import torch
 
-    from echostream.models import StreamingTranslator
+    from echostream.streaming import StreamingTranslator
 
     settings = model_settings(args)
     if args.threads:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from echostream.audio_input import AudioError
-from echostream.live import LiveView, PlainText
+from echostream.audio.input import AudioError
+from echostream.streaming.live import LiveView, PlainText
 
 if TYPE_CHECKING:
-    from echostream.audio_output import SpeechWriter
-    from echostream.models import StreamingTranslator
-    from echostream.subtitles import SubtitleWriter
+    from echostream.audio.output import SpeechWriter
+    from echostream.streaming import StreamingTranslator
+    from echostream.streaming.subtitles import SubtitleWriter
 
 NOTHING = np.zeros(0, dtype=np.float32)
 

@@ -10,17 +10,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echostream.audio_input import PCM_TYPES, AudioError, AudioStream, open_audio, open_pcm
-from echostream.audio_output import PcmWriter, SpeechWriter, WavWriter
+from echostream.audio.input import PCM_TYPES, AudioError, AudioStream, open_audio, open_pcm
+from echostream.audio.output import PcmWriter, SpeechWriter, WavWriter
 from echostream.cli.console import Console
 from echostream.cli.options import UsageError, UserError, add_model_options, add_verbosity, at_least, load_translator
 from echostream.cli.outputs import PIPE, Job, Target, drop_existing, find_recordings, plan
 from echostream.cli.session import Session
-from echostream.live import LiveView, PlainText
-from echostream.subtitles import CLOCKS, SubtitleWriter
+from echostream.streaming.live import LiveView, PlainText
+from echostream.streaming.subtitles import CLOCKS, SubtitleWriter
 
 if TYPE_CHECKING:
-    from echostream.models import StreamingTranslator
+    from echostream.streaming import StreamingTranslator
 
 TRANSLATE_HELP = """
 what comes of it:

@@ -1,5 +1,5 @@
 """fairseq criterions of EchoStream; importing this package registers ``echostream_multitask``."""
 
-from echostream.criterions.multitask import MultitaskCriterion, MultitaskCriterionConfig
+from echostream.criterions.multitask import EchoStreamMultiTaskCriterion, EchoStreamMultiTaskCriterionConfig
 
-__all__ = ["MultitaskCriterion", "MultitaskCriterionConfig"]
+__all__ = ["EchoStreamMultiTaskCriterion", "EchoStreamMultiTaskCriterionConfig"]

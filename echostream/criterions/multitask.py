@@ -19,8 +19,8 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from echostream.criterions.losses import cross_entropy_sum, ctc_sum, frame_cross_entropy_sum, symmetric_kl_sum
-from echostream.modules.policy import build_policy, visible_frames_from_policy
-from echostream.tasks.dataset import UNKNOWN_PHONE, word_starts
+from echostream.criterions.targets import UNKNOWN_PHONE, word_starts
+from echostream.decoding.policy import build_policy, visible_frames_from_policy
 
 PARTS = ("asr", "st", "mt", "unit")
 CTC_PARTS = ("asr", "st", "unit")
@@ -35,7 +35,7 @@ def _weight_field(part: str, what: str) -> Any:
 
 
 @dataclass
-class MultitaskCriterionConfig(FairseqDataclass):
+class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
     """Weights of the loss parts and the policy that training assumes."""
 
     asr_weight: Optional[float] = _weight_field("asr", "the source CTC loss")  # noqa: UP045
@@ -78,8 +78,8 @@ class MultitaskCriterionConfig(FairseqDataclass):
     )
 
 
-@register_criterion("echostream_multitask", dataclass=MultitaskCriterionConfig)
-class MultitaskCriterion(FairseqCriterion):
+@register_criterion("echostream_multitask", dataclass=EchoStreamMultiTaskCriterionConfig)
+class EchoStreamMultiTaskCriterion(FairseqCriterion):
     """Weighted sum of the four losses.
 
     R-Drop (Liang et al. 2021), if asked for, runs each utterance twice with different dropout. All four losses become
@@ -91,7 +91,7 @@ class MultitaskCriterion(FairseqCriterion):
         ValueError: an option out of range.
     """
 
-    def __init__(self, cfg: MultitaskCriterionConfig, task: Any) -> None:
+    def __init__(self, cfg: EchoStreamMultiTaskCriterionConfig, task: Any) -> None:
         super().__init__(task)
         texts = getattr(task, "texts", {})
 

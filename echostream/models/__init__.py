@@ -1,28 +1,29 @@
-"""Whole models: the registered EchoStream model and the runtime that streams through it."""
+"""Networks and their configuration: the model, its speech encoder, CTC, MT and unit decoders."""
+
+import importlib
 
 from echostream.models.config import ARCHITECTURES, EchoStreamConfig, architecture_config
-from echostream.models.echostream import EchoStreamModel
-from echostream.models.model_folder import ModelSettings
-from echostream.models.recomposer import OutputWord, SentenceRecomposer
+from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
+from echostream.models.echostream_model import EchoStreamModel
+from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
-from echostream.models.stream import EchoStreamState, StepOutput
-from echostream.models.streaming_translator import StreamingTranslator
-from echostream.models.word_boundary import SourceWord, WordBoundaryDetector
-from echostream.models.word_level_translator import WordLevelTranslator
+from echostream.models.unit_decoder import CTCTransformerUnitDecoder
 
 __all__ = [
     "ARCHITECTURES",
+    "CTCDecoder",
+    "CTCDecoderWithTransformerLayer",
+    "CTCTransformerUnitDecoder",
     "EchoStreamConfig",
     "EchoStreamModel",
     "EchoStreamSpeechEncoder",
-    "EchoStreamState",
-    "ModelSettings",
-    "OutputWord",
-    "SentenceRecomposer",
-    "SourceWord",
-    "StepOutput",
-    "StreamingTranslator",
-    "WordBoundaryDetector",
-    "WordLevelTranslator",
+    "TransformerMTDecoder",
     "architecture_config",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The runtime under the name that version 0.1 gave it; it has moved to :mod:`echostream.streaming`."""
+    if name == "StreamingTranslator":
+        return importlib.import_module("echostream.streaming").StreamingTranslator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

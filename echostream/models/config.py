@@ -1,17 +1,13 @@
 """Every option of the model, with one default each, and the named architectures."""
 
-import dataclasses
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-
-ACTIVATIONS = ChoiceEnum(["relu", "gelu", "silu"])
+ACTIVATIONS = ("relu", "gelu", "silu")
 
 
 @dataclass
-class EchoStreamConfig(FairseqDataclass):
+class EchoStreamConfig:
     """Sizes of EchoStream; the defaults are those published for StreamSpeech (Zhang et al. 2024, appendix)."""
 
     subsampler_hidden_dim: int = field(
@@ -26,8 +22,8 @@ class EchoStreamConfig(FairseqDataclass):
         default=15,
         metadata={"help": "width of the causal convolution in each encoder layer (40 ms frames); 0: none"},
     )
-    encoder_activation: ACTIVATIONS = field(  # type: ignore[valid-type]  # fairseq makes the class at run time
-        default="silu", metadata={"help": "activation of the encoder's feed-forward"}
+    encoder_activation: str = field(
+        default="silu", metadata={"help": f"activation of the encoder's feed-forward: {', '.join(ACTIVATIONS)}"}
     )
     left_context_frames: int = field(default=48, metadata={"help": "left context of the encoder (40 ms frames)"})
     memory_slots: int = field(default=16, metadata={"help": "slots of the memory bank; 0: no memory"})
@@ -124,35 +120,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "dropout": 0.05,
     },
 }
-
-
-def _with_defaults(arch: str) -> type[EchoStreamConfig]:
-    """The configuration with the defaults of ``arch``: fairseq, and hydra with it, know defaults by their class."""
-    values = ARCHITECTURES[arch]
-    changed = [
-        (known.name, known.type, field(default=values[known.name], metadata=known.metadata))
-        for known in dataclasses.fields(EchoStreamConfig)
-        if known.name in values
-    ]
-    name = "".join(word.capitalize() for word in arch.split("_")).replace("Echostream", "EchoStream") + "Config"
-    config = dataclasses.make_dataclass(name, changed, bases=(EchoStreamConfig,))
-    config.__module__ = __name__
-    return config
-
-
-CONFIGS = {arch: _with_defaults(arch) if values else EchoStreamConfig for arch, values in ARCHITECTURES.items()}
-globals().update(
-    {config.__name__: config for config in CONFIGS.values()}
-)  # processes that fairseq spawns unpickle them
-
-
-def bfloat16_without_tpu(args: Any) -> None:
-    """fairseq's hook for ``--arch``, called when the command line has been read and nothing is started yet.
-
-    fairseq takes ``--bf16`` for training on a TPU and then fails without torch_xla; bfloat16 needs neither.
-    """
-    if getattr(args, "bf16", False) and importlib.util.find_spec("torch_xla") is None:
-        args.tpu = False
 
 
 def architecture_config(arch: str) -> EchoStreamConfig:

@@ -7,20 +7,21 @@ whole waveform; the state is the samples that the next frame shares with the las
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchaudio.compliance import kaldi
 
+from echostream.constants import SAMPLE_RATE
 from echostream.modules.state import State
 
-SAMPLE_RATE = 16_000
 WINDOW_SAMPLES = 400  # 25 ms
 SHIFT_SAMPLES = 160  # 10 ms
 FFT_SAMPLES = 512
 NUM_MELS = 80
+LOWEST_HZ = 20.0
 PREEMPHASIS = 0.97
 INT16_SCALE = 2.0**15  # Kaldi's filter banks are defined on 16-bit integers
 LOG_FLOOR = torch.finfo(torch.float32).eps
@@ -29,6 +30,22 @@ LOG_FLOOR = torch.finfo(torch.float32).eps
 def num_frames(num_samples: int) -> int:
     """Number of whole 25 ms windows in ``num_samples`` (Kaldi's ``snip_edges``)."""
     return 0 if num_samples < WINDOW_SAMPLES else 1 + (num_samples - WINDOW_SAMPLES) // SHIFT_SAMPLES
+
+
+def mel_banks() -> Tensor:
+    """Kaldi's triangular filters, equally spaced in mel from 20 Hz to half the sample rate.
+
+    Returns:
+        ``(257, 80)`` weights of the spectrum's bins; the last bin, at half the sample rate, has none.
+    """
+    lowest, highest = (1127.0 * math.log(1.0 + hz / 700.0) for hz in (LOWEST_HZ, SAMPLE_RATE / 2))
+    spacing = (highest - lowest) / (NUM_MELS + 1)
+    band = torch.arange(NUM_MELS)[:, None]
+    left, centre, right = lowest + band * spacing, lowest + (band + 1.0) * spacing, lowest + (band + 2.0) * spacing
+    bin_hz = SAMPLE_RATE / FFT_SAMPLES * torch.arange(FFT_SAMPLES / 2)
+    mel = (1127.0 * (1.0 + bin_hz / 700.0).log())[None]
+    weights = torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp_min(0.0)
+    return nn.functional.pad(weights, (0, 1)).t().contiguous()
 
 
 @dataclass
@@ -53,9 +70,7 @@ class OnlineFbank(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        mel, _ = kaldi.get_mel_banks(NUM_MELS, FFT_SAMPLES, float(SAMPLE_RATE), 20.0, 0.0, 100.0, -500.0, 1.0)
-        # The Nyquist bin has no weight in Kaldi's banks.
-        self.register_buffer("mel", nn.functional.pad(mel, (0, 1)).t().contiguous(), persistent=False)
+        self.register_buffer("mel", mel_banks(), persistent=False)
         povey = torch.hann_window(WINDOW_SAMPLES, periodic=False).pow(0.85)
         self.register_buffer("window", povey, persistent=False)
         self.register_buffer("cmvn_mean", torch.zeros(NUM_MELS))

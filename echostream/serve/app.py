@@ -18,14 +18,14 @@ from urllib.parse import SplitResult, urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from echostream.models import StreamingTranslator
-from echostream.models.streaming_translator import FRAME_MS, TASKS
-from echostream.modules.policy import POLICIES
+from echostream.constants import FRAME_MS, TASKS
+from echostream.decoding.policy import POLICIES
 from echostream.serve.batcher import Batcher
 from echostream.serve.limits import Limits
 from echostream.serve.metrics import CONTENT_TYPE, Metrics
 from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, Settings
 from echostream.serve.session import LOST, Session
+from echostream.streaming import StreamingTranslator
 
 log = logging.getLogger(__name__)
 

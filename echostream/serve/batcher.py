@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from echostream.models import StepOutput, StreamingTranslator
-from echostream.models.recomposer import NO_SAMPLES
 from echostream.serve.metrics import Metrics
 from echostream.serve.protocol import Settings
+from echostream.streaming import StepOutput, StreamingTranslator
+from echostream.streaming.recomposer import NO_SAMPLES
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from echostream.cli.options import UserError, add_model_options, at_least, load_translator, model_settings
+from echostream.constants import TASKS
 from echostream.serve.limits import add_limits, limits_from
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ EXAMPLES = """examples:
 The page asks for the microphone, which browsers give to localhost and to https only. The protocol for programs is
 described in docs/protocol.md; scripts/serve_client.py is a client. /health and /metrics (Prometheus) watch the server.
 """
-TASKS = ("s2st", "s2tt", "asr")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 

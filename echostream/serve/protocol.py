@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from echostream.models import StepOutput
-from echostream.models.streaming_translator import FRAME_MS, TASKS, StreamingTranslator
-from echostream.modules.policy import POLICIES
+from echostream.constants import FRAME_MS, TASKS
+from echostream.decoding.policy import POLICIES
+from echostream.streaming import StepOutput
+from echostream.streaming.translator import StreamingTranslator
 
 VERSION = 1
 SAMPLE_FORMAT = "pcm_s16le"

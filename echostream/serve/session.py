@@ -10,9 +10,7 @@ from uuid import uuid4
 import soxr
 from aiohttp import WSMsgType, web
 
-from echostream.audio_output import to_s16le
-from echostream.models import StreamingTranslator
-from echostream.models.recomposer import NO_SAMPLES
+from echostream.audio.output import to_s16le
 from echostream.serve.batcher import Batcher, Step, Stream
 from echostream.serve.limits import Limits, Meter
 from echostream.serve.metrics import Metrics
@@ -28,6 +26,8 @@ from echostream.serve.protocol import (
     parse_start,
     pcm_to_samples,
 )
+from echostream.streaming import StreamingTranslator
+from echostream.streaming.recomposer import NO_SAMPLES
 
 BURST_S = 1.0  # of messages
 LOST = 1006  # RFC 6455: the connection ended without a close frame

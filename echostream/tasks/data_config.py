@@ -17,7 +17,8 @@ import numpy as np
 import yaml
 from fairseq.data import Dictionary
 
-from echostream.modules.fbank import NUM_MELS, SAMPLE_RATE
+from echostream.constants import SAMPLE_RATE
+from echostream.modules.fbank import NUM_MELS
 from echostream.tasks.manifests import ManifestError
 
 SPEECH_KEYS = {

@@ -10,17 +10,11 @@ import torch
 from fairseq.data import Dictionary, FairseqDataset, data_utils
 from torch import Tensor
 
+from echostream.criterions.targets import UNKNOWN_PHONE, word_starts
 from echostream.tasks.features import FeatureReader
 from echostream.tasks.manifests import Utterance
 
-WORD_START = "\u2581"  # SentencePiece marks the first piece of a word with it
-UNKNOWN_PHONE = -100  # cross entropy passes over it
 NO_PHONES = np.empty(0, np.int64)
-
-
-def word_starts(dictionary: Dictionary) -> Tensor:
-    """Bool ``(vocabulary,)``: the symbol begins a word."""
-    return torch.tensor([symbol.startswith(WORD_START) for symbol in dictionary.symbols])
 
 
 def word_indices(tokens: Tensor, starts: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from fairseq.data.audio.audio_utils import is_npy_data, read_from_stored_zip
 from fairseq.data.audio.feature_transforms import CompositeAudioFeatureTransform
 from torch import Tensor
 
-from echostream.audio_input import read_audio
-from echostream.modules.fbank import NUM_MELS, SAMPLE_RATE, OnlineFbank
+from echostream.audio.input import read_audio
+from echostream.constants import SAMPLE_RATE
+from echostream.modules.fbank import NUM_MELS, OnlineFbank
 from echostream.tasks.data_config import SpeechDataConfig
 
 

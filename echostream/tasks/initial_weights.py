@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from echostream.models.pretrained import PretrainedError, initialise, report
+from echostream.checkpoints.initialisation import PretrainedError, initialise, report
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.manifests import exit_with_message
 

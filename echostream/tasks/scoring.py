@@ -19,8 +19,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from echostream.modules.ctc import greedy_collapse
-from echostream.modules.edit_distance import edit_distance
-from echostream.tasks.dataset import WORD_START
+from echostream.text import WORD_MARK, edit_distance
 
 BLEU_ORDER = 4
 
@@ -34,7 +33,7 @@ def detokenise(tokens: Sequence[int], dictionary: Dictionary) -> str:
     """Words separated by spaces, from pieces; specials other than ``<unk>`` are left out."""
     skip = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
     pieces = (dictionary[token] for token in tokens if token not in skip)
-    return "".join(pieces).replace(WORD_START, " ").strip()
+    return "".join(pieces).replace(WORD_MARK, " ").strip()
 
 
 def _rows(tokens: Tensor, lengths: Tensor) -> list[list[int]]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from echostream.constants import FRAME_MS
+
 WHOLE_UTTERANCE = 0
-FRAME_MS = 40  # one encoder frame, 25 Hz
 
 
 def parse_segment_sizes(text: str, allow_uniform: bool = False) -> tuple[int, ...] | None:

@@ -13,11 +13,11 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from echostream.models.heard import Heard
-from echostream.models.word_boundary import WordBoundaryDetector
-from echostream.models.word_level_translator import TargetWord, WordLevelTranslator
+from echostream.decoding.policy import UNLIMITED, Policy
+from echostream.decoding.word_boundary import WordBoundaryDetector
 from echostream.modules.ctc import CTCReader
-from echostream.modules.policy import UNLIMITED, Policy
+from echostream.streaming.source_span import Heard
+from echostream.streaming.word_level_translator import TargetWord, WordLevelTranslator
 
 
 @torch.no_grad()

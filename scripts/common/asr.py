@@ -1,7 +1,7 @@
 """Read speech with a local Whisper model: `python scripts/common/asr.py --language en a.wav b.wav`.
 
 One line of text for each file, in order. Models are found as by the evaluation, see
-`echostream.simuleval.asr`.
+`echostream.evaluation.asr`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from echostream.simuleval.asr import Transcriber, find_model, model_name
+from echostream.evaluation.asr import Transcriber, find_model, model_name
 
 
 def main(arguments: list[str] | None = None) -> None:

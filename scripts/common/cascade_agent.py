@@ -18,9 +18,10 @@ from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, SpeechSegment
 from simuleval.utils import entrypoint
 
-from echostream.simuleval.asr import SAMPLE_RATE, find_model, load_whisper
-from echostream.simuleval.record import CONFIG_KEY, StepRecord, WordRecord
-from echostream.simuleval.states import StreamStates
+from echostream.constants import SAMPLE_RATE
+from echostream.evaluation.asr import find_model, load_whisper
+from echostream.evaluation.record import CONFIG_KEY, StepRecord, WordRecord
+from echostream.evaluation.states import StreamStates
 
 
 @entrypoint

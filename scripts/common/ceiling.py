@@ -15,9 +15,9 @@ from pathlib import Path
 
 from recipe import write_text
 
-from echostream.simuleval.asr import Transcriber, find_model
-from echostream.simuleval.quality import bleu, chrf, wer
-from echostream.simuleval.spoken_form import spoken_form
+from echostream.evaluation.asr import Transcriber, find_model
+from echostream.evaluation.quality import bleu, chrf, wer
+from echostream.evaluation.spoken_form import spoken_form
 
 
 def main() -> None:

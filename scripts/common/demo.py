@@ -17,12 +17,13 @@ from figures import write_json
 from recipe import write_text
 from speech_synthesis import read_table
 
-from echostream.audio_input import AudioError, open_audio
-from echostream.audio_output import WavWriter
-from echostream.cli.options import FRAME_MS, UserError
+from echostream.audio.input import AudioError, open_audio
+from echostream.audio.output import WavWriter
+from echostream.checkpoints import ModelSettings
+from echostream.cli.options import UserError
 from echostream.cli.outputs import find_recordings
-from echostream.models import ModelSettings
-from echostream.simuleval.asr import find_model, model_name
+from echostream.constants import FRAME_MS
+from echostream.evaluation.asr import find_model, model_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AGENT = REPOSITORY / "agent" / "speech_to_speech.echostream.agent.py"
@@ -117,7 +118,7 @@ def stream(recordings: Sequence[Recording], args: argparse.Namespace, segment_ms
     write_text(target, "".join(f"{' '.join((recording.reference or '').split())}\n" for recording in recordings))
     check_lists(source, target)
     ours, theirs = os.pipe()
-    command = [sys.executable, "-m", "echostream.simuleval", "--agent", AGENT, "--model-path", args.model]
+    command = [sys.executable, "-m", "echostream.evaluation", "--agent", AGENT, "--model-path", args.model]
     command += ["--device", args.device, "--source", source, "--target", target, "--source-segment-size", segment_ms]
     command += ["--output", run, "--quality-metrics", "ECHO_BLEU", "--latency-metrics", "ECHO_ATD", "--no-scoring"]
     command += ["--live", f"/dev/fd/{theirs}"]

@@ -17,14 +17,15 @@ from statistics import mean
 import numpy as np
 import soundfile
 
-from echostream.models import SentenceRecomposer, SourceWord
-from echostream.simuleval.asr import Transcriber
-from echostream.simuleval.latency import percentile
-from echostream.simuleval.quality import bleu, chrf, remove_pauses, wer
-from echostream.simuleval.record import UtteranceRecord, load_records
-from echostream.simuleval.scorers import TIMELINE_METRICS
-from echostream.simuleval.timeline import Chunk, Timeline, heard_at, play, ready_times
-from echostream.subtitles import whole_subtitles
+from echostream.decoding.word_boundary import SourceWord
+from echostream.evaluation.asr import Transcriber
+from echostream.evaluation.latency import percentile
+from echostream.evaluation.quality import bleu, chrf, remove_pauses, wer
+from echostream.evaluation.record import UtteranceRecord, load_records
+from echostream.evaluation.scorers import TIMELINE_METRICS
+from echostream.evaluation.timeline import Chunk, Timeline, heard_at, play, ready_times
+from echostream.streaming import SentenceRecomposer
+from echostream.streaming.subtitles import whole_subtitles
 
 SAMPLE_RATE = 16_000
 BESIDE_MS = 1.0  # more than the tolerance of heard_at, less than any word

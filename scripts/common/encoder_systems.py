@@ -15,8 +15,8 @@ from fairseq.models.speech_to_text.s2t_conformer import S2TConformerEncoder
 from torch import Tensor, nn
 
 from echostream.models.config import EchoStreamConfig
+from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder, SpeechEncoderState
-from echostream.modules.ctc import CausalCTCHead
 from echostream.modules.fbank import NUM_MELS, SHIFT_SAMPLES, WINDOW_SAMPLES, FbankState, OnlineFbank
 from echostream.modules.state import State
 from echostream.modules.subsampling import STRIDE
@@ -25,8 +25,8 @@ from echostream.modules.transformer import TransformerState
 Classes = tuple[list[int], list[int]]
 
 
-def _heads(cfg: EchoStreamConfig, vocab: int) -> tuple[CausalCTCHead, CausalCTCHead]:
-    st_head = CausalCTCHead(
+def _heads(cfg: EchoStreamConfig, vocab: int) -> tuple[CTCDecoder, CTCDecoder]:
+    st_head = CTCDecoderWithTransformerLayer(
         cfg.encoder_dim,
         vocab,
         cfg.st_layers,
@@ -35,7 +35,7 @@ def _heads(cfg: EchoStreamConfig, vocab: int) -> tuple[CausalCTCHead, CausalCTCH
         cfg.st_window_frames,
         cfg.dropout,
     )
-    return CausalCTCHead(cfg.encoder_dim, vocab), st_head
+    return CTCDecoder(cfg.encoder_dim, vocab), st_head
 
 
 @dataclass

@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 import torch
 
-from echostream.models import StreamingTranslator
-from echostream.simuleval.quality import bleu
+from echostream.evaluation.quality import bleu
+from echostream.streaming import StreamingTranslator
 
 SEGMENT_MS = 320
 # Rounding moves logits of size 10 by some hundredths; a tensor gone wrong moves them by units.

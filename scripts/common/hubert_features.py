@@ -19,8 +19,8 @@ from fairseq.data.dictionary import Dictionary
 from omegaconf import nodes
 from torch import Tensor
 
-from echostream.models.pretrained import CHECKPOINT_TYPES
-from echostream.modules.safe_loading import UnsafeFileError, load_safely
+from echostream.checkpoints.initialisation import CHECKPOINT_TYPES
+from echostream.checkpoints.safe_loading import UnsafeFileError, load_safely
 
 LABELS = "label_embs_concat"  # only for the training loss
 MAX_CHUNK_SAMPLES = 1_600_000  # 100 s at once, as in fairseq's own feature dump: attention grows with the square

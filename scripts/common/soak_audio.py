@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from sounds import at_level, coloured_noise, hum, music
 
-from echostream.audio_input import AudioError, open_audio
+from echostream.audio.input import AudioError, open_audio
 
 SAMPLE_RATE = 16_000
 SUFFIXES = (".wav", ".flac")

@@ -17,8 +17,9 @@ from common.serve_clients import metrics
 from soak_audio import SAMPLE_RATE, Programme
 from soak_watch import Watch
 
-from echostream.audio_output import to_s16le
-from echostream.models import OutputWord, SourceWord
+from echostream.audio.output import to_s16le
+from echostream.decoding.word_boundary import SourceWord
+from echostream.streaming import OutputWord
 
 START = {"type": "start", "version": 1, "sample_rate": SAMPLE_RATE}
 END = {"type": "end"}

@@ -16,7 +16,7 @@ from common.benchmarking import Progress
 from common.serve_clients import metrics
 from soak_server import END, PATIENCE_S, START
 
-from echostream.audio_output import to_s16le
+from echostream.audio.output import to_s16le
 
 LINGERING = 4  # sessions that nobody reads from, at a time
 QUIET_S = 60  # in which a server has forgotten its last session

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from soak_audio import SAMPLE_RATE, Programme
 
-from echostream.models import OutputWord, SourceWord
+from echostream.decoding.word_boundary import SourceWord
+from echostream.streaming import OutputWord
 
 FRAME_S = 0.04
 ROUNDING_S = 0.0011  # times travel in whole milliseconds

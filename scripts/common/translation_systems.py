@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from echostream.models import StreamingTranslator
-from echostream.models.streaming_translator import EchoStreamState, StepOutput
-from echostream.models.word_level_translator import END
+from echostream.decoding.policy import FixedRatePolicy
 from echostream.modules.ctc import greedy_collapse
 from echostream.modules.fbank import SHIFT_SAMPLES, WINDOW_SAMPLES
-from echostream.modules.policy import FixedRatePolicy
 from echostream.modules.subsampling import STRIDE
+from echostream.streaming import EchoStreamState, StepOutput, StreamingTranslator
+from echostream.streaming.word_level_translator import END
 
 FRAME_MS = 40
 STAGES = ("encoder", "MT", "units", "vocoder")  # the encoder's share holds features and CTC heads

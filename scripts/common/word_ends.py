@@ -22,7 +22,8 @@ import soundfile
 from recipe import digest, write_text
 from tqdm import tqdm
 
-from echostream.simuleval.asr import SAMPLE_RATE, find_model, load_whisper
+from echostream.constants import SAMPLE_RATE
+from echostream.evaluation.asr import find_model, load_whisper
 
 TIME_STEP_S = 0.02  # of Whisper's encoder
 FEATURES_PER_STEP = 2

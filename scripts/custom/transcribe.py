@@ -23,7 +23,7 @@ _transcriber: Callable[[np.ndarray], str] | None = None
 
 
 def _start(model: Path, language: str) -> None:
-    from echostream.simuleval.asr import Transcriber
+    from echostream.evaluation.asr import Transcriber
 
     global _transcriber
     _transcriber = Transcriber(model, language)
@@ -55,7 +55,7 @@ def main() -> None:
         print(f"{name}: all are there", flush=True)
         return
     # Imported only where there is work: it brings fairseq and torch.
-    from echostream.simuleval.asr import find_model, model_name
+    from echostream.evaluation.asr import find_model, model_name
 
     try:
         model = find_model(args.model, args.language)

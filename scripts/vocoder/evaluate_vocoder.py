@@ -21,12 +21,13 @@ from torch import Tensor
 from torchaudio.functional import resample
 from unit_corpus import parse_units, read_audio, read_table
 
-from echostream.modules.edit_distance import edit_distance
-from echostream.modules.spectral_loss import SpectralLoss
-from echostream.modules.vocoder import UnitVocoder, VocoderError, deduplicate, load_vocoder
+from echostream.checkpoints.vocoder_files import load_vocoder
+from echostream.text import edit_distance
+from echostream.vocoders.interface import UnitVocoder, VocoderError, deduplicate
+from echostream.vocoders.spectral_loss import SpectralLoss
 
 if TYPE_CHECKING:
-    from echostream.simuleval.asr import Transcriber
+    from echostream.evaluation.asr import Transcriber
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
 
@@ -74,8 +75,8 @@ def find_transcriber(model: str | None, language: str, cache: Path) -> Transcrib
         VocoderError: the one that was asked for is not there.
     """
     # Imported here: SimulEval, which comes along, takes seconds that a training without evaluation need not wait.
-    from echostream.simuleval.asr import Transcriber, find_model
-    from echostream.simuleval.spoken_form import spoken_form
+    from echostream.evaluation.asr import Transcriber, find_model
+    from echostream.evaluation.spoken_form import spoken_form
 
     try:
         spoken_form(language)
@@ -149,7 +150,7 @@ class Evaluation:
         """Word errors in percent of the words of the texts; None without texts or recogniser."""
         if self.transcriber is None:
             return None
-        from echostream.simuleval.spoken_form import spoken_form
+        from echostream.evaluation.spoken_form import spoken_form
 
         write, errors, words = spoken_form(self.transcriber.language), 0, 0
         for recording, wave in zip(self.recordings, waves, strict=True):

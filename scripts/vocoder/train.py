@@ -22,7 +22,8 @@ import torch
 from evaluate_vocoder import TRANSCRIPTS, Evaluation, find_transcriber, read_held_out, write_text
 from vocoder_trainer import Trainer
 
-from echostream.modules.vocoder import CONFIG_NAME, VocoderError, read_config, save_vocoder, write_atomically
+from echostream.checkpoints.vocoder_files import CONFIG_NAME, read_config, save_vocoder, write_atomically
+from echostream.vocoders.interface import VocoderError
 
 CHECKPOINT_NAME = "training.pt"
 LOG_NAME = "evaluations.tsv"

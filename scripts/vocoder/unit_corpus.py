@@ -11,7 +11,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from echostream.modules.vocoder import UnitVocoder, VocoderError, deduplicate, remaining_frames
+from echostream.vocoders.interface import UnitVocoder, VocoderError, deduplicate, remaining_frames
 
 COLUMNS = ["id", "audio", "units"]
 # Unit extractors differ by a frame or two in how they treat the edges; more means that the files do not match.

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from unit_corpus import UnitCorpus
 
-from echostream.modules.discriminators import Discriminators
-from echostream.modules.spectral_loss import SpectralLoss
-from echostream.modules.vocoder import UnitVocoder, VocoderError, build_vocoder
+from echostream.vocoders.discriminators import Discriminators
+from echostream.vocoders.interface import UnitVocoder, VocoderError
+from echostream.vocoders.registry import build_vocoder
+from echostream.vocoders.spectral_loss import SpectralLoss
 
 WARMUP = 0.05  # share of the training
 EMA_DECAY = 0.999

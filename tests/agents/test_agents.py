@@ -14,7 +14,7 @@ from simuleval import cli
 from simuleval.data.segments import EmptySegment, SpeechSegment, TextSegment, segment_from_json_string
 from simuleval.utils.agent import EVALUATION_SYSTEM_LIST
 
-from echostream.simuleval.record import CONFIG_KEY, load_records
+from echostream.evaluation.record import CONFIG_KEY, load_records
 
 AGENTS = Path(__file__).parents[2] / "agent"
 FILES = {

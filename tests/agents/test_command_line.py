@@ -85,7 +85,9 @@ def test_a_served_agent_gives_what_a_local_one_gives(server, tmp_path):
 @pytest.mark.integration
 def test_plain_simuleval_and_ours_score_the_same(tmp_path):
     corpus = write_corpus(tmp_path / "c", np.random.default_rng(1).normal(0, 0.1, 8000))
-    first = run([sys.executable, "-m", "echostream.simuleval", *AGENT, "--source-segment-size", "40", *corpus, *SCORES])
+    first = run(
+        [sys.executable, "-m", "echostream.evaluation", *AGENT, "--source-segment-size", "40", *corpus, *SCORES]
+    )
     assert first.returncode == 0, first.stderr
     scores = [*SCORES, "--score-only", "--output", str(tmp_path / "c" / "out")]
     again = run(simuleval(*PLUGIN, *scores))

@@ -14,9 +14,11 @@ import soundfile
 import torch
 from spoilt import NUM_UNITS, RATE, SIZES, TESTS, VOCODER, load_by_path
 
+from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.cli import main
-from echostream.models import EchoStreamConfig, EchoStreamModel, StreamingTranslator
-from echostream.modules.vocoder import build_vocoder, save_vocoder
+from echostream.models import EchoStreamConfig, EchoStreamModel
+from echostream.streaming import StreamingTranslator
+from echostream.vocoders.registry import build_vocoder
 
 corpus = load_by_path("tasks_conftest", TESTS / "tasks" / "conftest.py").corpus  # the fixture of the tests of training
 
@@ -132,7 +134,7 @@ def simuleval(model, tmp_path, monkeypatch) -> Callable[..., int | str]:
     from simuleval import cli
     from simuleval.utils import agent as simulevals_agents
 
-    import echostream.simuleval  # noqa: F401  # registers the metrics
+    import echostream.evaluation  # noqa: F401  # registers the metrics
 
     def run(sources: list[Path], output: Path, *options: str, task: str = "speech_to_text.s2tt") -> int | str:
         (tmp_path / "wavs").write_text("".join(f"{path}\n" for path in sources))

@@ -17,9 +17,10 @@ import torch
 from cases import CHECKPOINTS, LANGUAGE_MODELS, LOADERS, RESUMED, VOCODERS
 from spoilt import NUM_UNITS, SIZES, VOCODER, Evil
 
+from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.models import EchoStreamConfig
-from echostream.modules.vocoder import build_vocoder, save_vocoder
 from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
+from echostream.vocoders.registry import build_vocoder
 
 
 def option(name: str, value: object) -> Callable[[dict], None]:

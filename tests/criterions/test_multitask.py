@@ -7,9 +7,9 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
 
-from echostream.criterions import MultitaskCriterion, MultitaskCriterionConfig
+from echostream.criterions import EchoStreamMultiTaskCriterion, EchoStreamMultiTaskCriterionConfig
 from echostream.criterions.losses import cross_entropy_sum, ctc_infeasible, ctc_sum, symmetric_kl_sum
-from echostream.tasks.dataset import UNKNOWN_PHONE
+from echostream.criterions.targets import UNKNOWN_PHONE
 
 PAD, EOS = 1, 2
 BATCH, FRAMES, TOKENS, PER_TOKEN, UNITS = 3, 12, 5, 4, 7
@@ -31,8 +31,8 @@ def make_task(**texts):
     )
 
 
-def make_criterion(task=None, **options) -> MultitaskCriterion:
-    return MultitaskCriterion(MultitaskCriterionConfig(**options), task or make_task())
+def make_criterion(task=None, **options) -> EchoStreamMultiTaskCriterion:
+    return EchoStreamMultiTaskCriterion(EchoStreamMultiTaskCriterionConfig(**options), task or make_task())
 
 
 class RecordingModel(torch.nn.Module):
@@ -195,7 +195,7 @@ def test_infinite_losses_are_logged(sample):
     model.output["frame_lengths"] = torch.tensor([3, 9, 7])
     _, _, log = make_criterion()(model, sample)
     with metrics.aggregate(new_root=True) as logged:
-        MultitaskCriterion.reduce_metrics([log, log])
+        EchoStreamMultiTaskCriterion.reduce_metrics([log, log])
     values = logged.get_smoothed_values()
     assert values["asr_inf"] == 2
     assert values["st_inf"] == 2
@@ -206,7 +206,7 @@ def test_meters_are_nats_per_token(sample):
     _, _, log = make_criterion()(RecordingModel(), sample)
     _, _, other = make_criterion()(RecordingModel(seed=1), sample)
     with metrics.aggregate(new_root=True) as logged:
-        MultitaskCriterion.reduce_metrics([log, other])
+        EchoStreamMultiTaskCriterion.reduce_metrics([log, other])
     values = logged.get_smoothed_values()
     for part, tokens in {"asr": 9, "st": 9, "mt": 12, "unit": 10}.items():
         mean = float(log[f"{part}_loss"] + other[f"{part}_loss"]) / (2 * tokens)
@@ -277,7 +277,7 @@ def test_rdrop_by_hand(sample):
     weighted = sum(w * float(log[f"{p}_loss"]) for p, w in {"asr": 4.0, "st": 4.0, "mt": 8.0, "unit": 1.0}.items())
     assert float(loss) == pytest.approx(weighted, rel=1e-5)
     with metrics.aggregate(new_root=True) as logged:
-        MultitaskCriterion.reduce_metrics([log])
+        EchoStreamMultiTaskCriterion.reduce_metrics([log])
     assert logged.get_smoothed_values()["mt_kl"] == pytest.approx(divergence / 12, abs=1e-3)
 
 

@@ -11,7 +11,7 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 from tiny_translator import make_translator
 
-from echostream.modules.policy import POLICIES
+from echostream.decoding.policy import POLICIES
 from echostream.serve.limits import Meter
 from echostream.serve.protocol import (
     MAX_POLICY_STEP,

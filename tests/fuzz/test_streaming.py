@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as arrays
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from tiny_translator import make_translator, noise
 
-from echostream.models import StepOutput, StreamingTranslator
+from echostream.decoding.policy import POLICIES
 from echostream.modules.fbank import num_frames
-from echostream.modules.policy import POLICIES
+from echostream.streaming import StepOutput, StreamingTranslator
 
 MAX_SAMPLES = 20_000
 WAVES = [noise(MAX_SAMPLES / 16_000, seed) for seed in range(4)]

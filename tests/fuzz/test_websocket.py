@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_translator import make_translator, noise
 from wire import END, Heard, alone, assert_heard, connected, listen, running, start, translate, until
 
-from echostream.audio_output import to_s16le
+from echostream.audio.output import to_s16le
 from echostream.serve.app import Server
 from echostream.serve.limits import Limits
 from echostream.serve.protocol import CloseCode, Settings

@@ -7,14 +7,15 @@ import torch
 from torchaudio.compliance import kaldi
 
 from echostream.models import EchoStreamSpeechEncoder, architecture_config
-from echostream.modules.ctc import CausalCTCHead, CTCReader, greedy_collapse, symbol_counts
+from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
+from echostream.models.mt_decoder import TransformerMTDecoder
+from echostream.models.unit_decoder import CTCTransformerUnitDecoder
+from echostream.modules.ctc import CTCReader, greedy_collapse, symbol_counts
 from echostream.modules.fbank import OnlineFbank, num_frames
 from echostream.modules.masks import windowed_block_mask
-from echostream.modules.mt_decoder import MTDecoder
 from echostream.modules.rotary import rotary_angles
 from echostream.modules.subsampling import ConvSubsampler
 from echostream.modules.transformer import CausalTransformer, CrossAttention
-from echostream.modules.unit_decoder import UnitDecoder
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -110,8 +111,8 @@ def test_waveform_to_both_ctc_heads_in_pushes_of_any_size(segment, right_context
     cfg.left_context_frames, cfg.memory_block_frames = 8, 4
     encoder, fbank = EchoStreamSpeechEncoder(cfg).eval(), OnlineFbank()
     heads = [
-        CausalCTCHead(cfg.encoder_dim, 30).eval(),
-        CausalCTCHead(cfg.encoder_dim, 40, 2, 4, 64, 20).eval(),
+        CTCDecoder(cfg.encoder_dim, 30).eval(),
+        CTCDecoderWithTransformerLayer(cfg.encoder_dim, 40, 2, 4, 64, 20).eval(),
     ]
     wave = torch.randn(16_000 * 3 + 777) * 0.1
     options = {"segment": segment, "right_context": right_context}
@@ -177,7 +178,7 @@ def test_both_orders_of_cross_attention_are_the_same_product():
 
 @torch.no_grad()
 def test_streamed_mt_states_equal_those_of_the_training_mask():
-    decoder = MTDecoder(50, 1, 16, 32, 2, 4, 64, window_tokens=6, window_frames=20).eval()
+    decoder = TransformerMTDecoder(50, 1, 16, 32, 2, 4, 64, window_tokens=6, window_frames=20).eval()
     frames = torch.randn(1, 60, 16)
     visible = torch.tensor([[4, 4, 4, 12, 12, 31, 31, 31, 45, 60, 60]])
     tokens = torch.randint(4, 50, visible.shape)
@@ -204,7 +205,7 @@ def test_streamed_mt_states_equal_those_of_the_training_mask():
 )
 @torch.no_grad()
 def test_unit_decoder_word_by_word(shape):
-    decoder = UnitDecoder(20, 16, dim=32, heads=4, ffn_dim=64, window_tokens=3, **shape).eval()
+    decoder = CTCTransformerUnitDecoder(20, 16, dim=32, heads=4, ffn_dim=64, window_tokens=3, **shape).eval()
     word_ids = torch.tensor([[0, 0, 1, 2, 2, 2, 3, 4, 4, 5]])
     text = torch.randn(1, 10, 16)
     whole, _ = decoder(text, word_ids)

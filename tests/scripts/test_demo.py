@@ -18,9 +18,9 @@ import pytest
 import soundfile
 from model_files import save_model
 
-from echostream.models import StreamingTranslator
-from echostream.simuleval.asr import find_model
-from echostream.simuleval.record import StepRecord, UtteranceRecord, WordRecord
+from echostream.evaluation.asr import find_model
+from echostream.evaluation.record import StepRecord, UtteranceRecord, WordRecord
+from echostream.streaming import StreamingTranslator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "common"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serve"))

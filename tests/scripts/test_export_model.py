@@ -13,9 +13,9 @@ import soundfile
 import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
-from echostream.models import StreamingTranslator
-from echostream.models.model_folder import ModelSettings
-from echostream.modules.vocoder import save_vocoder
+from echostream.checkpoints.model_folder import ModelSettings
+from echostream.checkpoints.vocoder_files import save_vocoder
+from echostream.streaming import StreamingTranslator
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SPEECH = (np.random.default_rng(0).standard_normal(16000) * 0.1).astype(np.float32)

@@ -306,7 +306,7 @@ def test_words_of_the_cascade_are_spread_by_their_letters():
 def recording() -> tuple[np.ndarray, float]:
     """ "Hello", half a second of silence, and more, at 16 kHz; and the length of the first word."""
     hibari, soxr = pytest.importorskip("hibari"), pytest.importorskip("soxr")
-    from echostream.simuleval.asr import find_model
+    from echostream.evaluation.asr import find_model
 
     try:
         find_model("base", "en")
@@ -355,7 +355,7 @@ def test_the_cascade_waits_then_speaks(recording):
     from common.cascade_agent import CascadeAgent
     from simuleval.data.segments import SpeechSegment
 
-    from echostream.simuleval.record import CONFIG_KEY, StepRecord
+    from echostream.evaluation.record import CONFIG_KEY, StepRecord
 
     samples, _ = recording
     args = Namespace(source_language="en", asr_compute="int8", device="cpu")

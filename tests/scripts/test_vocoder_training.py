@@ -14,7 +14,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from echostream.modules.vocoder import load_vocoder
+from echostream.checkpoints.vocoder_files import load_vocoder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "vocoder"))
 

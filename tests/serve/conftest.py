@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from echostream.models import StreamingTranslator
-from echostream.models.word_level_translator import END
-from echostream.modules.vocoder import UnitVocoder, build_vocoder
 from echostream.serve.app import Server
 from echostream.serve.limits import Limits
 from echostream.serve.protocol import Settings
+from echostream.streaming import StreamingTranslator
+from echostream.streaming.word_level_translator import END
+from echostream.vocoders.interface import UnitVocoder
+from echostream.vocoders.registry import build_vocoder
 
 VOCODER = {
     "type": "istft",

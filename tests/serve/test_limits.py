@@ -6,7 +6,7 @@ import json
 import pytest
 from wire import END, RATE, LazyClient, alone, assert_heard, connected, noise, running, say, start, translate, until
 
-from echostream.audio_output import to_s16le
+from echostream.audio.output import to_s16le
 from echostream.serve.limits import Limits, Meter
 from echostream.serve.protocol import CloseCode, close_reason
 

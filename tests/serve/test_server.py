@@ -16,7 +16,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 from wire import RATE, alone, noise, running, start, translate
 
-from echostream.modules.vocoder import save_vocoder
+from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.serve.app import STATIC, is_loopback
 
 REPOSITORY = Path(__file__).parents[2]

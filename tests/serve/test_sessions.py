@@ -9,7 +9,7 @@ import pytest
 import soxr
 from wire import RATE, alone, assert_heard, connected, listen, noise, running, say, start, translate, until
 
-from echostream.audio_output import to_s16le
+from echostream.audio.output import to_s16le
 from echostream.serve.app import IDLE_S
 from echostream.serve.batcher import Stream
 from echostream.serve.session import Session

@@ -14,9 +14,9 @@ import aiohttp
 import numpy as np
 from aiohttp import web
 
-from echostream.audio_output import to_s16le
-from echostream.models import StreamingTranslator
+from echostream.audio.output import to_s16le
 from echostream.serve.app import Server
+from echostream.streaming import StreamingTranslator
 
 RATE = 16_000
 PATIENCE_S = 30

@@ -16,9 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from echostream.checkpoints.training_checkpoint import load_model
 from echostream.models import EchoStreamConfig, architecture_config
-from echostream.models.checkpoint import load_model
-from echostream.models.config import CONFIGS
+from echostream.tasks.fairseq_models import CONFIGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATIONS = REPOSITORY / "configs"

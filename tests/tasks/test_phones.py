@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "common
 
 from phones_table import write_phones
 
+from echostream.criterions.targets import UNKNOWN_PHONE
 from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
-from echostream.tasks.dataset import UNKNOWN_PHONE
 from echostream.tasks.manifests import ManifestError, read_utterances
 from echostream.tasks.phones import read_source_phones
 

@@ -10,7 +10,7 @@ from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
-from echostream.criterions import MultitaskCriterion, MultitaskCriterionConfig
+from echostream.criterions import EchoStreamMultiTaskCriterion, EchoStreamMultiTaskCriterionConfig
 from echostream.models import EchoStreamConfig
 from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
 
@@ -21,12 +21,12 @@ SHARED = ("_name", "seed", "train_subset", "save_dir", "restore_file")  # fairse
 def test_registered():
     assert TASK_REGISTRY["echostream"] is EchoStreamTask
     assert TASK_DATACLASS_REGISTRY["echostream"] is EchoStreamTaskConfig
-    assert CRITERION_REGISTRY["echostream_multitask"] is MultitaskCriterion
-    assert CRITERION_DATACLASS_REGISTRY["echostream_multitask"] is MultitaskCriterionConfig
+    assert CRITERION_REGISTRY["echostream_multitask"] is EchoStreamMultiTaskCriterion
+    assert CRITERION_DATACLASS_REGISTRY["echostream_multitask"] is EchoStreamMultiTaskCriterionConfig
     assert "echostream_tiny" in ARCH_MODEL_REGISTRY
 
 
-@pytest.mark.parametrize("config", [EchoStreamTaskConfig, MultitaskCriterionConfig, EchoStreamConfig])
+@pytest.mark.parametrize("config", [EchoStreamTaskConfig, EchoStreamMultiTaskCriterionConfig, EchoStreamConfig])
 def test_every_option_has_help(config):
     for field in dataclasses.fields(config):
         if field.name not in SHARED:
@@ -37,7 +37,7 @@ def test_help_shows_every_option():
     """In a process of its own, as a user runs it."""
     command = [sys.executable, str(REPOSITORY / "scripts" / "train_options.py"), "--arch", "echostream_tiny"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for config in (EchoStreamTaskConfig, MultitaskCriterionConfig, EchoStreamConfig):
+    for config in (EchoStreamTaskConfig, EchoStreamMultiTaskCriterionConfig, EchoStreamConfig):
         for field in dataclasses.fields(config):
             if field.name not in (*SHARED, "data"):
                 assert f"--{field.name.replace('_', '-')}" in shown, field.name

@@ -9,8 +9,8 @@ from fairseq.data import Dictionary
 from fairseq.logging import metrics
 
 from echostream.models import EchoStreamModel, architecture_config
-from echostream.modules.edit_distance import edit_distance
 from echostream.tasks import scoring
+from echostream.text import edit_distance
 
 WORDS = ["▁the", "▁cat", "▁sat", "▁on", "▁a", "▁mat", "▁dog", "s"]
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
-from echostream.models import StreamingTranslator
+from echostream.decoding.policy import UNLIMITED, build_policy
 from echostream.modules.ctc import BLANK
-from echostream.modules.policy import UNLIMITED, build_policy
+from echostream.streaming import StreamingTranslator
 from echostream.tasks.streamed_translation import translate_as_streamed
 
 

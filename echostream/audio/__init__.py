@@ -1,0 +1,1 @@
+"""Recordings, pipes and devices as samples, and samples as files."""

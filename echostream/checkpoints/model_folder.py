@@ -1,0 +1,110 @@
+"""A folder with a model that is ready to use: ``model.yaml`` names its files and says how it is meant to be played.
+
+    checkpoint: checkpoint.pt
+    vocoder: vocoder
+    source_lang: fr
+    target_lang: en
+    lag_k: 2
+
+Wherever a checkpoint is asked for, such a folder may be given instead; an option given by hand wins over the file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from echostream.checkpoints.training_checkpoint import CheckpointError
+from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
+
+SETTINGS_NAME = "model.yaml"
+FILES = ("checkpoint", "vocoder", "source_lm")
+LANGUAGES = ("source_lang", "target_lang")
+KINDS: dict[str, tuple[Any, str]] = {"int": (int, "a whole number"), "float": (int | float, "a number")}
+POLICY_OPTIONS = {"stride_n": 1, "lag_k": None}  # which are chosen for one policy and mean nothing to another
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Files of a model and the options of :class:`StreamingTranslator` that it is meant to be used with.
+
+    Attributes:
+        checkpoint: as training writes it.
+        vocoder: None stands for the folder ``vocoder`` beside the checkpoint, if there is one.
+        source_lang, target_lang: language tags such as ``fr``; empty if nobody said.
+        segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus: see
+            :class:`StreamingTranslator`.
+    """
+
+    checkpoint: Path
+    vocoder: Path | None = None
+    source_lang: str = ""
+    target_lang: str = ""
+    segment_ms: int = 320
+    right_context_frames: int | None = None
+    policy: str = "alignment"
+    stride_n: int = 1
+    lag_k: int | None = None
+    beam: int = 1
+    source_lm: Path | None = None
+    lm_weight: float = LM_WEIGHT
+    lm_bonus: float = LM_BONUS
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> ModelSettings:
+        """Settings of a checkpoint, which are the defaults, or of a folder with ``model.yaml``.
+
+        Raises:
+            CheckpointError: a folder without that file, or one that can't be understood.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            return cls(path)
+        file = path / SETTINGS_NAME
+        if not file.is_file():
+            raise CheckpointError(
+                f"no checkpoint at {path}, a folder without {SETTINGS_NAME}: "
+                "give the path of a checkpoint_*.pt of scripts/train.sh"
+            )
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+        _check(file, values)
+        files = {name: path / values[name] for name in FILES if values.get(name)}
+        return cls(**{name: value for name, value in values.items() if value is not None} | files)
+
+    def with_options(self, **given: Any) -> ModelSettings:
+        """These settings, but for what is given and not None; another policy doesn't inherit this one's options."""
+        given = {name: value for name, value in given.items() if value is not None}
+        if given.get("policy", self.policy) != self.policy:
+            given = POLICY_OPTIONS | given
+        return replace(self, **given)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`StreamingTranslator`."""
+        names = [field.name for field in fields(self)]
+        return {name: getattr(self, name) for name in names if name not in ("checkpoint", "vocoder", *LANGUAGES)}
+
+
+def _check(file: Path, values: Any) -> None:
+    """Refuse what isn't a mapping of known names to values of their types."""
+    if not isinstance(values, dict) or not values.get("checkpoint"):
+        raise CheckpointError(f"{file} must say 'checkpoint: FILE', the file in its folder that holds the model")
+    known = {field.name: str(field.type) for field in fields(ModelSettings)}
+    for name, value in values.items():
+        if name not in known:
+            raise CheckpointError(f"{file} has an unknown entry '{name}': known are {', '.join(sorted(known))}")
+        if value is None:
+            continue
+        kinds, article = next(
+            (found for start, found in KINDS.items() if known[name].startswith(start)),
+            (str, "text, in quotes if need be"),
+        )
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise CheckpointError(f"{file}: {name} must be {article}, not {value!r}")

@@ -1,0 +1,226 @@
+"""When to write, and how much: simultaneous policies on what both CTC heads have read.
+
+A policy looks at the evidence once for every encoder segment and answers with a budget for the whole hypothesis so
+far, or None to go on reading. It is a pure object: what it remembers is passed in and out, so that training can run
+the very policy of inference over an utterance (:func:`visible_frames_from_policy`).
+
+- ``alignment``: word level, on alignment evidence (ours).
+- ``stride``: a fixed stride of source and target tokens (StreamSpeech, Zhang et al. 2024, section 3.2).
+- ``wait-k``: k source words ahead (Ma et al. 2019).
+- ``fixed-rate``: one token for a fixed time, whatever was said; for benchmarks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from echostream.decoding.words import WordBoundaryState, read_words
+from echostream.modules.ctc import symbol_counts
+from echostream.modules.state import State
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What has been heard of the current sentence when a segment has been encoded."""
+
+    frames: int  # encoder frames @25 Hz
+    source_words: int  # finished words of the ASR CTC
+    source_tokens: int  # symbols of the ASR CTC
+    target_tokens: int  # symbols of the ST CTC
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits on the hypothesis of the current sentence, counted from its start; None: no such limit."""
+
+    tokens: int | None = None
+    words: int | None = None
+    whole_words: bool = True  # commit a word only when the next one begins
+    ends: bool = True  # the decoder may end the sentence before the budget is used up
+
+    def allows(self, tokens: int, words: int) -> bool:
+        """Whether a hypothesis of so many tokens and words is within the budget."""
+        return (self.tokens is None or tokens <= self.tokens) and (self.words is None or words <= self.words)
+
+
+UNLIMITED = Budget()
+
+
+@dataclass
+class PolicyState(State):
+    """Evidence at the last WRITE."""
+
+    source_words: int = 0
+    source_tokens: int = 0
+    target_tokens: int = 0
+
+
+class Policy(Protocol):
+    """Decides at the end of every segment; the state starts as ``PolicyState()`` for each sentence."""
+
+    def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]: ...
+
+
+def _written(evidence: Evidence) -> PolicyState:
+    return PolicyState(evidence.source_words, evidence.source_tokens, evidence.target_tokens)
+
+
+@dataclass(frozen=True)
+class AlignmentBasedPolicy:
+    """WRITE when a source word was finished and the ST CTC has read enough new target tokens.
+
+    Args:
+        stride_n: new target tokens since the last WRITE, at least 1.
+        lag_k: target tokens that the hypothesis stays behind the ST CTC.
+    """
+
+    stride_n: int = 1
+    lag_k: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stride_n < 1 or self.lag_k < 0:
+            raise ValueError(f"stride_n must be at least 1 and lag_k at least 0, got {self.stride_n}, {self.lag_k}")
+
+    def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
+        tokens = evidence.target_tokens - self.lag_k
+        if evidence.source_words <= state.source_words or tokens - state.target_tokens < self.stride_n:
+            return None, state
+        return Budget(tokens=tokens), replace(_written(evidence), target_tokens=tokens)
+
+
+@dataclass(frozen=True)
+class StridePolicy:
+    """StreamSpeech's: WRITE whenever both CTC heads have read ``stride_n`` tokens more; words may be cut."""
+
+    stride_n: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stride_n < 1:
+            raise ValueError(f"stride_n must be at least 1, got {self.stride_n}")
+
+    def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
+        if (
+            evidence.source_tokens - state.source_tokens < self.stride_n
+            or evidence.target_tokens - state.target_tokens < self.stride_n
+        ):
+            return None, state
+        tokens = evidence.target_tokens // self.stride_n * self.stride_n
+        return Budget(tokens=tokens, whole_words=False), _written(evidence)
+
+
+@dataclass(frozen=True)
+class WaitKPolicy:
+    """Stay ``lag_k`` source words behind: after ``lag_k`` of them one target word for each further one."""
+
+    lag_k: int = 3
+
+    def __post_init__(self) -> None:
+        if self.lag_k < 1:
+            raise ValueError(f"wait-k needs lag_k of at least 1, got {self.lag_k}")
+
+    def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
+        if evidence.source_words <= state.source_words or evidence.source_words < self.lag_k:
+            return None, state
+        return Budget(words=evidence.source_words - self.lag_k + 1), _written(evidence)
+
+
+@dataclass(frozen=True)
+class FixedRatePolicy:
+    """One target token each ``token_frames`` encoder frames (8: 320 ms), however the words fall."""
+
+    token_frames: int = 8
+
+    def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
+        tokens = evidence.frames // self.token_frames
+        if tokens <= state.target_tokens:
+            return None, state
+        return Budget(tokens=tokens, whole_words=False, ends=False), PolicyState(target_tokens=tokens)
+
+
+POLICIES = ("alignment", "stride", "wait-k", "fixed-rate")
+
+
+def build_policy(name: str, stride_n: int = 1, lag_k: int | None = None) -> Policy:
+    """The policy called ``name``; ``lag_k`` None takes the policy's own default.
+
+    Raises:
+        ValueError: an unknown name or an option out of range.
+    """
+    lag = {} if lag_k is None else {"lag_k": lag_k}
+    if name == "alignment":
+        return AlignmentBasedPolicy(stride_n, **lag)
+    if name == "stride":
+        return StridePolicy(stride_n)
+    if name == "wait-k":
+        return WaitKPolicy(**lag)
+    if name == "fixed-rate":
+        return FixedRatePolicy()
+    raise ValueError(f"unknown policy '{name}': choose one of {', '.join(POLICIES)}")
+
+
+def visible_frames_from_policy(
+    asr_ids: Tensor,
+    st_ids: Tensor,
+    frame_lengths: Tensor,
+    segment: int,
+    target_lengths: Tensor,
+    word_ids: Tensor,
+    starts_word: Tensor,
+    policy: Policy,
+) -> Tensor:
+    """Frames that are there when the policy lets each target token be written.
+
+    The policy reads the greedy paths of both CTC heads segment by segment, as it will in a stream; a target word is
+    written at the first WRITE whose budget it fits in, and what is left is written at the end of the source.
+
+    Args:
+        asr_ids, st_ids: ``(B, T)`` classes of the CTC heads.
+        frame_lengths: ``(B,)`` valid frames.
+        segment: encoder segment in frames; 0: the whole utterance, where everything is visible.
+        target_lengths: ``(B,)`` target tokens, the end symbol included.
+        word_ids: ``(B, N)`` word number of each target token.
+        starts_word: ``(source vocabulary,)`` bool, True for subwords that begin a word.
+        policy: the policy of inference.
+
+    Returns:
+        ``(B, N)`` int64, at least 1.
+    """
+    batch, num_tokens = word_ids.shape
+    visible = frame_lengths[:, None].expand(batch, num_tokens).clone()
+    if segment == 0:
+        return visible.clamp_(min=1)
+    begins = starts_word.tolist()
+    source_counts, target_counts = symbol_counts(asr_ids).tolist(), symbol_counts(st_ids).tolist()
+    rows = zip(
+        asr_ids.tolist(),
+        frame_lengths.tolist(),
+        target_lengths.tolist(),
+        word_ids.tolist(),
+        source_counts,
+        target_counts,
+        strict=True,
+    )
+    for item, (labels, length, num_targets, words, source_count, target_count) in enumerate(rows):
+        if target_count[length - 1] == 0 and not isinstance(policy, FixedRatePolicy | WaitKPolicy):
+            continue  # nothing to align to yet: the whole utterance is visible
+        last_token = {word: index for index, word in enumerate(words[: num_targets - 1])}
+        waiting = [(index + 1, order + 1, word) for order, (word, index) in enumerate(last_token.items())]
+        seen: dict[int, int] = {}
+        reader, state, finished = WordBoundaryState(), PolicyState(), 0
+        for start in range(0, length - segment, segment):  # the last segment ends the source
+            end = start + segment
+            reader, ended = read_words(labels[start:end], begins, reader)
+            finished += len(ended)
+            evidence = Evidence(end, finished, source_count[end - 1], target_count[end - 1])
+            budget, state = policy(evidence, state)
+            while budget is not None and waiting and budget.allows(waiting[0][0], waiting[0][1]):
+                seen[waiting.pop(0)[2]] = end
+            if not waiting:
+                break
+        for index, word in enumerate(words[: num_targets - 1]):
+            if word in seen:
+                visible[item, index] = seen[word]
+    return visible.clamp_(min=1)

@@ -1,0 +1,17 @@
+"""EchoStream in SimulEval: agents, instances and metrics.
+
+Importing this package registers the ``ECHO_`` metrics and the instances that keep what they need. SimulEval
+looks metrics up before it loads an ``--agent`` file, so name the folder of the agents beside it::
+
+    simuleval --user-dir agent --agent agent/speech_to_speech.echostream.agent.py \\
+        --latency-metrics ECHO_ATD ...
+
+or run SimulEval as ``python -m echostream.evaluation``, which takes the same options.
+"""
+
+from echostream.evaluation import instances, quality, scorers  # noqa: F401  # importing registers
+from echostream.evaluation.agent import EchoStreamASRAgent, EchoStreamS2TTAgent, EchoStreamWordLevelAgent
+
+instances.install()
+
+__all__ = ["EchoStreamASRAgent", "EchoStreamS2TTAgent", "EchoStreamWordLevelAgent"]

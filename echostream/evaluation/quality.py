@@ -1,0 +1,296 @@
+"""Quality metrics for SimulEval's ``--quality-metrics``, of text and of speech that a recogniser reads back.
+
+Text is compared in lower case and without punctuation. ``ECHO_ASR_*`` read what a listener heard, the pauses of
+playback included; those ending in ``_NoPause`` read the model's output pieces joined. What was read, and its
+reference, are brought to one way of writing numbers and the like first, see
+:mod:`echostream.evaluation.spoken_form`. ``@tiny.en`` at the end of a name makes that recogniser the judge, whatever
+``--asr-model`` says, so that two judges can sit beside each other. Unlike SimulEval's own, a recogniser that is missing
+stops the evaluation before it starts, rather than score 0.
+
+``ECHO_Source*`` and ``ECHO_ST_*`` are about what the model heard: they tell a mishearing from a mistranslation.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from sacrebleu.metrics import BLEU, CHRF
+from simuleval.evaluator.scorers.quality_scorer import QualityScorer, register_quality_scorer
+
+from echostream.evaluation.asr import INSTALL, Transcriber, find_model
+from echostream.evaluation.instances import AnyInstance, find_records
+from echostream.evaluation.spoken_form import spoken_form
+
+TRANSCRIPTS = "transcripts.jsonl"
+
+
+def normalise(text: str) -> str:
+    """Lower case, apostrophes kept inside words, other punctuation and symbols to spaces, single spaces."""
+    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    kept = (c if c == "'" or unicodedata.category(c)[0] not in "PSC" else " " for c in text)
+    words = (word.strip("'") for word in "".join(kept).split())
+    return " ".join(word for word in words if word)
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Corpus BLEU of normalised text (sacrebleu, 13a), 0 to 100."""
+    return _sacrebleu(BLEU(), hypotheses, references)
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Corpus chrF2 of normalised text (sacrebleu), 0 to 100."""
+    return _sacrebleu(CHRF(), hypotheses, references)
+
+
+def _sacrebleu(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    return metric.corpus_score([normalise(h) for h in hypotheses], [[normalise(r) for r in references]]).score
+
+
+def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
+    """Least insertions, deletions and substitutions between two lists of words (Levenshtein)."""
+    row = list(range(len(reference) + 1))
+    for i, word in enumerate(hypothesis, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(reference, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]
+
+
+def wer(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Word errors of normalised text, per 100 words of all references; NaN without any."""
+    pairs = [(normalise(h).split(), normalise(r).split()) for h, r in zip(hypotheses, references, strict=True)]
+    words = sum(len(reference) for _, reference in pairs)
+    return 100.0 * sum(word_errors(h, r) for h, r in pairs) / words if words else math.nan
+
+
+def matched_words(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[int, int, int]:
+    """Words of normalised texts that are in the reference too, whatever their order; all words of either."""
+    counts = [
+        (Counter(normalise(h).split()), Counter(normalise(r).split()))
+        for h, r in zip(hypotheses, references, strict=True)
+    ]
+    said, wanted = (sum(side.total() for side in sides) for sides in zip(*counts, strict=True))
+    return sum((h & r).total() for h, r in counts), said, wanted
+
+
+def unigram_recall(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Share of the references' words that were found, in percent; NaN without any."""
+    matched, _, wanted = matched_words(hypotheses, references)
+    return 100.0 * matched / wanted if wanted else math.nan
+
+
+def unigram_precision(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Share of the words found that are in the references, in percent; NaN without any."""
+    matched, said, _ = matched_words(hypotheses, references)
+    return 100.0 * matched / said if said else math.nan
+
+
+def remove_pauses(samples: np.ndarray, sample_rate: int, intervals: Sequence[Sequence[float]]) -> np.ndarray:
+    """Cut the pauses of playback out of SimulEval's file.
+
+    ``samples (n,)`` start with the first of ``intervals``, each the (start, duration) in ms of a piece of
+    output.
+    """
+    if not intervals:
+        return samples
+    pieces, position, previous_end = [], 0, intervals[0][0]
+    for start, duration in intervals:
+        position += int(sample_rate * max(0.0, start - previous_end) / 1000)  # rounded as SimulEval does
+        length = round(duration * sample_rate / 1000)
+        pieces.append(samples[position : position + length])
+        position += length
+        previous_end = start + duration
+    return np.concatenate(pieces)
+
+
+def own_text(instances: Mapping[int, AnyInstance], output: Path | None) -> list[str]:
+    """What the model said in each instance: its text output or, for speech, the text it meant to say."""
+    if not any(hasattr(item, "durations") for item in instances.values()):
+        return [item.prediction for item in instances.values()]
+    return [record.text for record in find_records(instances, output).values()]
+
+
+class TextScorer(QualityScorer):
+    """A metric of the model's text against the reference; with speech output, of the text it meant to say."""
+
+    metric = staticmethod(bleu)
+
+    def __init__(self, output: Path | None = None) -> None:
+        super().__init__()
+        self.output = output
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> TextScorer:
+        """Build the metric from SimulEval's arguments."""
+        return cls(None if args.output is None else Path(args.output))
+
+    def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
+        references = [item.reference for item in instances.values()]
+        return type(self).metric(own_text(instances, self.output), references)
+
+
+class EvidenceScorer(TextScorer):
+    """A metric of what the model's ST CTC read, which the policy counts, against the reference."""
+
+    def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
+        read = [record.evidence for record in find_records(instances, self.output).values()]
+        return type(self).metric(read, [item.reference for item in instances.values()])
+
+
+class SourceScorer(QualityScorer):
+    """A metric of what the model heard against the transcripts of the source.
+
+    Args:
+        transcripts: one line a source.
+    """
+
+    metric = staticmethod(wer)
+
+    def __init__(self, transcripts: Path, output: Path | None = None) -> None:
+        super().__init__()
+        self.transcripts, self.output = transcripts, output
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """The list of transcripts."""
+        parser.add_argument("--source-text", metavar="TEXT", help="transcripts of the sources, one a line")
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> SourceScorer:
+        """Look for the transcripts before anything is evaluated.
+
+        Raises:
+            SystemExit: there are none.
+        """
+        path = None if args.source_text is None else Path(args.source_text)
+        if path is None or not path.is_file():
+            raise SystemExit(
+                f"error: ECHO_Source metrics need the sources' transcripts: no file {path} (--source-text)"
+            )
+        return cls(path, None if args.output is None else Path(args.output))
+
+    def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
+        lines = self.transcripts.read_text(encoding="utf-8").splitlines()
+        records = list(find_records(instances, self.output).values())
+        if max(record.index for record in records) >= len(lines):
+            raise ValueError(f"{self.transcripts} has {len(lines)} lines, too few for the sources")
+        heard = [record.source_text for record in records]
+        return type(self).metric(heard, [lines[record.index] for record in records])
+
+
+class SpeechScorer(QualityScorer):
+    """A metric of what a recogniser reads in the output speech."""
+
+    metric = staticmethod(bleu)
+    judge: str | None = None  # None: as --asr-model says
+    keep_pauses = True
+    against_own_text = False
+
+    def __init__(
+        self, model: Path, language: str, output: Path, compute: str = "float32", cache: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.output = output
+        self.model, self.language, self.compute = model, language, compute
+        self.cache = cache or output / TRANSCRIPTS
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Options of the recogniser."""
+        parser.add_argument(
+            "--asr-model",
+            help="recogniser of output speech: base, tiny.en or a CTranslate2 Whisper directory "
+            "(default: base if installed, else tiny.en for English)",
+        )
+        parser.add_argument("--target-speech-lang", default="en", help="language of the output speech")
+        parser.add_argument(
+            "--asr-compute", choices=("float32", "int8"), default="float32", help="in which it calculates"
+        )
+        parser.add_argument(
+            "--asr-cache", metavar="FILE", help="remembers what was read (default: transcripts.jsonl in --output)"
+        )
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> SpeechScorer:
+        """Find the recogniser before anything is evaluated.
+
+        Raises:
+            SystemExit: it or what normalises its words is missing, or there is no ``--output``.
+        """
+        if args.output is None:
+            raise SystemExit("error: ECHO_ASR_ metrics need --output")
+        try:
+            model = find_model(cls.judge or args.asr_model, args.target_speech_lang)
+            spoken_form(args.target_speech_lang)
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from error
+        cache = Path(args.asr_cache) if args.asr_cache else None
+        return cls(model, args.target_speech_lang, Path(args.output), args.asr_compute, cache)
+
+    def transcripts(self, instances: Mapping[int, AnyInstance]) -> list[str]:
+        """What is heard in the output of each instance."""
+        # made now, so that it knows what the metric before has had read
+        transcriber = Transcriber(self.model, self.language, self.cache, self.compute)
+        texts = []
+        for item in instances.values():
+            path = Path(item.prediction)
+            if not path.is_file():
+                path = self.output / "wavs" / path.name  # the output directory was moved
+            # SimulEval writes no file for an output without speech, and may leave that of an earlier run
+            if not item.durations or not path.is_file():
+                texts.append("")
+                continue
+            samples, sample_rate = soundfile.read(path, dtype="float32")
+            if not self.keep_pauses:
+                samples = remove_pauses(samples, sample_rate, item.intervals)
+            texts.append(transcriber(samples, sample_rate))
+        return texts
+
+    def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
+        if not all(hasattr(item, "durations") for item in instances.values()):
+            raise ValueError(f"{type(self).__name__} is for speech output: leave ASR_ out of its name for text")
+        if self.against_own_text:
+            references = own_text(instances, self.output)
+        else:
+            references = [item.reference for item in instances.values()]
+        write = spoken_form(self.language)
+        return type(self).metric(list(map(write, self.transcripts(instances))), list(map(write, references)))
+
+
+def _register(name: str, base: type[QualityScorer], doc: str | None, **members: object) -> None:
+    register_quality_scorer(name)(type(name, (base,), {"__doc__": doc, **members}))
+
+
+def _register_speech(name: str, doc: str, **members: object) -> None:
+    _register(name, SpeechScorer, doc, **members)
+    for judge in INSTALL:
+        _register(f"{name}@{judge}", SpeechScorer, f"{doc} Read by Whisper {judge}.", judge=judge, **members)
+
+
+for _name, _metric in {"BLEU": bleu, "chrF": chrf, "WER": wer}.items():
+    _member: dict[str, Callable] = {"metric": staticmethod(_metric)}
+    _register(f"ECHO_{_name}", TextScorer, f"{_name} of the model's text.", **_member)
+    _register_speech(f"ECHO_ASR_{_name}", f"{_name} of the speech as played, pauses kept.", **_member)
+    _register_speech(
+        f"ECHO_ASR_{_name}_NoPause",
+        f"{_name} of the speech without the pauses of playback.",
+        keep_pauses=False,
+        **_member,
+    )
+_register_speech(
+    "ECHO_ASR_WER_OwnText",
+    "WER against the model's own text, without pauses: how well its voice can be understood.",
+    metric=staticmethod(wer),
+    keep_pauses=False,
+    against_own_text=True,
+)
+_register("ECHO_SourceWER", SourceScorer, "WER of the source as the model heard it.")
+_register("ECHO_ST_Recall", EvidenceScorer, unigram_recall.__doc__, metric=staticmethod(unigram_recall))
+_register("ECHO_ST_Precision", EvidenceScorer, unigram_precision.__doc__, metric=staticmethod(unigram_precision))

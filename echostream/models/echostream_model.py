@@ -1,0 +1,148 @@
+"""The EchoStream model: one speech encoder, two CTC heads, MT decoder and unit decoder, trained together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from echostream.models.config import EchoStreamConfig
+from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
+from echostream.models.mt_decoder import TransformerMTDecoder
+from echostream.models.speech_encoder import EchoStreamSpeechEncoder
+from echostream.models.unit_decoder import CTCTransformerUnitDecoder
+from echostream.modules.fbank import OnlineFbank
+
+PADDING = 1  # fairseq's Dictionary: <s> 0 (the CTC blank), <pad> 1, </s> 2, <unk> 3
+Outputs = dict[str, Tensor]
+
+
+class EchoStreamModel(nn.Module):
+    """From features to units; a checkpoint holds the front-end's normalisation as well.
+
+    :mod:`echostream.tasks.fairseq_models` registers it with fairseq.
+
+    Args:
+        cfg: sizes.
+        source_vocab, target_vocab: sizes of the fairseq dictionaries of source and target text.
+        num_units: size of the unit inventory.
+    """
+
+    def __init__(self, cfg: EchoStreamConfig, source_vocab: int, target_vocab: int, num_units: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.fbank = OnlineFbank()
+        self.encoder = EchoStreamSpeechEncoder(cfg)
+        self.asr_head = CTCDecoder(cfg.encoder_dim, source_vocab)
+        self.st_head = (
+            CTCDecoderWithTransformerLayer(
+                cfg.encoder_dim,
+                target_vocab,
+                cfg.st_layers,
+                cfg.encoder_heads,
+                cfg.encoder_ffn_dim,
+                cfg.st_window_frames,
+                cfg.dropout,
+            )
+            if cfg.st_layers
+            else CTCDecoder(cfg.encoder_dim, target_vocab)
+        )
+        self.mt_decoder = TransformerMTDecoder(
+            target_vocab,
+            PADDING,
+            cfg.encoder_dim,
+            cfg.mt_dim,
+            cfg.mt_layers,
+            cfg.mt_heads,
+            cfg.mt_ffn_dim,
+            cfg.mt_window_tokens,
+            cfg.mt_window_frames,
+            cfg.dropout,
+        )
+        self.unit_decoder = CTCTransformerUnitDecoder(
+            num_units,
+            cfg.mt_dim,
+            cfg.unit_dim,
+            cfg.unit_text_layers,
+            cfg.unit_layers,
+            cfg.unit_heads,
+            cfg.unit_ffn_dim,
+            cfg.unit_upsample,
+            cfg.unit_frames_per_position,
+            cfg.unit_window_tokens,
+            cfg.dropout,
+        )
+
+    def encode(self, src_tokens: Tensor, src_lengths: Tensor, segment: int = 0) -> Outputs:
+        """Encoder and CTC heads over whole utterances.
+
+        Args:
+            src_tokens: ``(B, T, 80)`` normalised features @100 Hz.
+            src_lengths: ``(B,)``.
+            segment: encoder segment in 40 ms frames; 0: the whole utterance.
+
+        Returns:
+            ``encoder_out (B, T', D)``, ``frame_lengths (B,)``, ``asr_logits (B, T', source vocabulary)`` and
+            ``st_logits (B, T', target vocabulary)`` with ``T' = ceil(T / 4)``.
+        """
+        frames, lengths, _ = self.encoder(src_tokens, src_lengths, segment=segment)
+        return {
+            "encoder_out": frames,
+            "frame_lengths": lengths,
+            "asr_logits": self.asr_head(frames)[0],
+            "st_logits": self.st_head(frames)[0],
+        }
+
+    def decode(
+        self,
+        encoded: Outputs,
+        prev_text_tokens: Tensor,
+        target_text_tokens: Tensor,
+        word_ids: Tensor,
+        visible_frames: Tensor | None = None,
+    ) -> Outputs:
+        """Both decoders, teacher-forced.
+
+        Args:
+            encoded: from :meth:`encode`.
+            prev_text_tokens: ``(B, N)`` target shifted right.
+            target_text_tokens: ``(B, N)`` target, which the unit decoder speaks.
+            word_ids: ``(B, N)`` word number of each target token.
+            visible_frames: ``(B, N)`` frames there when a token was written; None: all.
+
+        Returns:
+            ``mt_logits (B, N, target vocabulary)``, ``unit_logits (B, N * frames_per_token, units + 1)`` and
+            ``unit_lengths (B,)``.
+        """
+        frames, lengths = encoded["encoder_out"], encoded["frame_lengths"]
+        if visible_frames is None:
+            visible_frames = lengths[:, None].expand_as(prev_text_tokens)
+        mask = self.mt_decoder.frame_mask(lengths, frames.size(1), visible_frames)
+        hidden, mt_logits, _ = self.mt_decoder(prev_text_tokens, frames, mask)
+        unit_logits, _ = self.unit_decoder(self.text_states(hidden, target_text_tokens), word_ids)
+        num_tokens = target_text_tokens.ne(PADDING).sum(dim=1)
+        return {
+            "mt_logits": mt_logits,
+            "unit_logits": unit_logits,
+            "unit_lengths": num_tokens * self.unit_decoder.frames_per_token,
+        }
+
+    def text_states(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """What the unit decoder reads: the state that predicted a token, and the token, ``(B, N, mt_dim)``."""
+        return hidden + self.mt_decoder.embed(tokens)
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor,
+        prev_text_tokens: Tensor,
+        target_text_tokens: Tensor,
+        word_ids: Tensor,
+        segment: int = 0,
+        align: Callable[[Outputs], Tensor | None] | None = None,
+    ) -> Outputs:
+        """:meth:`encode`, then ``align(encoded)`` for the MT decoder's visible frames, then :meth:`decode`."""
+        encoded = self.encode(src_tokens, src_lengths, segment)
+        visible = align(encoded) if align is not None else None
+        decoded = self.decode(encoded, prev_text_tokens, target_text_tokens, word_ids, visible)
+        return {**encoded, **decoded, **({} if visible is None else {"visible_frames": visible})}

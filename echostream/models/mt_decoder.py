@@ -1,0 +1,94 @@
+"""Autoregressive text decoder that reads the encoder as far as the policy lets it.
+
+In training every token attends only the frames that were there when its word was written; in a stream those are the
+frames there are. The hidden state that predicts a token goes on to the unit decoder.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from echostream.modules.transformer import CausalTransformer, TransformerState
+
+
+class TransformerMTDecoder(nn.Module):
+    """Transformer decoder over subwords with input and output embeddings tied.
+
+    Args:
+        vocab_size: size of the target dictionary.
+        padding_idx: its padding symbol.
+        encoder_dim: size of the encoder's frames.
+        dim, layers, heads, ffn_dim, dropout: of the stack.
+        window_tokens: earlier tokens that a token attends to.
+        window_frames: frames, counted back from the last visible one, that a token attends to.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        padding_idx: int,
+        encoder_dim: int,
+        dim: int,
+        layers: int,
+        heads: int,
+        ffn_dim: int,
+        window_tokens: int,
+        window_frames: int,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.window_frames = window_frames
+        self.embedding = nn.Embedding(vocab_size, dim, padding_idx)
+        nn.init.normal_(self.embedding.weight, std=dim**-0.5)
+        nn.init.zeros_(self.embedding.weight[padding_idx])
+        self.scale = math.sqrt(dim)
+        self.stack = CausalTransformer(dim, layers, heads, ffn_dim, window_tokens, dropout, encoder_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def init_state(self, batch_size: int = 1) -> TransformerState:
+        return self.stack.init_state(batch_size)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self.embedding(tokens) * self.scale
+
+    def frame_mask(self, frame_lengths: Tensor, num_frames: int, visible: Tensor) -> Tensor:
+        """Frames in the window that ends at the last visible one.
+
+        Args:
+            frame_lengths: ``(B,)`` valid frames.
+            num_frames: ``T``.
+            visible: ``(B, N)`` number of frames that were there when a token was written, at least 1.
+
+        Returns:
+            ``(B, N, T)`` bool.
+        """
+        end = torch.minimum(visible, frame_lengths[:, None]).clamp(min=1)[..., None]
+        frame = torch.arange(num_frames, device=visible.device)
+        return (frame < end) & (frame >= end - self.window_frames)
+
+    def forward(
+        self,
+        previous_tokens: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor | None = None,
+        state: TransformerState | None = None,
+        need_state: bool = False,
+    ) -> tuple[Tensor, Tensor, TransformerState | None]:
+        """Hidden states and scores of the tokens that follow ``previous_tokens``.
+
+        Args:
+            previous_tokens: ``(B, N)``, the target shifted right by its start symbol.
+            memory: ``(B, T, encoder_dim)`` frames.
+            memory_mask: from :meth:`frame_mask`; None if all frames are visible.
+            state: of the tokens before.
+            need_state: return the next state.
+
+        Returns:
+            hidden ``(B, N, dim)``, logits ``(B, N, vocab)``, next state or None.
+        """
+        x = self.dropout(self.embed(previous_tokens))
+        hidden, state = self.stack(x, state, memory=memory, memory_mask=memory_mask, need_state=need_state)
+        return hidden, nn.functional.linear(hidden, self.embedding.weight), state

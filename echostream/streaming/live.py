@@ -1,0 +1,82 @@
+"""What a person sees while a stream is translated: a line for each language that has news."""
+
+from __future__ import annotations
+
+from echostream.constants import FRAME_S
+from echostream.streaming.recomposer import SentenceRecomposer
+from echostream.streaming.state import EchoStreamState, StepOutput
+
+
+def _lines(time_s: float, heard: str, said: str) -> str:
+    """Lines, each ended, with what a step heard and said until ``time_s``; empty if that was nothing."""
+    lines = ""
+    for verb, text in (("heard", heard), ("said", said)):
+        if text.strip():
+            lines += f"  {time_s:6.2f} s  {verb:6} {text.strip()}\n"
+    return lines
+
+
+def silence_ms(state: EchoStreamState) -> float:
+    """How long the speaker has been silent."""
+    return 1000 * FRAME_S * state.source.silence_frames
+
+
+class LiveView:
+    """What each step heard and said, with source words kept whole.
+
+    A pause ends a word, but its rest may follow: such a word is held back until another begins, or the silence is
+    that of a sentence end.
+
+    Args:
+        recomposer: knows how long that silence is.
+    """
+
+    def __init__(self, recomposer: SentenceRecomposer) -> None:
+        self._recomposer = recomposer
+        self._held = ""
+
+    def add(self, output: StepOutput, state: EchoStreamState, time_s: float) -> str:
+        """Lines of a step that left the stream in ``state``; ``time_s`` is the source time at its end."""
+        heard = self._held + output.source_text
+        self._held = ""
+        if not state.finished and self._may_go_on(state):
+            start = max(heard.rfind(" "), 0)
+            heard, self._held = heard[:start], heard[start:]
+        return _lines(time_s, heard, output.text)
+
+    def _may_go_on(self, state: EchoStreamState) -> bool:
+        """Whether what comes next may belong to the last finished word."""
+        begun = state.source.words.open
+        if begun is not None:
+            return begun.joined
+        return not self._recomposer.ends_sentence(silence_ms(state), "")
+
+
+class PlainText:
+    """The text alone as it comes, a line a sentence.
+
+    Args:
+        recomposer: knows where sentences end.
+        of_source: the transcript instead of the translation.
+    """
+
+    def __init__(self, recomposer: SentenceRecomposer, of_source: bool) -> None:
+        self._recomposer, self._of_source = recomposer, of_source
+        self._line_is_open = False
+
+    def add(self, output: StepOutput, state: EchoStreamState, time_s: float) -> str:
+        """What to print after a step that left the stream in ``state``."""
+        text = ""
+        for word in output.source_words if self._of_source else output.words:
+            text += word.text if word.joined or not self._line_is_open else f" {word.text}"
+            self._line_is_open = True
+            if self._recomposer.ends_sentence(0, word.text):
+                text += self.end()
+        if state.finished or self._recomposer.ends_sentence(silence_ms(state), ""):
+            text += self.end()
+        return text
+
+    def end(self) -> str:
+        """What ends the open line, if there is one."""
+        ending, self._line_is_open = "\n" if self._line_is_open else "", False
+        return ending

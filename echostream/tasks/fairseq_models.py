@@ -1,0 +1,117 @@
+"""The model as fairseq knows it: one registered architecture for each named configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from dataclasses import field
+from typing import Any
+
+import torch
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, FairseqEncoder, register_model
+from fairseq.tasks import FairseqTask
+from torch import Tensor
+
+from echostream.models.config import ACTIVATIONS, ARCHITECTURES, EchoStreamConfig
+from echostream.models.echostream_model import EchoStreamModel
+from echostream.models.speech_encoder import EchoStreamSpeechEncoder
+
+
+class EchoStreamFairseqModel(EchoStreamModel, BaseFairseqModel):
+    """:class:`EchoStreamModel` with what fairseq's trainer asks of a model."""
+
+    @classmethod
+    def build_model(cls, cfg: EchoStreamConfig, task: FairseqTask) -> EchoStreamFairseqModel:
+        """fairseq's entry: sizes from the task's dictionaries, normalisation from its CMVN."""
+        model = cls(cfg, len(task.source_dictionary), len(task.target_text_dictionary), task.num_units)
+        if task.cmvn is not None:
+            mean, std = (torch.as_tensor(value, dtype=torch.float32) for value in task.cmvn)
+            model.fbank.set_cmvn(mean, std)
+        return model
+
+    def max_positions(self) -> None:
+        """No limit of its own: everything attends to windows."""
+        return
+
+
+class EchoStreamFairseqSpeechEncoder(FairseqEncoder):
+    """The speech encoder with fairseq's interface, as the encoder of other people's models.
+
+    Args:
+        cfg: sizes.
+    """
+
+    def __init__(self, cfg: EchoStreamConfig) -> None:
+        super().__init__(None)
+        self.encoder = EchoStreamSpeechEncoder(cfg)
+
+    def forward(self, src_tokens: Tensor, src_lengths: Tensor, segment: int = 0, **_: Any) -> dict[str, list[Tensor]]:
+        """Encode whole utterances.
+
+        Args:
+            src_tokens: ``(B, T, 80)`` normalised features @100 Hz.
+            src_lengths: ``(B,)``.
+            segment: encoder segment in 40 ms frames; 0: the whole utterance.
+
+        Returns:
+            fairseq's dictionary: ``encoder_out`` holds ``(T', B, D)`` and ``encoder_padding_mask`` ``(B, T')``.
+        """
+        frames, lengths, _ = self.encoder(src_tokens, src_lengths, segment=segment)
+        padding = torch.arange(frames.size(1), device=frames.device) >= lengths[:, None]
+        return {
+            "encoder_out": [frames.transpose(0, 1)],
+            "encoder_padding_mask": [padding],
+            "encoder_embedding": [],
+            "encoder_states": [],
+            "src_tokens": [],
+            "src_lengths": [],
+        }
+
+    def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
+        """Rows in another order, as beam search wants them."""
+        return encoder_out | {
+            "encoder_out": [frames.index_select(1, new_order) for frames in encoder_out["encoder_out"]],
+            "encoder_padding_mask": [mask.index_select(0, new_order) for mask in encoder_out["encoder_padding_mask"]],
+        }
+
+    def max_positions(self) -> None:
+        """No limit of its own."""
+        return
+
+
+def _fairseq_config(arch: str) -> type:
+    """The configuration with the defaults of ``arch``: fairseq, and hydra with it, know defaults by their class."""
+    values = ARCHITECTURES[arch]
+    fields: list[tuple[str, Any, Any]] = []
+    for known in dataclasses.fields(EchoStreamConfig):
+        kind = ChoiceEnum(ACTIVATIONS) if known.name == "encoder_activation" else type(known.default)
+        default = values.get(known.name, known.default)
+        fields.append((known.name, kind, field(default=default, metadata=known.metadata)))
+    name = "".join(word.capitalize() for word in arch.split("_")).replace("Echostream", "EchoStream") + "FairseqConfig"
+    config = dataclasses.make_dataclass(name, fields, bases=(EchoStreamConfig, FairseqDataclass))
+    config.__module__ = __name__
+    return config
+
+
+def bfloat16_without_tpu(args: Any) -> None:
+    """fairseq's hook for ``--arch``, called when the command line has been read and nothing is started yet.
+
+    fairseq takes ``--bf16`` for training on a TPU and then fails without torch_xla; bfloat16 needs neither.
+    """
+    if getattr(args, "bf16", False) and importlib.util.find_spec("torch_xla") is None:
+        args.tpu = False
+
+
+CONFIGS = {arch: _fairseq_config(arch) for arch in ARCHITECTURES}
+# Processes that fairseq spawns unpickle the configurations, and look them up here.
+globals().update({config.__name__: config for config in CONFIGS.values()})
+
+for _arch, _config in CONFIGS.items():
+    # A class for each architecture, since fairseq keeps a model's options in its class.
+    _name = _config.__name__.replace("FairseqConfig", "FairseqModel")
+    _base = EchoStreamFairseqModel
+    register_model(_arch, dataclass=_config)(
+        _base if _arch == "echostream" else type(_name, (_base,), {"__module__": __name__})
+    )
+    ARCH_CONFIG_REGISTRY[_arch] = bfloat16_without_tpu

@@ -1,0 +1,210 @@
+"""CodeHiFiGAN, fairseq's unit vocoder, whole and streamed (Polyak et al. 2021; Lee et al. 2022).
+
+Its convolutions look some twenty unit frames to either side, but most of the influence comes from the nearest ones.
+Streamed, every convolution keeps the last inputs before the point up to which audio was sent, so that a step computes
+only its new frames and a short tail after them. The tail, which later units still change, is held back and computed
+again in the next step. A small trained model, pushed one unit at a time, came within 29 dB of the whole utterance with
+a tail of 4 frames, 32 dB with 5, 45 dB with 6 and 57 dB with 7, the worst of six utterances; of six others the worst
+had 43 dB with 6. With 6 frames the kinks that joins leave in the waveform were below 7 % of the sharpest that it has
+within 10 ms: no cross-fade is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from echostream.vocoders.duration_predictor import DurationPredictor
+from echostream.vocoders.hifigan import HiFiGANGenerator, Seam
+from echostream.vocoders.interface import (
+    UnitVocoder,
+    VocoderError,
+    VocoderOutput,
+    VocoderState,
+    to_durations,
+)
+
+TAIL_FRAMES = 6  # 120 ms
+
+
+@dataclass
+class CodeHiFiGANState(VocoderState):
+    """The units around the point up to which audio was sent, and what the convolutions saw before it.
+
+    Attributes:
+        units: int64 ``(n,)``, those not sent yet and those that a duration to come depends on.
+        durations: int64 ``(k,)``, ``k <= n``: the settled durations of the first ``k`` of them.
+        sent_frames: frames of these units whose audio was sent.
+        inputs: last inputs of each convolution before that point, see :class:`Seam`.
+    """
+
+    units: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    durations: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    sent_frames: int = 0
+    inputs: list[Tensor] = field(default_factory=list)
+
+
+class CodeHiFiGANVocoder(UnitVocoder, HiFiGANGenerator):
+    """The vocoder, from a published ``config.json``.
+
+    Attributes:
+        tail_frames: unit frames held back while streaming; more is closer to the whole utterance, and later.
+
+    Raises:
+        VocoderError: for settings that this model does not have (pitch input, external speaker embeddings).
+        KeyError: if a setting is missing.
+    """
+
+    kind = "code_hifigan"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        for option in ("f0", "embedder_params"):
+            if config.get(option):
+                raise VocoderError(f"vocoders with {option!r} are not supported, only units and a speaker number")
+        embedding_dim = config["embedding_dim"]
+        multiple_speakers = bool(config.get("multispkr"))
+        input_dim = config.get("model_in_dim", embedding_dim * (1 + multiple_speakers))
+        if input_dim != embedding_dim * (1 + multiple_speakers):
+            raise VocoderError(
+                f"model_in_dim {input_dim} does not fit embedding_dim {embedding_dim} "
+                f"{'with' if multiple_speakers else 'without'} a speaker embedding"
+            )
+        try:
+            HiFiGANGenerator.__init__(
+                self,
+                input_dim,
+                config["upsample_rates"],
+                config["upsample_kernel_sizes"],
+                config["upsample_initial_channel"],
+                config["resblock_kernel_sizes"],
+                config["resblock_dilation_sizes"],
+            )
+        except ValueError as error:
+            raise VocoderError(str(error)) from error
+        self.config = dict(config)
+        self.sample_rate = config.get("sampling_rate", 16000)
+        self.hop_samples = 1
+        for rate in config["upsample_rates"]:
+            self.hop_samples *= rate
+        self.num_units = config["num_embeddings"]
+        self.dict = nn.Embedding(self.num_units, embedding_dim)
+        self.spkr = None
+        if multiple_speakers:
+            self.num_speakers = config.get("num_speakers", 200)
+            self.spkr = nn.Embedding(self.num_speakers, embedding_dim)
+        self.dur_predictor = None
+        if params := config.get("dur_predictor_params"):
+            self.dur_predictor = DurationPredictor(
+                params["encoder_embed_dim"],
+                params["var_pred_hidden_dim"],
+                params["var_pred_kernel_size"],
+                params["var_pred_dropout"],
+            )
+            self.lookahead_units = self.dur_predictor.lookahead_units
+        self.tail_frames = TAIL_FRAMES
+
+    def log_durations(self, units: Tensor, flushes: Sequence[int] = ()) -> Tensor:
+        if self.dur_predictor is None:
+            raise VocoderError("this vocoder has no duration predictor: pass the durations")
+        return self.dur_predictor(self.dict(units))
+
+    def synthesise(self, frames: Tensor, speaker: int | None = None, remaining: Tensor | None = None) -> Tensor:
+        return self.generate(self._embed(frames, speaker))
+
+    def _embed(self, frames: Tensor, speaker: int | None) -> Tensor:
+        x = self.dict(frames)  # (B, F, C)
+        if self.spkr is not None:
+            voice = self.spkr.weight[self.check_speaker(speaker)]
+            x = torch.cat([x, voice.expand(*x.shape[:2], -1)], dim=2)
+        return x
+
+    def init_state(self, speaker: int | None = None) -> CodeHiFiGANState:
+        return CodeHiFiGANState(
+            speaker=self.check_speaker(speaker),
+            units=torch.empty(0, dtype=torch.long, device=self.device),
+            durations=torch.empty(0, dtype=torch.long, device=self.device),
+        )
+
+    @torch.no_grad()
+    def step(self, units: Tensor, state: CodeHiFiGANState, is_last: bool = False, flush: bool = False) -> VocoderOutput:
+        units = self.check_units(units)
+        self.check_open(state, units)
+        state.units = torch.cat([state.units, units])
+        settled, durations = self._settle_durations(state, is_last)
+        samples = self._synthesise_due(state, durations, is_last)
+        state.finished |= is_last
+        if is_last:
+            state.units, state.durations, state.sent_frames, state.inputs = units[:0], units[:0], 0, []
+        else:
+            self._drop_sent(state)
+        return VocoderOutput(samples, settled)
+
+    def _settle_durations(self, state: CodeHiFiGANState, is_last: bool) -> tuple[Tensor, Tensor]:
+        """Durations settled by this step, and those of the whole window, the last few of them provisional.
+
+        The predictor looks at the next two units. While they are not there a duration is a guess, good enough for
+        the tail and never sent, so that streamed durations are those of the whole utterance.
+        """
+        known = len(state.durations)
+        if known == len(state.units):
+            return state.durations[:0], state.durations
+        predicted = to_durations(self.log_durations(state.units[None]))[0]
+        pending = 0 if is_last else self.dur_predictor.lookahead_units
+        new = predicted[known : max(len(state.units) - pending, known)]
+        state.durations = torch.cat([state.durations, new])
+        return new, torch.cat([state.durations, predicted[len(state.durations) :]])
+
+    def _synthesise_due(self, state: CodeHiFiGANState, durations: Tensor, is_last: bool) -> Tensor:
+        """Samples that can be sent now; moves ``sent_frames`` and replaces ``inputs``."""
+        total, sent = int(durations.sum()), state.sent_frames
+        due = total if is_last else min(total - self.tail_frames, int(state.durations.sum()))
+        if due <= sent:
+            return torch.empty(0, device=self.device)
+        frames = state.units.repeat_interleave(durations)[None, sent : due + self.reaches[0]]
+        wave = self.generate(self._embed(frames, state.speaker), Seam(state.inputs, due - sent))[0]
+        state.sent_frames = due
+        return wave[: (due - sent) * self.hop_samples]
+
+    def _drop_sent(self, state: CodeHiFiGANState) -> None:
+        """Forget the units that neither a later sample nor a later duration depends on."""
+        ends = state.durations.cumsum(0)
+        context_units = self.dur_predictor.context_units if self.dur_predictor else 0
+        drop = min(int((ends <= state.sent_frames).sum()), len(state.durations) - context_units)
+        if drop > 0:
+            state.sent_frames -= int(ends[drop - 1])
+            state.units, state.durations = state.units[drop:].clone(), state.durations[drop:].clone()
+
+    @staticmethod
+    def checkpoint_name(step: int) -> str:
+        return f"g_{step:08d}"
+
+    @staticmethod
+    def to_checkpoint(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Split the generator's convolutions into direction and length, as weight norm has them."""
+        split = {}
+        for name, value in weights.items():
+            if _is_normalised(name):
+                split[f"{name}_g"] = value.norm(dim=(1, 2), keepdim=True)
+                split[f"{name}_v"] = value
+            else:
+                split[name] = value
+        return split
+
+    @staticmethod
+    def from_checkpoint(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Multiply weight norm out (Salimans & Kingma 2016); weights saved without it pass as they are."""
+        fused = dict(weights)
+        for name in [name.removesuffix("_g") for name in weights if name.endswith(".weight_g")]:
+            length, direction = fused.pop(f"{name}_g"), fused.pop(f"{name}_v", None)
+            if direction is None or direction.dim() != 3 or length.numel() != len(direction):
+                raise VocoderError(f"{name}_g and {name}_v of the vocoder checkpoint do not belong together")
+            fused[name] = torch._weight_norm(direction, length, 0)
+        return fused
+
+
+def _is_normalised(name: str) -> bool:
+    return name.endswith(".weight") and name.split(".")[0] in {"conv_pre", "conv_post", "ups", "resblocks"}

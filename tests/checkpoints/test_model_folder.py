@@ -1,0 +1,86 @@
+"""A folder with model.yaml instead of a checkpoint: its files, its settings, and what is said of a wrong one."""
+
+from argparse import ArgumentParser
+
+import numpy as np
+import pytest
+from model_files import save_model
+
+from echostream.checkpoints import ModelSettings
+from echostream.checkpoints.training_checkpoint import CheckpointError
+from echostream.cli import main
+from echostream.cli.options import add_model_options, load_translator, model_settings
+from echostream.decoding.policy import WaitKPolicy
+from echostream.evaluation.agent import EchoStreamAgent
+from echostream.evaluation.agent import load_translator as load_for_agent
+from echostream.streaming import StreamingTranslator
+
+SETTINGS = "policy: wait-k\nlag_k: 2\nsegment_ms: 160\nsource_lang: fr\ntarget_lang: en\n"
+NOISE = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_model(StreamingTranslator.random("echostream_tiny"), tmp_path_factory.mktemp("a model"), SETTINGS)
+
+
+def speech(translator):
+    return translator.step(NOISE, translator.init_state(), is_last=True).samples
+
+
+def test_the_folder_says_how_the_model_is_played(folder):
+    translator = StreamingTranslator.from_checkpoint(folder)
+    assert isinstance(translator.policy, WaitKPolicy) and translator.policy.lag_k == 2 and translator.segment_ms == 160
+    options = {"policy": "wait-k", "lag_k": 2, "segment_ms": 160}
+    by_hand = StreamingTranslator.from_checkpoint(folder / "checkpoint.pt", folder / "voice", **options)
+    assert speech(translator).size
+    np.testing.assert_array_equal(speech(translator), speech(by_hand))
+
+
+def test_what_is_given_wins_and_another_policy_has_options_of_its_own(folder):
+    settings = ModelSettings.of(folder)
+    assert settings.with_options(lag_k=1, segment_ms=None).options == {**settings.options, "lag_k": 1}
+    assert settings.with_options(policy="wait-k").lag_k == 2
+    other = settings.with_options(policy="alignment")
+    assert (other.lag_k, other.stride_n, other.segment_ms) == (None, 1, 160)
+    assert settings.with_options(policy="alignment", lag_k=3).lag_k == 3
+
+
+def test_commands_and_agents_take_the_folder(folder, capsys):
+    parser = ArgumentParser()
+    add_model_options(parser)
+    args = parser.parse_args(["--model", str(folder), "--segment-ms", "80", "--threads", "1"])
+    assert model_settings(args).target_lang == "en"
+    assert (load_translator(args, "s2st").segment_ms, load_translator(args, "s2st").policy.lag_k) == (80, 2)
+    parser = ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--source-segment-size", type=int, default=320)
+    EchoStreamAgent.add_args(parser)
+    translator = load_for_agent(parser.parse_args(["--model-path", str(folder)]), "s2st")
+    assert (translator.segment_ms, translator.policy.lag_k) == (320, 2)  # SimulEval's segment is the user's wish
+    assert main(["info", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "fr to en" in shown and "lag_k 2" in shown and "voice: 100 units" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "a folder without model.yaml"),
+        ("", "must say 'checkpoint: FILE'"),
+        ("- checkpoint.pt", "must say 'checkpoint: FILE'"),
+        ("checkpoint: [", "is damaged"),
+        ("checkpoint: a.pt\nlagk: 2", "unknown entry 'lagk'"),
+        ("checkpoint: a.pt\nlag_k: two", "lag_k must be a whole number, not 'two'"),
+        ("checkpoint: a.pt\nlag_k: true", "lag_k must be a whole number, not True"),
+        ("checkpoint: a.pt\nsource_lang: no", "source_lang must be text, in quotes if need be, not False"),
+        ("checkpoint: a.pt", "no checkpoint at"),
+        ("checkpoint: a.pt\npolicy: x", "no checkpoint at"),
+    ],
+)
+def test_a_wrong_folder_is_named(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "model.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message) as error:
+        StreamingTranslator.from_checkpoint(tmp_path)
+    assert str(tmp_path) in str(error.value)

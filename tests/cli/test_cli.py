@@ -1,0 +1,338 @@
+"""The ``echostream`` command as it is typed, on a small random model that is saved and loaded as a trained one is."""
+
+import dataclasses
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+
+from echostream.audio.output import to_s16le
+from echostream.checkpoints.vocoder_files import save_vocoder
+from echostream.cli import main
+from echostream.streaming import StreamingTranslator
+
+RATE = 16_000
+SPEECH = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def translator() -> StreamingTranslator:
+    return StreamingTranslator.random(arch="echostream_tiny", seed=0, policy="fixed-rate")
+
+
+@pytest.fixture(scope="module")
+def model(translator, tmp_path_factory) -> list[str]:
+    """Options of a checkpoint with its vocoder beside it."""
+    folder = tmp_path_factory.mktemp("a model")
+    save_vocoder(translator.vocoder, folder / "vocoder")
+    symbols = {"source_symbols": translator.detector.symbols, "target_symbols": translator.writer.symbols}
+    content = {
+        "cfg": {"model": {**dataclasses.asdict(translator.model.cfg), "_name": "echostream_tiny"}},
+        "model": translator.model.state_dict(),
+        "task_state": {**symbols, "num_units": translator.model.unit_decoder.num_units},
+    }
+    torch.save(content, folder / "checkpoint.pt")
+    return ["--model", str(folder / "checkpoint.pt"), "--policy", "fixed-rate"]
+
+
+@pytest.fixture
+def wav(tmp_path) -> Path:
+    soundfile.write(tmp_path / "talk.wav", SPEECH, RATE, subtype="FLOAT")
+    return tmp_path / "talk.wav"
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """Puts bytes where the standard input is read."""
+
+    def put(content: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return put
+
+
+def expected(translator, samples: np.ndarray, task: str = "s2st"):
+    """What the translator itself makes of a recording: 16-bit speech, and the words of both languages."""
+    translator.task = task
+    output = translator.step(samples, translator.init_state(), is_last=True)
+    return np.frombuffer(to_s16le(output.samples), "<i2"), output.text.split(), output.source_text.split()
+
+
+def speech_in(path: Path) -> np.ndarray:
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert rate == RATE
+    return samples
+
+
+def one_line(text: str) -> str:
+    assert text.startswith("error: ") and text.count("\n") == 1 and text.endswith("\n"), text
+    return text
+
+
+def test_speech_subtitles_and_words_of_a_recording(translator, model, wav, tmp_path, capsys):
+    arguments = ["translate", str(wav), *model, "-o", str(tmp_path / "out.wav"), "--vtt", str(tmp_path / "out.vtt")]
+    assert main(arguments) == 0
+    speech, words, source = expected(translator, SPEECH)
+    assert speech.size and words and source
+    np.testing.assert_array_equal(speech_in(tmp_path / "out.wav"), speech)
+    shown, status = capsys.readouterr()
+    for verb, said in (("heard", source), ("said", words)):
+        lines = [line.split(f" s  {verb}")[1] for line in shown.splitlines() if f" s  {verb}" in line]
+        assert "".join(lines).split() == said or " ".join(lines).split() == said
+    assert "1.0 s heard" in status and "real-time factor" in status and "out.wav" in status
+    subtitles = (tmp_path / "out.vtt").read_text()
+    assert "source 1\n" in subtitles and "translation 1\n" in subtitles
+    assert main([*arguments, "-q"]) == 0  # files that were named are overwritten
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2), (48_000, 6)])
+def test_any_rate_and_channels(translator, model, tmp_path, rate, channels):
+    wave = np.random.default_rng(rate).normal(0, 0.1, (rate, channels)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
+    assert main(["translate", str(tmp_path / "a.wav"), *model, "-q", "-o", str(tmp_path / "b.wav")]) == 0
+    mono = wave[:, 0] if channels == 1 else wave.mean(axis=1)
+    np.testing.assert_array_equal(
+        speech_in(tmp_path / "b.wav"), expected(translator, soxr.resample(mono, rate, RATE))[0]
+    )
+
+
+def test_text_is_printed_alone(translator, model, wav, tmp_path, capsys):
+    assert main(["translate", str(wav), *model, "--text", "-q"]) == 0
+    shown, status = capsys.readouterr()
+    assert shown.split() == expected(translator, SPEECH, "s2tt")[1] and shown.endswith("\n") and not status
+    assert main(["asr", str(wav), *model, "--text"]) == 0
+    shown, status = capsys.readouterr()
+    assert shown.split() == expected(translator, SPEECH, "asr")[2] and "1.0 s heard" in status
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.wav"]
+
+
+def test_a_pipe_gives_what_a_file_gives(translator, model, pipe, tmp_path, capfdbinary):
+    pipe(np.round(SPEECH * 32768).astype("<i2").tobytes())
+    assert main(["translate", "-", *model, "--vtt", str(tmp_path / "a.vtt")]) == 0
+    speech, status = capfdbinary.readouterr()
+    heard = np.round(SPEECH * 32768).astype(np.float32) / 32768
+    np.testing.assert_array_equal(np.frombuffer(speech, "<i2"), expected(translator, heard)[0])
+    assert b"heard" in status and b"in the pipe" in status
+    pipe(np.repeat(SPEECH, 2).astype("<f4").tobytes())
+    options = ["--input-format", "f32le", "--input-channels", "2", "--input-rate", "16000"]
+    assert main(["asr", "-", *model, *options, "--text", "-q"]) == 0
+    assert capfdbinary.readouterr().out.decode().split() == expected(translator, SPEECH, "asr")[2]
+
+
+def test_a_live_pipe_answers_before_its_end_and_ends_quietly_when_nobody_listens(model, tmp_path):
+    command = [sys.executable, "-m", "echostream.cli", "translate", "-", *model, "--vtt", str(tmp_path / "a.vtt"), "-q"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        process.stdin.write(to_s16le(SPEECH))
+        process.stdin.flush()
+        assert len(process.stdout.read(640)) == 640  # speech, though the source goes on
+        process.stdout.close()
+        try:
+            for _ in range(20):
+                process.stdin.write(to_s16le(SPEECH))
+            process.stdin.close()
+        except BrokenPipeError:
+            process.stdin = None
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+    assert (tmp_path / "a.vtt").read_text().startswith("WEBVTT\n\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_was_made_before_an_interruption_is_kept(model, tmp_path, capsys, number, status):
+    soundfile.write(tmp_path / "long.wav", np.tile(SPEECH, 200), RATE)
+    out, ended = tmp_path / "out.wav", threading.Event()
+
+    def interrupt() -> None:
+        while not ended.wait(0.01):
+            if out.exists() and out.stat().st_size > 20_000:
+                os.kill(os.getpid(), number)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    arguments = ["translate", str(tmp_path / "long.wav"), *model, "-o", str(out), "--vtt", str(tmp_path / "out.vtt")]
+    thread.start()
+    try:
+        assert main(arguments) == status
+    finally:
+        ended.set()
+        thread.join()
+    # every sample that is in the file is in its header
+    assert 44 + 2 * soundfile.info(out).frames == out.stat().st_size > 20_000
+    cues = (tmp_path / "out.vtt").read_text()
+    assert "translation 1\n" in cues and cues.endswith("\n")
+    assert "out.wav is kept as far as it goes" in capsys.readouterr().err
+
+
+def test_a_folder_is_translated_and_what_is_there_is_kept(model, wav, tmp_path, capsys):
+    soundfile.write(tmp_path / "b.flac", SPEECH[:8000], RATE)
+    (tmp_path / "c.wav").write_bytes(b"no sound" * 9)
+    (tmp_path / "notes.txt").write_text("no recording")
+    assert main(["translate", str(tmp_path), *model, "--vtt", str(tmp_path / "vtt")]) == 1  # c.wav
+    status = capsys.readouterr().err
+    assert status.count("error: ") == 1 and "c.wav as audio" in status
+    made = [tmp_path / "b.translated.wav", tmp_path / "talk.translated.wav"]
+    made += [tmp_path / "vtt" / "b.vtt", tmp_path / "vtt" / "talk.vtt"]
+    assert all(path.stat().st_size > 44 for path in made)
+    (tmp_path / "c.wav").unlink()
+    made[0].write_bytes(b"mine")
+    assert main(["translate", str(tmp_path), *model]) == 0
+    assert capsys.readouterr().err.count("exists, skipped") == 2
+    assert made[0].read_bytes() == b"mine"
+    assert main(["translate", str(tmp_path), *model, "--force", "-q"]) == 0
+    assert made[0].stat().st_size > 44
+    assert sorted(tmp_path.rglob("*.wav")) == sorted([*made[:2], wav])
+
+
+def test_text_of_several_recordings(translator, model, wav, tmp_path, capsys):
+    soundfile.write(tmp_path / "b.wav", SPEECH[:8000], RATE, subtype="FLOAT")
+    assert main(["asr", str(wav), str(tmp_path / "b.wav"), *model, "--text", "-q"]) == 0
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert first.split()[3:] == expected(translator, SPEECH, "asr")[2] and first.startswith(f"==> {wav} <==")
+    assert second.split()[3:] == expected(translator, SPEECH[:8000], "asr")[2]
+
+
+@pytest.mark.parametrize(
+    ("samples", "warning"),
+    [(np.zeros(16_000), ""), (np.zeros(1), ""), (np.sign(np.sin(np.arange(16_000) / 9)), "is clipped: 100")],
+)
+def test_silent_short_and_clipped_recordings_end_well(model, tmp_path, capsys, samples, warning):
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    options = ["--policy", "alignment", "-o", str(tmp_path / "b.wav"), "--vtt", str(tmp_path / "b.vtt")]
+    assert main(["translate", str(tmp_path / "a.wav"), *model, *options]) == 0
+    status = capsys.readouterr().err
+    assert "error" not in status and warning in status
+    speech_in(tmp_path / "b.wav")
+    assert (tmp_path / "b.vtt").read_text().startswith("WEBVTT\n")
+
+
+def test_bad_recordings_are_told_in_one_line(model, tmp_path, capsys):
+    spoilt = np.full(8000, 0.1, dtype=np.float32)
+    spoilt[5000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", spoilt, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "cut.wav", SPEECH, RATE)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "cut.wav").read_bytes()[:20_000])
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "words.wav").write_text("no sound in here" * 9)
+    for name, message in (
+        ("nowhere.wav", "no such file"),
+        ("empty.wav", "is empty (0 bytes)"),
+        ("words.wav", "cannot read"),
+        ("nan.wav", "NaN or infinity after 0.28 s"),
+        ("cut.wav", "is cut short after 0.62 s"),
+    ):
+        out = tmp_path / f"out.{name}"
+        assert main(["translate", str(tmp_path / name), *model, "-q", "-o", str(out)]) == 1
+        assert message in one_line(capsys.readouterr().err)
+        assert out.exists() == (name in ("nan.wav", "cut.wav"))
+    assert soundfile.info(tmp_path / "out.cut.wav").frames > 1000  # what could be read is translated
+
+
+def test_outputs_that_cannot_be_written_and_models_that_cannot_be_read(model, wav, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(Path(model[1]).read_bytes()[:9000])
+    for arguments, message in (
+        ([*model, "-o", str(tmp_path / "file" / "out.wav")], "cannot write"),
+        ([*model, "--vtt", "/proc/nowhere/out.vtt", "--task", "asr"], "cannot write"),
+        (["--model", "nowhere.pt"], "no checkpoint at nowhere.pt"),
+        (["--model", str(broken)], "damaged"),
+        ([*model, "--vocoder", str(tmp_path / "nowhere")], "no vocoder at"),
+        ([*model, "--device", "cuda:99"], "cannot use --device cuda:99"),
+    ):
+        assert main(["translate", str(wav), *arguments, "-q"]) == 1
+        assert message in one_line(capsys.readouterr().err)
+
+
+def test_options_that_do_not_go_together(model, wav, tmp_path, pipe, capsys):
+    pipe(b"")
+    talk = str(wav)
+    for arguments, message in (
+        ([talk, "--task", "s2tt", "-o", "a.wav"], "-o is for speech"),
+        ([talk, "--task", "s2tt", "--vtt-clock", "speech"], "needs speech"),
+        ([talk, "-o", "-", "--text"], "can't both go"),
+        ([talk, "-o", "a.mp3"], "ends in .wav"),
+        ([talk, "--vtt", "-", "--text"], "ends in .vtt"),
+        ([talk, "-o", talk], "both a recording and an output"),
+        ([talk, "b.wav", "-o", "out.wav"], "must be a folder"),
+        ([talk, talk], "given twice"),
+        ([talk, str(tmp_path / "a" / "talk.wav"), "-o", str(tmp_path / "out")], "would both be written"),
+        ([talk, "-"], "can't be mixed"),
+        ([talk, "--input-rate", "8000"], "--input-rate is for - alone"),
+    ):
+        assert main(["translate", *arguments, *model]) == 2
+        assert message in one_line(capsys.readouterr().err)
+    for arguments in (["--segment-ms", "50"], ["--policy", "guess"], ["--beam", "0"], ["-q", "-v"], ["--task", "tts"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["translate", talk, *model, *arguments])
+        assert ended.value.code == 2
+        assert "error: " in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.wav"]
+
+
+def test_an_empty_pipe_and_an_empty_folder_are_told(model, pipe, tmp_path, capsys):
+    pipe(b"")
+    assert main(["asr", "-", *model, "-q"]) == 1
+    assert "stdin is empty" in one_line(capsys.readouterr().err)
+    assert main(["asr", str(tmp_path), *model, "-q"]) == 1
+    assert "no recordings in" in one_line(capsys.readouterr().err)
+
+
+def test_realtime_takes_as_long_as_the_recording(model, tmp_path, capsys):
+    soundfile.write(tmp_path / "a.wav", SPEECH[:4800], RATE)
+    assert main(["asr", str(tmp_path / "a.wav"), *model, "--realtime"]) == 0
+    assert "0.3 s heard" in capsys.readouterr().err
+
+
+def test_info_says_what_a_model_holds_and_needs(model, tmp_path, capsys):
+    assert main(["info", model[1]]) == 0
+    shown = capsys.readouterr().out
+    assert "parameters" in shown and "100 units, 16000 Hz" in shown
+    (tmp_path / "alone.pt").write_bytes(Path(model[1]).read_bytes())
+    assert main(["info", str(tmp_path / "alone.pt")]) == 0
+    assert "speech needs --vocoder" in capsys.readouterr().out
+    assert main(["info", str(tmp_path)]) == 1
+    assert "no checkpoint at" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["translate", "asr", "mic", "info"])
+def test_help_has_examples(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0 and f"\n  echostream {command} " in shown
+
+
+def test_a_missing_sound_system_is_told_in_one_line(model, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert main(["mic", *model]) == 1
+    assert "pip install 'echostream[mic]'" in one_line(capsys.readouterr().err)
+    assert main(["mic"]) == 2
+    assert "--model is missing" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.skipif(find_spec("sounddevice") is None, reason="needs pip install -e '.[mic]'")
+def test_a_microphone_that_is_not_there_is_told_in_one_line(model, capsys):
+    assert main(["mic", *model, "--input", "no such microphone"]) == 1
+    message = one_line(capsys.readouterr().err)
+    assert "no microphone found" in message or "install PortAudio" in message

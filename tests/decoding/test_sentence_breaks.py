@@ -1,0 +1,103 @@
+"""Sentence breaks are found where the language model and the pauses say so, whatever the pieces; the text is real."""
+
+import math
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from echostream.constants import FRAME_S
+from echostream.decoding.ngram import load_arpa
+from echostream.decoding.sentence_breaks import LEAST_NATS, NATS_PER_S, SentenceBreakDetector
+from echostream.decoding.word_boundary import SourceWord
+
+MODEL = Path(__file__).resolve().parents[2] / "models/fr-en"
+ONE = "le dîner est prêt"
+OTHER = "je cherche la gare"
+WORD_FRAMES, GAP_FRAMES = 6, 2
+
+
+@pytest.fixture(scope="module")
+def symbols() -> list[str]:
+    lines = (MODEL / "source_unigram/dict.txt").read_text(encoding="utf-8").splitlines()
+    return ["<s>", "<pad>", "</s>", "<unk>", *[line.split(" ")[0] for line in lines]]
+
+
+@pytest.fixture
+def detector(symbols) -> SentenceBreakDetector:
+    return SentenceBreakDetector(load_arpa(MODEL / "source_lm.arpa.gz", symbols))
+
+
+@pytest.fixture(scope="module")
+def speak(symbols):
+    """Words with their frames; ``|`` is a pause of so many frames more."""
+    spm = sentencepiece.SentencePieceProcessor(model_file=str(MODEL / "source_unigram/spm_unigram.model"))
+    numbers = {symbol: number for number, symbol in enumerate(symbols)}
+
+    def say(text: str, pause_frames: int = 0, start: int = 3) -> list[SourceWord]:
+        words, frame = [], start
+        for token in text.split():
+            if token == "|":
+                frame += pause_frames
+                continue
+            end = frame + WORD_FRAMES
+            read = tuple(numbers[piece] for piece in spm.encode(token, out_type=str))
+            words.append(SourceWord(token, frame * FRAME_S, end * FRAME_S, symbols=read))
+            frame = end + GAP_FRAMES
+        return words
+
+    return say
+
+
+def test_a_break_lies_between_two_sentences_with_a_pause(detector, speak):
+    words = speak(f"{ONE} | {OTHER}", pause_frames=10)
+    last, first = words[3].frames[1], words[4].frames[0]
+    assert first - last - 1 == 12
+    assert detector.read(words, detector.init_state()) == [(last + first + 1) // 2]
+
+
+@pytest.mark.parametrize("text", [ONE, OTHER, f"le | dîner est prêt {OTHER}", "le dîner | est prêt"])
+def test_none_inside_a_sentence_nor_without_a_pause(detector, speak, text):
+    assert detector.read(speak(text, pause_frames=10), detector.init_state()) == []
+
+
+def test_the_pieces_do_not_matter_and_each_break_starts_afresh(detector, speak):
+    words = speak(f"{ONE} | {OTHER} | {ONE} | {OTHER}", pause_frames=15)
+    whole = detector.read(words, detector.init_state())
+    assert len(whole) == 3
+    state, found = detector.init_state(), []
+    for word in words:
+        found += detector.read([word], state)
+        found += detector.read([], state)
+    assert found == whole
+    alone = detector.init_state()
+    detector.read(words[:4], alone)
+    assert state.context != alone.context
+    again = detector.init_state()
+    detector.read(speak(OTHER), again)
+    assert state.context == again.context, "what came before the break isn't forgotten"
+
+
+def test_evidence_is_the_sum_of_both_kinds(detector, speak):
+    """The threshold lies where pause and text together reach it, to the frame."""
+    words = speak(f"{ONE} | {OTHER}", pause_frames=20)
+    lm, context, nats = detector.language_model, detector.language_model.start, 0.0
+    for symbol in [symbol for word in words[:4] for symbol in word.symbols]:
+        context = lm.after(context, symbol)
+    nats = lm.score(context, lm.end)
+    fresh = lm.start
+    for symbol in words[4].symbols:
+        nats += lm.score(fresh, symbol) - lm.score(context, symbol)
+        fresh, context = lm.after(fresh, symbol), lm.after(context, symbol)
+    needed = math.ceil((LEAST_NATS - nats) / NATS_PER_S / FRAME_S) - GAP_FRAMES
+    assert 0 < needed < 20, "the example shows nothing"
+    assert detector.read(speak(f"{ONE} | {OTHER}", pause_frames=needed), detector.init_state())
+    assert not detector.read(speak(f"{ONE} | {OTHER}", pause_frames=needed - 1), detector.init_state())
+    detector.least_nats = math.inf
+    assert not detector.read(speak(f"{ONE} | {OTHER}", pause_frames=1000), detector.init_state())
+
+
+def test_the_rest_of_a_word_begins_no_sentence(detector, speak):
+    words = speak(f"{ONE} | {OTHER}", pause_frames=10)
+    rest = SourceWord(words[4].text, words[4].start_s, words[4].end_s, joined=True, symbols=words[4].symbols)
+    assert detector.read([*words[:4], rest, *words[5:]], detector.init_state()) == []

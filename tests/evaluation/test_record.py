@@ -1,0 +1,54 @@
+"""The log of steps survives writing, resuming and being cut off."""
+
+import pytest
+
+from echostream.evaluation.record import (
+    LOG_NAME,
+    StepRecord,
+    UtteranceRecord,
+    WordRecord,
+    append_record,
+    load_records,
+)
+
+
+def record(index: int, text: str = " é") -> UtteranceRecord:
+    word = WordRecord("é", 320.0, 0.0, 150.5)
+    steps = [StepRecord(320.0, 1.5), StepRecord(1000.0, 2.5, 150.5, text, " s", (word,), " e")]
+    return UtteranceRecord(index, 1000.0, steps)
+
+
+def test_a_record_survives_its_line():
+    assert UtteranceRecord.from_json(record(3).to_json()) == record(3)
+    assert (record(3).text, record(3).source_text, record(3).evidence) == ("é", "s", "e")
+
+
+def test_steps_without_output_are_short():
+    assert StepRecord(320.0, 1.5).to_dict() == {"arrived_ms": 320.0, "compute_ms": 1.5}
+
+
+def test_text_keeps_joined_words_together():
+    steps = [StepRecord(1, 1, text=text) for text in (" well", ",", "", " then")]
+    assert UtteranceRecord(0, 1.0, steps).text == "well, then"
+
+
+def test_a_fresh_run_replaces_and_a_resumed_one_appends(tmp_path):
+    append_record(tmp_path, record(0))
+    append_record(tmp_path, record(0, " old"), fresh=True)
+    append_record(tmp_path, record(1))
+    append_record(tmp_path, record(0, " new"))
+    assert {i: r.text for i, r in load_records(tmp_path).items()} == {0: "new", 1: "é"}
+
+
+def test_half_a_line_left_by_a_kill_does_no_harm(tmp_path):
+    append_record(tmp_path, record(0))
+    whole = (tmp_path / LOG_NAME).read_text(encoding="utf-8")
+    (tmp_path / LOG_NAME).write_text(whole + whole[:50], encoding="utf-8")
+    assert list(load_records(tmp_path)) == [0]
+    append_record(tmp_path, record(1))
+    assert list(load_records(tmp_path)) == [0, 1]
+
+
+def test_a_missing_log_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"steps\.jsonl is missing"):
+        load_records(tmp_path)

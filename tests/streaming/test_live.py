@@ -1,0 +1,63 @@
+"""What is shown while a stream goes on: words whole, a line a sentence."""
+
+import pytest
+
+from echostream.decoding.word_boundary import WordBoundaryDetector
+from echostream.streaming import EchoStreamState, SentenceRecomposer, StepOutput, StreamingTranslator
+from echostream.streaming.live import LiveView, PlainText
+
+SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "▁une", "▁cham", "bre", "▁pour", "▁fin."]
+UNE, CHAM, BRE, POUR, END = range(4, 9)
+
+
+@pytest.fixture(scope="module")
+def translator() -> StreamingTranslator:
+    return StreamingTranslator.random(arch="echostream_tiny", seed=0, task="asr")
+
+
+@pytest.fixture
+def detector() -> WordBoundaryDetector:
+    return WordBoundaryDetector(SYMBOLS)
+
+
+@pytest.fixture
+def recomposer() -> SentenceRecomposer:
+    return SentenceRecomposer(16_000, 320)
+
+
+def hear(view, detector, state: EchoStreamState, classes: list[int], is_last: bool = False) -> str:
+    """Show what more frames of the ASR CTC bring."""
+    output = StepOutput(source_words=detector.read(classes, state.source, is_last))
+    state.finished = is_last
+    return view.add(output, state, 1.0).replace("    1.00 s  heard  ", "").strip()
+
+
+def test_a_word_split_by_a_pause_is_shown_whole(translator, detector, recomposer):
+    view, state = LiveView(recomposer), translator.init_state()
+    assert hear(view, detector, state, [UNE, 0, CHAM]) == "une"
+    assert hear(view, detector, state, [0] * 12) == ""  # "cham" is finished, but a rest may follow
+    assert hear(view, detector, state, [BRE]) == ""
+    assert hear(view, detector, state, [POUR]) == "chambre"
+    assert hear(view, detector, state, [], is_last=True) == "pour"
+
+
+def test_a_word_that_ends_in_a_pause_is_shown_when_another_begins_or_the_sentence_ends(
+    translator, detector, recomposer
+):
+    view, state = LiveView(recomposer), translator.init_state()
+    assert hear(view, detector, state, [UNE] + [0] * 12) == ""
+    assert hear(view, detector, state, [POUR]) == "une"
+    assert hear(view, detector, state, [0] * 12) == ""
+    assert hear(view, detector, state, [0] * 20) == "pour"
+    assert hear(view, detector, state, [CHAM] + [0] * 12) == ""
+    assert hear(view, detector, state, [], is_last=True) == "cham"
+
+
+def test_plain_text_has_a_line_a_sentence(translator, detector, recomposer):
+    view, state = PlainText(recomposer, of_source=True), translator.init_state()
+    text = ""
+    for classes in ([UNE, 0, CHAM], [0] * 12, [BRE, POUR], [0] * 12, [0] * 20, [END], [UNE] + [0] * 12, [0] * 30):
+        text += view.add(StepOutput(source_words=detector.read(classes, state.source)), state, 1.0)
+    assert text == "une chambre pour\nfin.\nune\n"
+    view.add(StepOutput(source_words=detector.read([POUR, UNE], state.source)), state, 1.0)
+    assert view.end() == "\n" and view.end() == ""

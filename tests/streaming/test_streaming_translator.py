@@ -1,0 +1,231 @@
+"""The runtime keeps its promises on a random model: pushes don't matter, nothing grows, nothing is lost."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from echostream.decoding.policy import FixedRatePolicy
+from echostream.modules.ctc import BLANK
+from echostream.streaming import StreamingTranslator
+
+POLICIES = ["alignment", "stride", "wait-k", "fixed-rate"]
+
+
+@pytest.fixture(scope="module")
+def translator() -> StreamingTranslator:
+    return StreamingTranslator.random(arch="echostream_tiny", seed=0)
+
+
+@pytest.fixture(autouse=True)
+def _defaults(translator):
+    translator.segment_ms, translator.right_context_frames, translator.task = 160, 1, "s2st"
+    translator.set_policy("fixed-rate")
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(int(16_000 * seconds)) * 0.1).astype(np.float32)
+
+
+def translate(translator, wave, cuts=(), state=None):
+    """All output of ``wave`` pushed in pieces, and the state after it."""
+    state = state or translator.init_state()
+    pieces = np.split(wave, sorted(cuts))
+    outs = [translator.step(piece, state, index == len(pieces) - 1) for index, piece in enumerate(pieces)]
+    return merge(outs), state
+
+
+def merge(outs):
+    return (
+        np.concatenate([out.samples for out in outs]),
+        [word for out in outs for word in out.words],
+        [word for out in outs for word in out.source_words],
+    )
+
+
+def assert_same(left, right, exact=True):
+    assert left[2] == right[2]
+    assert left[1] == right[1]
+    if exact:
+        np.testing.assert_array_equal(left[0], right[0])
+    else:
+        np.testing.assert_allclose(left[0], right[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("segment_ms", [40, 160, 320, 0])
+def test_output_depends_on_the_audio_not_on_the_pushes(translator, segment_ms):
+    translator.segment_ms = segment_ms
+    wave = noise(1.93)
+    whole, _ = translate(translator, wave)
+    assert whole[0].size and whole[2]
+    assert whole[1] or not segment_ms  # at once at the end the random model has nothing to say
+    rng = np.random.default_rng(segment_ms)
+    for cuts in (
+        rng.integers(0, wave.size, 5),
+        range(640, wave.size, 640),
+        [wave.size],
+        [*range(1, 12), *range(16_000, 16_012)],
+    ):
+        assert_same(translate(translator, wave, cuts)[0], whole)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_streams_and_places_its_words(translator, policy):
+    translator.set_policy(policy, stride_n=1, lag_k=1)
+    wave = noise(2.5)
+    (samples, words, source_words), _ = translate(translator, wave, range(2_560, wave.size, 2_560))
+    assert source_words
+    times = [word.source_time_s for word in words]
+    assert times == sorted(times) and all(time <= 2.5 + 0.04 for time in times)
+    edges = [edge for word in words for edge in (word.start_s, word.end_s)]
+    assert edges == sorted(edges)
+    assert not edges or edges[-1] <= samples.size / 16_000 + 1e-6
+
+
+def test_batched_sessions_get_what_they_would_get_alone(translator):
+    waves = [noise(seconds, seed) for seed, seconds in enumerate((1.5, 0.9, 2.1))]
+    alone = [translate(translator, wave)[0] for wave in waves]
+    starts, states, outs = (0, 4, 7), {}, {0: [], 1: [], 2: []}
+    for tick in range(40):
+        live = []
+        for index, begin in enumerate(starts):
+            if tick == begin:
+                states[index] = translator.init_state()
+            if index in states and not states[index].finished and tick >= begin:
+                live.append(index)
+        pushes = [waves[i][(tick - starts[i]) * 2_000 : (tick - starts[i] + 1) * 2_000] for i in live]
+        last = [(tick - starts[i] + 1) * 2_000 >= waves[i].size for i in live]
+        for index, out in zip(live, translator.step_batch(pushes, [states[i] for i in live], last), strict=True):
+            outs[index].append(out)
+    for index, expected in enumerate(alone):
+        assert_same(merge(outs[index]), expected, exact=False)
+
+
+def test_a_copied_state_continues_identically(translator):
+    wave = noise(2.0)
+    state = translator.init_state()
+    translator.step(wave[:15_001], state)
+    fork = copy.deepcopy(state)
+    assert fork.nbytes == state.nbytes
+    translate(translator, noise(1.0, 5), state=fork)
+    fork = copy.deepcopy(state)
+    assert_same(
+        translate(translator, wave[15_001:], state=state)[0], translate(translator, wave[15_001:], state=fork)[0]
+    )
+
+
+@pytest.mark.parametrize("task", ["s2st", "s2tt", "asr"])
+def test_state_does_not_grow_with_the_stream(translator, task):
+    translator.task, translator.segment_ms = task, 320
+    state, sizes = translator.init_state(), []
+    for second in range(40):
+        translator.step(noise(1.28, second), state)
+        sizes.append(state.nbytes)
+    # The window of frames for cross-attention is full after 512 frames; the rest is of fixed size from the start.
+    assert max(sizes[20:]) - min(sizes[20:]) <= 0.02 * sizes[20]
+
+
+def test_text_tasks_give_the_words_of_the_speech_task(translator):
+    wave = noise(2.0)
+    (_, words, source), _ = translate(translator, wave)
+    translator.task = "s2tt"
+    (samples, text_words, text_source), _ = translate(translator, wave)
+    assert samples.size == 0
+    assert [word.text for word in text_words] == [word.text for word in words]
+    assert text_source == source
+    translator.task = "asr"
+    (samples, no_words, asr_source), _ = translate(translator, wave)
+    assert samples.size == 0 and not no_words and asr_source == source
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 100, 399, 400, 1_000])
+def test_short_input_ends_cleanly(translator, num_samples):
+    _, state = translate(translator, noise(1.0)[:num_samples])
+    assert state.finished and state.waiting_samples == 0
+
+
+def test_text_joins_to_what_the_words_say(translator):
+    state = translator.init_state()
+    out = translator.step(noise(2.0), state, is_last=True)
+    assert out.text.split() and out.text.startswith(" ")
+    assert out.text.replace(" ", "") == "".join(word.text for word in out.words)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros((2, 100), dtype=np.float32), "one channel"),
+        (np.array([0.0, np.nan], dtype=np.float32), "NaN"),
+        (np.array([np.inf], dtype=np.float32), "NaN or infinity"),
+        (np.zeros(10, dtype=np.int16), "floating point"),
+    ],
+)
+def test_bad_samples_are_refused_and_change_nothing(translator, samples, message):
+    state = translator.init_state()
+    with pytest.raises(ValueError, match=message):
+        translator.step(samples, state)
+    assert state.waiting_samples == 0 and not state.finished
+
+
+def test_an_ended_stream_takes_no_more(translator):
+    _, state = translate(translator, noise(0.5))
+    with pytest.raises(ValueError, match="has ended"):
+        translator.step(noise(0.1), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("segment_ms", 50, "multiple of 40"),
+        ("segment_ms", -40, "multiple of 40"),
+        ("right_context_frames", -1, "negative"),
+        ("task", "tts", "unknown task"),
+    ],
+)
+def test_bad_options_are_refused(translator, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        setattr(translator, name, value)
+
+
+def test_random_is_seeded_and_leaves_the_global_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = StreamingTranslator.random(arch="echostream_tiny", seed=7)
+    assert torch.equal(torch.rand(1), expected)
+    second = StreamingTranslator.random(arch="echostream_tiny", seed=7)
+    for left, right in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_more_than_a_thousand_words_in_one_stream_disturb_nothing(translator):
+    """StreamSpeech stops with an IndexError past about 100 target subwords."""
+    translator.segment_ms, translator.task = 640, "s2tt"
+    translator.set_policy(FixedRatePolicy(token_frames=1))
+    state, words, sizes = translator.init_state(), 0, []
+    piece = noise(1.28)
+    while words <= 1_000:
+        words += len(translator.step(piece, state).words)
+        sizes.append(state.nbytes)
+    assert state.sentence.tokens > 1_000
+    assert sizes[-1] == sizes[len(sizes) // 2]
+    translator.step(piece[:0], state, is_last=True)
+
+
+def test_a_pause_ends_the_sentence_and_trims_its_state(translator):
+    state = translator.init_state()
+    before = translator.step(noise(2.5), state)
+    assert before.words and state.sentence.source_words
+    bias = translator.model.asr_head.output.bias
+    with torch.no_grad():
+        bias[BLANK] += 1e3  # the ASR CTC hears silence
+        outs = [translator.step(noise(0.16, seed), state) for seed in range(8)]
+        bias[BLANK] -= 1e3
+    assert state.sentence.num_frames < 16, "a new sentence should have begun"
+    assert not state.finished
+    after = translator.step(noise(1.28, 3), state)
+    edges = [edge for out in (before, *outs, after) for word in out.words for edge in (word.start_s, word.end_s)]
+    assert after.words and edges == sorted(edges)
+    spoken = sum(out.samples.size for out in (before, *outs, after))
+    assert edges[-1] <= (spoken + translator.output_sample_rate) / translator.output_sample_rate

@@ -1,0 +1,104 @@
+"""WebVTT that is right at any moment: complete cues in order, and all the words in the end."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from echostream.decoding.word_boundary import WordBoundaryDetector
+from echostream.modules.ctc import BLANK
+from echostream.streaming import StepOutput, StreamingTranslator
+from echostream.streaming.subtitles import MAX_CHARACTERS, SubtitleWriter
+
+CUE = re.compile(
+    r"(source|translation) (\d+)\n(\d\d):(\d\d):(\d\d\.\d{3}) --> (\d\d):(\d\d):(\d\d\.\d{3})( line:0)?\n(\S[^\n]*)\n"
+)
+
+
+@pytest.fixture(scope="module")
+def translator() -> StreamingTranslator:
+    translator = StreamingTranslator.random(arch="echostream_tiny", seed=0, policy="fixed-rate", segment_ms=160)
+    with torch.inference_mode():
+        translator.model.asr_head.output.bias[BLANK] += 1.5  # a trained head hears nothing in silence
+    return translator
+
+
+def cues(text: str) -> list[tuple[str, float, float, str]]:
+    """Track, start, end and text of each cue; everything in the file must belong to one."""
+    head, *blocks = text.split("\n\n")
+    assert head.strip() == "WEBVTT"
+    found = []
+    for block in blocks:
+        match = CUE.fullmatch(block.rstrip("\n") + "\n")
+        assert match, block
+        track, _, *numbers, _, words = match.groups()
+        start, end = (3600 * int(h) + 60 * int(m) + float(s) for h, m, s in (numbers[:3], numbers[3:]))
+        assert 0 <= start < end
+        found.append((track, start, end, words))
+    assert [cue[1] for cue in found] == sorted(cue[1] for cue in found)
+    return found
+
+
+def text_of(words) -> str:
+    return "".join(word.text if word.joined else f" {word.text}" for word in words).split()
+
+
+@pytest.mark.parametrize("task", ["s2tt", "asr"])
+def test_all_words_are_there_in_order_and_the_file_is_whole_at_any_moment(translator, tmp_path, task):
+    translator.task = task
+    state = translator.init_state()
+    rng = np.random.default_rng(0)
+    writer = SubtitleWriter(tmp_path / "new" / "a.vtt", translator.recomposer)
+    source, target, counts = [], [], []
+    for step in range(200):
+        loud = step % 100 < 60  # the pause ends a sentence
+        samples = (rng.normal(0, 0.1, 640) * loud).astype(np.float32)
+        output = translator.step(samples, state, is_last=step == 199)
+        source += output.source_words
+        target += output.words
+        writer.add(output, state)
+        counts.append(len(cues((tmp_path / "new" / "a.vtt").read_text(encoding="utf-8"))))
+    writer.close()
+    assert 0 < counts[150] <= counts[-1]
+    found = cues((tmp_path / "new" / "a.vtt").read_text(encoding="utf-8"))
+    for track, words in (("source", source), ("translation", target)):
+        mine = [cue for cue in found if cue[0] == track]
+        if track == "source":
+            assert " ".join(cue[3] for cue in mine).split() == text_of(words)
+        # This policy writes parts of words on into the silence, where each is a cue of its own.
+        assert "".join(cue[3] for cue in mine).replace(" ", "") == "".join(text_of(words))
+        assert all(len(cue[3]) <= MAX_CHARACTERS for cue in mine)
+    assert bool(target) == (task != "asr") and source
+
+
+def test_an_unfinished_sentence_is_written_on_closing(translator, tmp_path):
+    translator.task = "s2tt"
+    state = translator.init_state()
+    writer = SubtitleWriter(tmp_path / "a.vtt", translator.recomposer)
+    output = translator.step(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32), state)
+    writer.add(output, state)
+    assert output.words and not cues((tmp_path / "a.vtt").read_text(encoding="utf-8"))
+    writer.close()
+    assert cues((tmp_path / "a.vtt").read_text(encoding="utf-8"))
+
+
+def test_times_of_the_speech(translator, tmp_path):
+    translator.task = "s2st"
+    state = translator.init_state()
+    writer = SubtitleWriter(tmp_path / "a.vtt", translator.recomposer, clock="speech")
+    output = translator.step(np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32), state, is_last=True)
+    writer.add(output, state)
+    writer.close()
+    found = cues((tmp_path / "a.vtt").read_text(encoding="utf-8"))
+    assert {cue[0] for cue in found} == {"translation"}
+    assert found[0][1] == pytest.approx(output.words[0].start_s, abs=1e-3)
+
+
+def test_text_is_escaped(translator, tmp_path):
+    detector = WordBoundaryDetector(["<s>", "<pad>", "</s>", "<unk>", "▁a<b>", "▁&", "▁-->"])
+    state = translator.init_state()
+    writer = SubtitleWriter(tmp_path / "a.vtt", translator.recomposer)
+    writer.add(StepOutput(source_words=detector.read([4, 5, 6], state.source, is_last=True)), state)
+    writer.close()
+    assert "\na&lt;b&gt; &amp; --&gt;\n" in (tmp_path / "a.vtt").read_text(encoding="utf-8")

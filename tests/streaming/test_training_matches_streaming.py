@@ -1,0 +1,151 @@
+"""What training computes for a hypothesis is what the runtime computed when it made it.
+
+The runtime translates a recording segment by segment. Its own hypothesis is then taken as a training target: the
+model's forward over the whole utterance, with the mask of the frames that were there, must predict the same tokens
+from the same states, and the same units; and the mask that training derives from the policy must be that mask.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from echostream.decoding.policy import visible_frames_from_policy
+from echostream.decoding.repetition import repeating
+from echostream.modules.ctc import BLANK, greedy_collapse
+from echostream.streaming import StreamingTranslator
+from echostream.streaming.word_level_translator import END
+
+
+def make_translator(seed: int, wave: np.ndarray) -> StreamingTranslator:
+    translator = StreamingTranslator.random(arch="echostream_tiny", seed=seed)
+    model, generator = translator.model, torch.Generator().manual_seed(seed)
+    # With tied embeddings an untrained decoder repeats its last token for ever; this one says something.
+    norm = model.mt_decoder.stack.norm
+    norm.weight.copy_(torch.randn(norm.weight.shape, generator=generator))
+    # Untrained heads answer nearly the same for every frame; centred, with blanks between, they look like speech.
+    features, _ = model.fbank(torch.from_numpy(wave))
+    encoded = model.encode(features[None], torch.tensor([features.size(0)]))
+    for head, name in ((model.asr_head, "asr_logits"), (model.st_head, "st_logits")):
+        logits = encoded[name][0]
+        head.output.bias.sub_(logits.mean(dim=0))
+        head.output.bias[BLANK] += 2.5 * logits.std(dim=0).mean()
+    return translator
+
+
+def syllables(seconds: float, seed: int) -> np.ndarray:
+    """Bursts of coloured noise: something that changes about as often as speech does."""
+    rng = np.random.default_rng(seed)
+    bursts = []
+    while sum(burst.size for burst in bursts) < 16_000 * seconds:
+        size = int(rng.integers(1_000, 4_000))
+        tone = np.sin(np.arange(size) * rng.uniform(0.02, 1.5))
+        bursts.append(rng.uniform(0, 0.3) * tone + rng.uniform(0, 0.1) * rng.standard_normal(size))
+    return np.concatenate(bursts).astype(np.float32)
+
+
+def record(translator: StreamingTranslator, wave: np.ndarray):
+    """Words, text states, units and frames there at each word's commitment, over the whole hypothesis."""
+    tokens, states, units, there = [], [], [], []
+    writer = translator.writer
+    name = "_extend" if writer.beam == 1 else "_extend_by_beam"
+    extend, speak = getattr(writer, name), writer._speak
+
+    def recording_extend(*args):
+        words, word_states = extend(*args)
+        tokens.extend(words)
+        there.extend([args[1].num_frames] * len(words))
+        states.extend(word_states)
+        return words, word_states
+
+    def recording_speak(*args):
+        spoken = speak(*args)
+        units.extend(unit for word in spoken for unit in word)
+        return spoken
+
+    setattr(writer, name, recording_extend)
+    writer._speak = recording_speak
+    state = translator.init_state()
+    for start in range(0, wave.size, 640):
+        translator.step(wave[start : start + 640], state, is_last=start + 640 >= wave.size)
+    return tokens, torch.cat(states, dim=1), units, there
+
+
+@pytest.mark.parametrize(("segment", "beam"), [(1, 1), (4, 1), (8, 1), (4, 3)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@torch.inference_mode()
+def test_forward_gives_the_states_that_streaming_went_through(segment, beam, seed):
+    wave = syllables(4.0, seed)
+    translator = make_translator(seed, wave)
+    translator.segment_ms, translator.writer.beam = segment * 40, beam
+    translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = 10**6  # one sentence, as in training
+    words, states, units, there = record(translator, wave)
+    assert len(set(there)) >= 3, "the policy should have let words be written bit by bit"
+
+    model = translator.model
+    features, _ = model.fbank(torch.from_numpy(wave))
+    target = torch.tensor([[token for word in words for token in word]])
+    word_ids = torch.tensor([[index for index, word in enumerate(words) for _ in word]])
+    encoded = model.encode(features[None], torch.tensor([features.size(0)]), segment)
+    visible = torch.tensor(there)[word_ids]
+    from_policy = visible_frames_from_policy(
+        encoded["asr_logits"].argmax(-1),
+        encoded["st_logits"].argmax(-1),
+        encoded["frame_lengths"],
+        segment,
+        torch.tensor([target.size(1)]),
+        word_ids,
+        torch.tensor(translator.detector.begins),
+        translator.policy,
+    )
+    # A word may have been allowed earlier than it was written: the decoder then had a longer word in mind.
+    assert (from_policy <= visible).all()
+    assert (from_policy == visible).float().mean() > 0.7
+    previous = torch.cat([torch.tensor([[END]]), target[:, :-1]], dim=1)
+    mask = model.mt_decoder.frame_mask(encoded["frame_lengths"], encoded["encoder_out"].size(1), visible)
+    hidden, logits, _ = model.mt_decoder(previous, encoded["encoder_out"], mask)
+    torch.testing.assert_close(model.text_states(hidden, target), states, rtol=1e-5, atol=1e-5)
+    scores = (logits + translator.writer.forbidden)[0]
+    history = previous[0].tolist()
+    for place, row in enumerate(scores):
+        row[list(repeating(history[: place + 1]))] = float("-inf")
+    assert beam > 1 or scores.argmax(-1).tolist() == target[0].tolist()
+    decoded = model.decode(encoded, previous, target, word_ids, visible)
+    (spoken,) = greedy_collapse(decoded["unit_logits"].argmax(-1), decoded["unit_lengths"])
+    assert [symbol - 1 for symbol in spoken] == units
+
+
+@pytest.mark.parametrize("policy", ["alignment", "stride", "wait-k", "fixed-rate"])
+@torch.inference_mode()
+def test_a_beam_of_one_is_greedy(policy):
+    wave = syllables(3.0, 1)
+    outputs = []
+    for by_beam in (False, True):
+        translator = make_translator(1, wave)
+        translator.segment_ms, translator.task = 160, "s2tt"
+        translator.set_policy(policy)
+        if by_beam:
+            translator.writer._extend = translator.writer._extend_by_beam
+        state = translator.init_state()
+        outs = [translator.step(piece, state) for piece in np.array_split(wave, 20)]
+        outs.append(translator.step(wave[:0], state, is_last=True))
+        outputs.append([word for out in outs for word in out.words])
+    assert outputs[0] == outputs[1] and len(outputs[0]) > 3
+
+
+def test_a_beam_finds_what_greedy_search_misses():
+    wave = syllables(2.0, 2)
+    likelihoods = {}
+    for beam in (1, 8):
+        translator = make_translator(2, wave)
+        translator.segment_ms, translator.writer.beam = 0, beam
+        translator.model.mt_decoder.stack.norm.weight.mul_(0.3)  # less sure of itself
+        tokens, _, _, _ = record(translator, wave)
+        target = torch.tensor([[token for word in tokens for token in word]])
+        model = translator.model
+        features, _ = model.fbank(torch.from_numpy(wave))
+        encoded = model.encode(features[None], torch.tensor([features.size(0)]))
+        previous = torch.cat([torch.tensor([[END]]), target[:, :-1]], dim=1)
+        _, logits, _ = model.mt_decoder(previous, encoded["encoder_out"])
+        scores = (logits + translator.writer.forbidden).log_softmax(-1)
+        likelihoods[beam] = scores[0].gather(1, target[0, :, None]).mean().item()
+    assert likelihoods[8] >= likelihoods[1]
