@@ -25,7 +25,7 @@ SETTINGS_NAME = "model.yaml"
 FILES = ("checkpoint", "vocoder", "source_lm")
 LANGUAGES = ("source_lang", "target_lang")
 KINDS: dict[str, tuple[Any, str]] = {"int": (int, "a whole number"), "float": (int | float, "a number")}
-POLICY_OPTIONS = {"stride_n": 1, "lag_k": None}  # which are chosen for one policy and mean nothing to another
+POLICY_OPTIONS = {"stride_n": None, "lag_k": None}  # which are chosen for one policy and mean nothing to another
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ModelSettings:
     segment_ms: int = 320
     right_context_frames: int | None = None
     policy: str = "alignment"
-    stride_n: int = 1
+    stride_n: int | None = None
     lag_k: int | None = None
     beam: int = 1
     source_lm: Path | None = None

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from echostream.decoding.repetition import repeating
-from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.modules.transformer import TransformerState
+
+if TYPE_CHECKING:
+    from echostream.models.mt_decoder import TransformerMTDecoder
 
 
 @dataclass(frozen=True)

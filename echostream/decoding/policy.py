@@ -4,7 +4,8 @@ A policy looks at the evidence once for every encoder segment and answers with a
 far, or None to go on reading. It is a pure object: what it remembers is passed in and out, so that training can run
 the very policy of inference over an utterance (:func:`visible_frames_from_policy`).
 
-- ``alignment``: word level, on alignment evidence (ours).
+- ``alignment``: words, on alignment evidence (ours, the default).
+- ``token-alignment``: the same evidence counted in tokens on both sides.
 - ``stride``: a fixed stride of source and target tokens (StreamSpeech, Zhang et al. 2024, section 3.2).
 - ``wait-k``: k source words ahead (Ma et al. 2019).
 - ``fixed-rate``: one token for a fixed time, whatever was said; for benchmarks.
@@ -12,7 +13,7 @@ the very policy of inference over an utterance (:func:`visible_frames_from_polic
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -64,16 +65,12 @@ class Policy(Protocol):
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]: ...
 
 
-def _written(evidence: Evidence) -> PolicyState:
-    return PolicyState(evidence.source_words, evidence.source_tokens, evidence.target_tokens)
-
-
 @dataclass(frozen=True)
 class AlignmentBasedPolicy:
-    """WRITE when a source word was finished and the ST CTC has read enough new target tokens.
+    """WRITE when both CTCs have read at least ``stride_n`` tokens more than at the last WRITE; words stay whole.
 
     Args:
-        stride_n: new target tokens since the last WRITE, at least 1.
+        stride_n: new tokens since the last WRITE, at least 1.
         lag_k: target tokens that the hypothesis stays behind the ST CTC.
     """
 
@@ -84,16 +81,50 @@ class AlignmentBasedPolicy:
         if self.stride_n < 1 or self.lag_k < 0:
             raise ValueError(f"stride_n must be at least 1 and lag_k at least 0, got {self.stride_n}, {self.lag_k}")
 
+    def should_write(self, asr_tokens: int, st_tokens: int, state: PolicyState | None = None) -> tuple[bool, int]:
+        """The rule itself.
+
+        Args:
+            asr_tokens, st_tokens: tokens that the ASR CTC and the ST CTC have read since the sentence started.
+            state: the counts at the last WRITE; None: there was none.
+
+        Returns:
+            whether to WRITE, and how many tokens may be added since that WRITE; 0 if not.
+        """
+        state = state or PolicyState()
+        new_tokens = st_tokens - self.lag_k - state.target_tokens
+        write = asr_tokens - state.source_tokens >= self.stride_n and new_tokens >= self.stride_n
+        return write, new_tokens if write else 0
+
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
-        tokens = evidence.target_tokens - self.lag_k
-        if evidence.source_words <= state.source_words or tokens - state.target_tokens < self.stride_n:
+        write, max_new_tokens = self.should_write(evidence.source_tokens, evidence.target_tokens, state)
+        if not write:
             return None, state
-        return Budget(tokens=tokens), replace(_written(evidence), target_tokens=tokens)
+        tokens = state.target_tokens + max_new_tokens
+        return Budget(tokens=tokens), PolicyState(evidence.source_words, evidence.source_tokens, tokens)
+
+
+@dataclass(frozen=True)
+class WordAlignmentPolicy(AlignmentBasedPolicy):
+    """As :class:`AlignmentBasedPolicy`, but a finished source word takes the place of new source tokens.
+
+    WRITE needs a source word that the ASR CTC has just finished, and ``stride_n`` target tokens more in the ST CTC.
+    """
+
+    def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
+        if evidence.source_words <= state.source_words:
+            return None, state
+        # A finished word is all the evidence of the source that is asked for.
+        write, max_new_tokens = self.should_write(state.source_tokens + self.stride_n, evidence.target_tokens, state)
+        if not write:
+            return None, state
+        tokens = state.target_tokens + max_new_tokens
+        return Budget(tokens=tokens), PolicyState(evidence.source_words, evidence.source_tokens, tokens)
 
 
 @dataclass(frozen=True)
 class StridePolicy:
-    """StreamSpeech's: WRITE whenever both CTC heads have read ``stride_n`` tokens more; words may be cut."""
+    """StreamSpeech's (Zhang et al. 2024, section 3.2): whole strides of tokens in both CTCs, where words may be cut."""
 
     stride_n: int = 1
 
@@ -102,13 +133,14 @@ class StridePolicy:
             raise ValueError(f"stride_n must be at least 1, got {self.stride_n}")
 
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
-        if (
-            evidence.source_tokens - state.source_tokens < self.stride_n
-            or evidence.target_tokens - state.target_tokens < self.stride_n
-        ):
+        write, _ = AlignmentBasedPolicy(self.stride_n).should_write(
+            evidence.source_tokens, evidence.target_tokens, state
+        )
+        if not write:
             return None, state
         tokens = evidence.target_tokens // self.stride_n * self.stride_n
-        return Budget(tokens=tokens, whole_words=False), _written(evidence)
+        counts = PolicyState(evidence.source_words, evidence.source_tokens, evidence.target_tokens)
+        return Budget(tokens=tokens, whole_words=False), counts
 
 
 @dataclass(frozen=True)
@@ -124,7 +156,8 @@ class WaitKPolicy:
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
         if evidence.source_words <= state.source_words or evidence.source_words < self.lag_k:
             return None, state
-        return Budget(words=evidence.source_words - self.lag_k + 1), _written(evidence)
+        counts = PolicyState(evidence.source_words, evidence.source_tokens, evidence.target_tokens)
+        return Budget(words=evidence.source_words - self.lag_k + 1), counts
 
 
 @dataclass(frozen=True)
@@ -140,25 +173,46 @@ class FixedRatePolicy:
         return Budget(tokens=tokens, whole_words=False, ends=False), PolicyState(target_tokens=tokens)
 
 
-POLICIES = ("alignment", "stride", "wait-k", "fixed-rate")
+POLICIES: dict[str, type] = {
+    "alignment": WordAlignmentPolicy,
+    "token-alignment": AlignmentBasedPolicy,
+    "stride": StridePolicy,
+    "wait-k": WaitKPolicy,
+    "fixed-rate": FixedRatePolicy,
+}
 
 
-def build_policy(name: str, stride_n: int = 1, lag_k: int | None = None) -> Policy:
-    """The policy called ``name``; ``lag_k`` None takes the policy's own default.
+def build_policy(name: str, stride_n: int | None = None, lag_k: int | None = None) -> Policy:
+    """The policy called ``name``; None takes the policy's own default.
 
     Raises:
-        ValueError: an unknown name or an option out of range.
+        ValueError: an unknown name, or an option that the policy doesn't have or that is out of range.
     """
-    lag = {} if lag_k is None else {"lag_k": lag_k}
-    if name == "alignment":
-        return AlignmentBasedPolicy(stride_n, **lag)
-    if name == "stride":
-        return StridePolicy(stride_n)
-    if name == "wait-k":
-        return WaitKPolicy(**lag)
-    if name == "fixed-rate":
-        return FixedRatePolicy()
-    raise ValueError(f"unknown policy '{name}': choose one of {', '.join(POLICIES)}")
+    if name not in POLICIES:
+        raise ValueError(f"unknown policy '{name}': choose one of {', '.join(POLICIES)}")
+    return with_policy_options(POLICIES[name](), stride_n=stride_n, lag_k=lag_k)
+
+
+def policy_name(policy: Policy) -> str:
+    """The name of a policy: ours by :data:`POLICIES`, another's by its class."""
+    return next((name for name, kind in POLICIES.items() if type(policy) is kind), type(policy).__name__)
+
+
+def with_policy_options(policy: Policy, **options: int | None) -> Policy:
+    """The policy with other options, but for those that are None.
+
+    Raises:
+        ValueError: an option that the policy doesn't have, or out of range.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return policy
+    known: list[str] = [field.name for field in fields(policy)] if is_dataclass(policy) else []
+    for name in given:
+        if name not in known:
+            takes = f": it takes {', '.join(known)}" if known else ": it takes no options"
+            raise ValueError(f"the policy '{policy_name(policy)}' has no option {name}{takes}")
+    return replace(policy, **given)  # type: ignore[type-var]  # a dataclass, as was seen
 
 
 def visible_frames_from_policy(
@@ -192,7 +246,7 @@ def visible_frames_from_policy(
     visible = frame_lengths[:, None].expand(batch, num_tokens).clone()
     if segment == 0:
         return visible.clamp_(min=1)
-    begins = starts_word.tolist()
+    word_starts = starts_word.tolist()
     source_counts, target_counts = symbol_counts(asr_ids).tolist(), symbol_counts(st_ids).tolist()
     rows = zip(
         asr_ids.tolist(),
@@ -204,15 +258,13 @@ def visible_frames_from_policy(
         strict=True,
     )
     for item, (labels, length, num_targets, words, source_count, target_count) in enumerate(rows):
-        if target_count[length - 1] == 0 and not isinstance(policy, FixedRatePolicy | WaitKPolicy):
-            continue  # nothing to align to yet: the whole utterance is visible
         last_token = {word: index for index, word in enumerate(words[: num_targets - 1])}
         waiting = [(index + 1, order + 1, word) for order, (word, index) in enumerate(last_token.items())]
         seen: dict[int, int] = {}
         reader, state, finished = WordBoundaryState(), PolicyState(), 0
         for start in range(0, length - segment, segment):  # the last segment ends the source
             end = start + segment
-            reader, ended = read_words(labels[start:end], begins, reader)
+            reader, ended = read_words(labels[start:end], word_starts, reader)
             finished += len(ended)
             evidence = Evidence(end, finished, source_count[end - 1], target_count[end - 1])
             budget, state = policy(evidence, state)

@@ -1,18 +1,20 @@
-"""Source text from the ASR CTC by prefix beam search with a language model, as the stream goes on.
+"""Source text from the ASR CTC by prefix beam search with a language model, while the stream goes on.
 
-Prefix beam search is of Graves and Jaitly (2014) and Hannun et al. (2014): a reading's score is
-``log P_ctc + weight log P_lm + bonus |symbols|``. A word is given out when all readings that come near the best
-agree on it and on the beginning of the next, when a pause follows, or when it has been open for long; what is given out
-stays, and readings without it are dropped. So the state is bounded, and the cost of a frame too.
+Prefix beam search is that of Graves and Jaitly (2014) and Hannun et al. (2014): the score of a hypothesis is
+``log P_ctc + weight * log P_lm + bonus * number of symbols``. A word is finalised when all hypotheses that come near
+the best one agree on it and on the beginning of the next word, when a pause follows, or when it has stayed open for
+long. A finalised word is never changed: hypotheses without it are dropped. So the state is bounded, and with it the
+cost of a frame.
 
-The policy doesn't wait for this: it counts greedy words, as in training (:class:`WordBoundaryDetector`).
+The policy does not wait for this search: it counts the words of the greedy path, as in training
+(:class:`echostream.decoding.word_boundary.WordBoundaryDetector`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nlargest
 
 from torch import Tensor
@@ -25,25 +27,25 @@ from echostream.modules.ctc import BLANK
 from echostream.modules.state import State
 from echostream.text import WORD_MARK, pieces_to_text
 
-CANDIDATES = 12  # symbols tried at a frame
+CANDIDATES = 12  # symbols that are tried at each frame
 LEAST_LOG_PROB = -9.0  # of a symbol that is tried
-OPEN_FRAMES = 50  # 2 s, after which readings need not agree any more
+OPEN_FRAMES = 50  # 2 s; after that, a word is finalised even where hypotheses disagree
 OPEN_SYMBOLS = 64
-DOUBT = 3.0  # nats below the best, from which on a reading isn't asked any more
+AGREEMENT_NATS = 3.0  # hypotheses that score lower than the best by more than this have no say
 LM_WEIGHT, LM_BONUS = 0.8, 2.0
 SENTENCE_PAUSE_FRAMES = 25  # 1 s
 NEVER = -math.inf
 
 
 @dataclass(slots=True)
-class Reading:
-    """A hypothesis about what was said since the last word that was given out.
+class CTCHypothesis:
+    """What may have been said since the last finalised word.
 
     Attributes:
         symbols: subwords.
-        frames: where each was first heard, counted from the stream's start.
-        blank, symbol: log-probability of its paths that end in a blank, and of those that end in its last symbol.
-        prior: what language model and bonus add.
+        frames: the frame @25 Hz, counted from the stream's start, at which each subword was first read.
+        blank, symbol: log-probability of the paths that end in a blank, and of those that end in the last subword.
+        prior: what the language model and the bonus add to the score.
         context: of the language model.
     """
 
@@ -56,29 +58,34 @@ class Reading:
 
     @property
     def score(self) -> float:
+        """Log-probability of all paths, with the prior."""
         return add_logs(self.blank, self.symbol) + self.prior
 
 
 @dataclass
 class TranscriberState(State):
-    """Readings, the best first, and what they have in common."""
+    """Hypotheses, the best one first, and what they all have in common."""
 
-    readings: list[Reading] = field(default_factory=list)
+    hypotheses: list[CTCHypothesis] = field(default_factory=list)
     frame: int = 0
-    last: int = BLANK  # the last symbol that was given out
-    last_frame: int = 0  # where it was heard
-    bare: bool = False  # it was a mark alone, whose letters may follow
+    last_symbol: int = BLANK  # the last symbol that was finalised
+    last_frame: int = 0  # the frame at which it was read
+    after_mark: bool = False  # the last word was the mark of a word's beginning alone, whose letters may follow
+
+    def copy(self) -> TranscriberState:
+        """A state that can be changed without a trace in this one."""
+        return replace(self, hypotheses=[replace(hypothesis) for hypothesis in self.hypotheses])
 
 
 class SourceTranscriber:
-    """Reads the ASR CTC's log-probabilities as words.
+    """Turns log-probabilities of the ASR CTC into words.
 
     Args:
         symbols: the source dictionary.
-        language_model: over the same.
-        weight: of the language model.
-        bonus: nats for each symbol, against the language model's liking for few.
-        beam: readings kept.
+        language_model: n-gram model over the same symbols.
+        weight: of the language model's log-probabilities.
+        bonus: nats added for each symbol, since the language model favours short texts.
+        beam: hypotheses that are kept.
     """
 
     def __init__(
@@ -90,117 +97,113 @@ class SourceTranscriber:
         beam: int = 16,
     ) -> None:
         self.symbols = list(symbols)
-        self.begins = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
+        self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
         self.language_model, self.weight, self.bonus, self.beam = language_model, weight, bonus, beam
 
     def init_state(self) -> TranscriberState:
-        return TranscriberState([Reading((), (), 0.0, NEVER, 0.0, self.language_model.start)])
+        """The state of a fresh stream: one empty hypothesis."""
+        return TranscriberState([CTCHypothesis((), (), 0.0, NEVER, 0.0, self.language_model.start)])
 
-    def read(self, log_probs: Tensor, state: TranscriberState, is_last: bool = False) -> list[SourceWord]:
-        """Words that new frames ``(T, classes)`` settle; all there are when the source ends. Changes ``state``."""
+    def step(
+        self, log_probs: Tensor, state: TranscriberState, is_last: bool = False
+    ) -> tuple[list[SourceWord], TranscriberState]:
+        """Words that new frames ``(T, classes)`` finalise, and the next state; all words when the source ends."""
+        state = state.copy()
         words: list[SourceWord] = []
         best = log_probs.topk(min(CANDIDATES, log_probs.size(-1)))
         blanks = log_probs[:, BLANK].tolist()
         for blank, values, classes in zip(blanks, best.values.tolist(), best.indices.tolist(), strict=True):
             candidates = {label: value for label, value in zip(classes, values, strict=True) if value > LEAST_LOG_PROB}
-            self._advance(blank, candidates, state)
+            state.hypotheses = self._extend(blank, candidates, state)
             state.frame += 1
-            words += self._settle(state)
+            words += self._finalise_agreed(state)
         if is_last:
             lm = self.language_model
-            for reading in state.readings:
-                reading.prior += self.weight * lm.score(reading.context, lm.end)
-            state.readings.sort(key=lambda reading: -reading.score)
-            words += self._give_out(len(state.readings[0].symbols), state)
-        return words
+            for hypothesis in state.hypotheses:
+                hypothesis.prior += self.weight * lm.score(hypothesis.context, lm.end)
+            state.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
+            words += self._finalise(len(state.hypotheses[0].symbols), state)
+        return words, state
 
-    def _advance(self, blank: float, candidates: dict[int, float], state: TranscriberState) -> None:
-        """One frame: every reading stays as it is, or goes on with one of the candidates."""
-        found: dict[tuple[int, ...], Reading] = {}
-        for reading in state.readings:
-            total = add_logs(reading.blank, reading.symbol)
-            last = reading.symbols[-1] if reading.symbols else state.last
-            repeated = reading.symbol + candidates.get(last, NEVER)
-            _add(found, reading.symbols, reading.frames, total + blank, repeated, reading.prior, reading.context)
+    def _extend(self, blank: float, candidates: dict[int, float], state: TranscriberState) -> list[CTCHypothesis]:
+        """One frame: every hypothesis stays as it is, or goes on with one of the candidates."""
+        found: dict[tuple[int, ...], CTCHypothesis] = {}
+        for hypothesis in state.hypotheses:
+            total = add_logs(hypothesis.blank, hypothesis.symbol)
+            last = hypothesis.symbols[-1] if hypothesis.symbols else state.last_symbol
+            repeated = hypothesis.symbol + candidates.get(last, NEVER)
+            _merge(found, replace(hypothesis, blank=total + blank, symbol=repeated))
             for label, value in candidates.items():
-                # A repeated class is one symbol, but for a blank between.
-                before = reading.blank if label == last else total
+                # A repeated class is the same symbol unless a blank lies between.
+                before = hypothesis.blank if label == last else total
                 if label == BLANK or before == NEVER:
                     continue
-                symbols = (*reading.symbols, label)
+                symbols = (*hypothesis.symbols, label)
                 known = found.get(symbols)
                 if known is not None:
                     known.symbol = add_logs(known.symbol, before + value)
                     continue
                 lm = self.language_model
-                prior = reading.prior + self.weight * lm.score(reading.context, label) + self.bonus
-                frames = (*reading.frames, state.frame)
-                found[symbols] = Reading(
-                    symbols, frames, NEVER, before + value, prior, lm.after(reading.context, label)
-                )
-        state.readings = nlargest(self.beam, found.values(), key=lambda reading: reading.score)
+                prior = hypothesis.prior + self.weight * lm.score(hypothesis.context, label) + self.bonus
+                frames = (*hypothesis.frames, state.frame)
+                context = lm.after(hypothesis.context, label)
+                found[symbols] = CTCHypothesis(symbols, frames, NEVER, before + value, prior, context)
+        return nlargest(self.beam, found.values(), key=lambda hypothesis: hypothesis.score)
 
-    def _settle(self, state: TranscriberState) -> list[SourceWord]:
-        """Give out what need not wait."""
-        best = state.readings[0]
+    def _finalise_agreed(self, state: TranscriberState) -> list[SourceWord]:
+        """Finalise what need not wait for more evidence."""
+        best = state.hypotheses[0]
         if not best.symbols:
             if state.frame - state.last_frame == SENTENCE_PAUSE_FRAMES:  # what comes next begins a sentence
                 best.context = self.language_model.start
             return []
         if state.frame - best.frames[-1] > PAUSE_FRAMES or len(best.symbols) > OPEN_SYMBOLS:
-            return self._give_out(len(best.symbols), state)
-        starts = [place for place, symbol in enumerate(best.symbols) if place and self.begins[symbol]]
+            return self._finalise(len(best.symbols), state)
+        starts = [place for place, symbol in enumerate(best.symbols) if place and self.starts_word[symbol]]
         if state.frame - best.frames[0] <= OPEN_FRAMES:
-            least = best.score - DOUBT
-            others = [reading for reading in state.readings[1:] if reading.score > least]
+            least = best.score - AGREEMENT_NATS
+            others = [hypothesis for hypothesis in state.hypotheses[1:] if hypothesis.score > least]
             starts = [
                 start
                 for start in starts
-                if all(reading.symbols[: start + 1] == best.symbols[: start + 1] for reading in others)
+                if all(hypothesis.symbols[: start + 1] == best.symbols[: start + 1] for hypothesis in others)
             ]
-        return self._give_out(starts[-1], state) if starts else []
+        return self._finalise(starts[-1], state) if starts else []
 
-    def _give_out(self, count: int, state: TranscriberState) -> list[SourceWord]:
-        """The first ``count`` symbols of the best reading as words, which all others must have too."""
-        best = state.readings[0]
-        given, frames, score, prior = best.symbols[:count], best.frames[:count], best.score, best.prior
-        if not given:
+    def _finalise(self, count: int, state: TranscriberState) -> list[SourceWord]:
+        """The first ``count`` symbols of the best hypothesis as words; hypotheses without them are dropped."""
+        best = state.hypotheses[0]
+        symbols, frames, score, prior = best.symbols[:count], best.frames[:count], best.score, best.prior
+        if not symbols:
             return []
-        state.readings = [reading for reading in state.readings if reading.symbols[:count] == given]
-        for reading in state.readings:
-            reading.symbols, reading.frames = reading.symbols[count:], reading.frames[count:]
-            # Only differences matter, and sums that grow for an hour would lose them.
-            reading.blank -= score - prior
-            reading.symbol -= score - prior
-            reading.prior -= prior
-        state.last, state.last_frame = given[-1], frames[-1]
-        starts = [place for place in range(count) if not place or self.begins[given[place]]]
+        state.hypotheses = [hypothesis for hypothesis in state.hypotheses if hypothesis.symbols[:count] == symbols]
+        for hypothesis in state.hypotheses:
+            hypothesis.symbols, hypothesis.frames = hypothesis.symbols[count:], hypothesis.frames[count:]
+            # Only differences between hypotheses matter, and sums that grow for an hour would lose them.
+            hypothesis.blank -= score - prior
+            hypothesis.symbol -= score - prior
+            hypothesis.prior -= prior
+        state.last_symbol, state.last_frame = symbols[-1], frames[-1]
+        starts = [place for place in range(count) if not place or self.starts_word[symbols[place]]]
         words = []
         for start, end in zip(starts, [*starts[1:], count], strict=True):
-            text = pieces_to_text([self.symbols[symbol] for symbol in given[start:end]]).strip()
-            joined = not self.begins[given[start]] and not state.bare
-            state.bare = not text
+            text = pieces_to_text([self.symbols[symbol] for symbol in symbols[start:end]]).strip()
+            joined = not self.starts_word[symbols[start]] and not state.after_mark
+            state.after_mark = not text
             if text:
                 words.append(SourceWord(text, frames[start] * FRAME_S, (frames[end - 1] + 1) * FRAME_S, joined))
         return words
 
 
-def _add(
-    found: dict[tuple[int, ...], Reading],
-    symbols: tuple[int, ...],
-    frames: tuple[int, ...],
-    blank: float,
-    symbol: float,
-    prior: float,
-    context: tuple[int, ...],
-) -> None:
-    """Paths of the same symbols are one reading."""
-    known = found.get(symbols)
+def _merge(found: dict[tuple[int, ...], CTCHypothesis], hypothesis: CTCHypothesis) -> None:
+    """Add a hypothesis to those found; paths of the same symbols are one hypothesis."""
+    known = found.get(hypothesis.symbols)
     if known is None:
-        found[symbols] = Reading(symbols, frames, blank, symbol, prior, context)
+        found[hypothesis.symbols] = hypothesis
     else:
-        known.blank, known.symbol = add_logs(known.blank, blank), add_logs(known.symbol, symbol)
-        known.frames = frames
+        known.blank = add_logs(known.blank, hypothesis.blank)
+        known.symbol = add_logs(known.symbol, hypothesis.symbol)
+        known.frames = hypothesis.frames
 
 
 def add_logs(first: float, second: float) -> float:

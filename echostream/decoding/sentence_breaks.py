@@ -46,21 +46,22 @@ class SentenceBreakDetector:
     def init_state(self) -> SentenceBreakState:
         return SentenceBreakState(self.language_model.start)
 
-    def read(self, words: Sequence[SourceWord], state: SentenceBreakState) -> list[int]:
-        """The breaks before new ``words``, as frames @25 Hz: the middle of each pause. Changes ``state``."""
+    def find(self, words: Sequence[SourceWord], state: SentenceBreakState) -> tuple[list[int], SentenceBreakState]:
+        """The breaks before new ``words``, as frames @25 Hz (the middle of each pause), and the next state."""
         breaks = []
+        last_context, last_frame = state.context, state.last_frame
         for word in words:
             start, end = word.frames
-            goes_on, context = self._score(state.context, word.symbols)
-            if state.last_frame is not None and not word.joined:
+            goes_on, context = self._score(last_context, word.symbols)
+            if last_frame is not None and not word.joined:
                 begins, fresh_context = self._score(self.language_model.start, word.symbols)
-                ends = self.language_model.score(state.context, self.language_model.end)
-                pause_s = min((start - state.last_frame - 1) * FRAME_S, LONGEST_PAUSE_S)
+                ends = self.language_model.score(last_context, self.language_model.end)
+                pause_s = min((start - last_frame - 1) * FRAME_S, LONGEST_PAUSE_S)
                 if ends + begins - goes_on + NATS_PER_S * pause_s >= self.least_nats:
-                    breaks.append((state.last_frame + start + 1) // 2)
+                    breaks.append((last_frame + start + 1) // 2)
                     context = fresh_context
-            state.context, state.last_frame = context, end
-        return breaks
+            last_context, last_frame = context, end
+        return breaks, SentenceBreakState(last_context, last_frame)
 
     def _score(self, context: tuple[int, ...], symbols: Sequence[int]) -> tuple[float, tuple[int, ...]]:
         """Nats of ``symbols`` after ``context``, and the context after them."""

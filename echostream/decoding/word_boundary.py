@@ -37,8 +37,7 @@ class WordBoundaryDetectorState(State):
 
     words: WordBoundaryState = field(default_factory=WordBoundaryState)
     reader: CTCReader = field(default_factory=CTCReader)
-    tokens: list[int] = field(default_factory=list)  # frames of the symbols that were read last
-    bare: bool = False  # the last word was a mark alone, whose letters may follow
+    after_mark: bool = False  # the last word was the mark of a word's beginning alone, whose letters may follow
 
     @property
     def silence_frames(self) -> int:
@@ -55,28 +54,37 @@ class WordBoundaryDetector:
 
     def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = list(symbols)
-        self.begins = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
+        self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
 
     def init_state(self) -> WordBoundaryDetectorState:
         return WordBoundaryDetectorState()
 
-    def read(self, classes: Sequence[int], state: WordBoundaryDetectorState, is_last: bool = False) -> list[SourceWord]:
-        """Words that the new frame ``classes`` finish; all there are when the source ends. Changes ``state``.
+    def process_segment(
+        self, classes: Sequence[int], state: WordBoundaryDetectorState, is_last: bool = False
+    ) -> tuple[list[SourceWord], list[int], WordBoundaryDetectorState]:
+        """Read the classes of new frames.
 
-        The text is empty where a pause came right after the mark of a word's beginning. It counts, as it does in
-        training; what comes after the pause then begins a word.
+        Args:
+            classes: greedy class of each new frame @25 Hz.
+            state: of the frames before.
+            is_last: the source ends with these frames: the open word is finished.
+
+        Returns:
+            the words that were finished, the frames (counted from the stream's start) at which symbols were read, and
+            the next state. A word's text is empty where a pause came right after the mark of its beginning: it counts,
+            as it does in training, and what comes after the pause begins a word.
         """
-        first = state.words.frame
-        state.tokens = [first + frame for frame, _ in state.reader.read(list(classes))]
-        state.words, spans = read_words(classes, self.begins, state.words)
+        symbols, reader = state.reader.read(classes)
+        symbol_frames = [state.words.frame + frame for frame, _ in symbols]
+        boundary, spans = read_words(classes, self.starts_word, state.words)
         if is_last:
-            state.words, rest = end_words(state.words)
+            boundary, rest = end_words(boundary)
             spans += rest
-        words = []
+        words, after_mark = [], state.after_mark
         for span in spans:
             text = pieces_to_text([self.symbols[symbol] for symbol in span.symbols]).strip()
-            joined = span.joined and not state.bare
+            joined = span.joined and not after_mark
             start_s, end_s = span.start_frame * FRAME_S, (span.end_frame + 1) * FRAME_S
             words.append(SourceWord(text, start_s, end_s, joined, span.symbols))
-            state.bare = not text
-        return words
+            after_mark = not text
+        return words, symbol_frames, WordBoundaryDetectorState(boundary, reader, after_mark)

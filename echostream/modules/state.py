@@ -11,7 +11,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -76,3 +76,13 @@ class BatchedState(State):
                 value.split() if isinstance(value, BatchedState) else [row.clone() for row in value.split(1)]
             )
         return [type(self)(**{name: rows[i] for name, rows in columns.items()}) for i in range(self.batch_size)]
+
+
+def stack(states: Sequence[Any]) -> Any:
+    """States of several streams as one state of a batch; a single state is taken as it is."""
+    return states[0] if len(states) == 1 else type(states[0]).stack(states)
+
+
+def unstack(state: Any) -> list:
+    """The states of the single streams of a batch."""
+    return [state] if state.batch_size == 1 else state.split()

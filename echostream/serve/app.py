@@ -130,7 +130,7 @@ class Server:
                 "model": self.name,
                 "languages": {"source": self.languages[0], "target": self.languages[1]},
                 "tasks": [task for task in TASKS if speaks or task != "s2st"],
-                "policies": POLICIES,
+                "policies": list(POLICIES),
                 "output_sample_rate": self.translator.output_sample_rate,
                 "segment_step_ms": FRAME_MS,
                 "segment_max_ms": MAX_SEGMENT_MS,

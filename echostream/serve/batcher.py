@@ -20,7 +20,7 @@ import torch
 
 from echostream.serve.metrics import Metrics
 from echostream.serve.protocol import Settings
-from echostream.streaming import StepOutput, StreamingTranslator
+from echostream.streaming import EchoStreamState, StepOutput, StreamingTranslator
 from echostream.streaming.recomposer import NO_SAMPLES
 
 log = logging.getLogger(__name__)
@@ -182,21 +182,18 @@ class Batcher:
         began = time.perf_counter()
         try:
             outputs = await asyncio.get_running_loop().run_in_executor(
-                self._executor, batch[0].translator.step_batch, pieces, states, is_last
+                self._executor, self._step_all, batch, pieces, states, is_last
             )
-        except Exception:  # whatever went wrong, the other sessions go on
-            log.exception("a step of %d sessions failed", len(batch))
-            for stream in batch:
-                self.remove(stream)
-                stream.on_failure()
-            return
         finally:
             self._stepping = []
         took = time.perf_counter() - began
         self.metrics.step_s.observe(took)
         self.metrics.batch_size.observe(len(batch))
         for stream, output, last in zip(batch, outputs, is_last, strict=True):
-            if stream.closed:
+            if output is None:
+                self.remove(stream)
+                stream.on_failure()
+            if stream.closed or output is None:
                 continue
             step = stream.give(output, last, took / len(batch))
             self.metrics.reaction_s.observe(step.reaction_s)
@@ -204,6 +201,27 @@ class Batcher:
                 self.remove(stream)
             stream.on_step(step)
             self.notify(stream)
+
+    @staticmethod
+    def _step_all(
+        batch: list[Stream], pieces: list[np.ndarray], states: list[EchoStreamState], is_last: list[bool]
+    ) -> list[StepOutput | None]:
+        """One step of all streams; if it fails, each by itself. None for a stream whose step fails."""
+        translator = batch[0].translator
+        try:
+            return list(translator.step_batch(pieces, states, is_last))
+        except Exception:  # whatever went wrong, no state has changed, and the other streams go on
+            log.exception("a step of %d sessions failed", len(batch))
+        if len(batch) == 1:
+            return [None]
+        outputs: list[StepOutput | None] = []
+        for piece, state, last in zip(pieces, states, is_last, strict=True):
+            try:
+                outputs.append(translator.step(piece, state, last))
+            except Exception:
+                log.exception("the step of one of them failed by itself, too")
+                outputs.append(None)
+        return outputs
 
     def _next_batch(self) -> list[Stream]:
         """The stream that has waited longest, and others of the same settings."""

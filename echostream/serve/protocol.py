@@ -19,7 +19,7 @@ SAMPLE_FORMAT = "pcm_s16le"
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_SEGMENT_MS = 5_120
 MAX_POLICY_STEP = 100
-NULLABLE = ("lag_k",)  # null: the policy's own default
+NULLABLE = ("stride_n", "lag_k")  # null: the policy's own default
 MAX_REASON_BYTES = 123  # of a close frame (RFC 6455, section 5.5)
 
 
@@ -53,7 +53,7 @@ class Settings:
     segment_ms: int = 320
     policy: str = "alignment"
     task: str = "s2st"
-    stride_n: int = 1
+    stride_n: int | None = None
     lag_k: int | None = None
 
     def apply(self, translator: StreamingTranslator) -> StreamingTranslator:
@@ -105,13 +105,13 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
         raise _bad(f"the format must be {SAMPLE_FORMAT}, got {_quote(message['format'])}")
     if message.get("sample_rate") is None:
         raise _bad("start must give the sample_rate in Hz")
-    policy = _choice(message, "policy", defaults.policy, POLICIES)
+    policy = _choice(message, "policy", defaults.policy, tuple(POLICIES))
     same = policy == defaults.policy  # the server's step and lag were chosen for its own policy
     chosen = Settings(
         segment_ms=_integer(message, "segment_ms", defaults.segment_ms, FRAME_MS, MAX_SEGMENT_MS),
         policy=policy,
         task=_choice(message, "task", defaults.task, TASKS),
-        stride_n=_integer(message, "stride_n", defaults.stride_n if same else 1, 1, MAX_POLICY_STEP),
+        stride_n=_integer(message, "stride_n", defaults.stride_n if same else None, 1, MAX_POLICY_STEP),
         lag_k=_integer(message, "lag_k", defaults.lag_k if same else None, 0, MAX_POLICY_STEP),
     )
     return Start(_integer(message, "sample_rate", None, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE), chosen)

@@ -18,7 +18,7 @@ def _lines(time_s: float, heard: str, said: str) -> str:
 
 def silence_ms(state: EchoStreamState) -> float:
     """How long the speaker has been silent."""
-    return 1000 * FRAME_S * state.source.silence_frames
+    return 1000 * FRAME_S * state.silence_frames
 
 
 class LiveView:
@@ -46,7 +46,7 @@ class LiveView:
 
     def _may_go_on(self, state: EchoStreamState) -> bool:
         """Whether what comes next may belong to the last finished word."""
-        begun = state.source.words.open
+        begun = state.recogniser.boundaries.words.open
         if begun is not None:
             return begun.joined
         return not self._recomposer.ends_sentence(silence_ms(state), "")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class OutputWord:
         text: the word.
         source_time_s: how much of the source had been heard when it was written, in seconds.
         start_s, end_s: where it lies in the output audio, in seconds from its start; both 0 without speech.
-        joined: it goes on from the word before, without a space.
+        joined: it continues the word before, without a space.
     """
 
     text: str
@@ -32,8 +32,8 @@ class OutputWord:
     joined: bool = False
 
 
-@dataclass
-class _Waiting(State):
+@dataclass(frozen=True)
+class WaitingWord:
     """A word some of whose units have no duration yet."""
 
     text: str
@@ -45,9 +45,9 @@ class _Waiting(State):
 
 @dataclass
 class RecomposerState(State):
-    """Positions in the output, which count on over sentences."""
+    """Positions in the output, which are counted over all sentences."""
 
-    waiting: deque[_Waiting] = field(default_factory=deque)
+    waiting: tuple[WaitingWord, ...] = ()
     frames: int = 0  # unit frames scheduled
     pause_samples: int = 0  # silence put between sentences so far
     pause_due: bool = False
@@ -64,7 +64,7 @@ class SentenceRecomposer:
     """
 
     def __init__(
-        self, sample_rate: int, hop_samples: int, sentence_pause_ms: int = 200, end_silence_ms: int = 1000
+        self, sample_rate: int, hop_samples: int, sentence_pause_ms: int = 200, end_silence_ms: float = 1000
     ) -> None:
         if sentence_pause_ms < 0 or end_silence_ms <= 0:
             raise ValueError("sentence_pause_ms must not be negative and end_silence_ms must be positive")
@@ -73,62 +73,58 @@ class SentenceRecomposer:
         self.end_silence_ms = end_silence_ms
 
     def init_state(self) -> RecomposerState:
+        """The state of a fresh stream."""
         return RecomposerState()
 
     def ends_sentence(self, silence_ms: float, last_word: str) -> bool:
         """Whether a sentence ends: a long enough pause of the source, or final punctuation in the translation."""
         return silence_ms >= self.end_silence_ms or last_word.endswith(SENTENCE_MARKS)
 
-    def add_words(self, words: list[TargetWord], source_time_s: float, state: RecomposerState) -> None:
-        """Queue committed words in the order of their units."""
-        for word in words:
-            state.waiting.append(_Waiting(word.text, source_time_s, word.joined, len(word.units)))
+    def add_word(self, word: TargetWord, source_time_s: float, state: RecomposerState) -> RecomposerState:
+        """Queue a committed word behind those before it, in the order of their units."""
+        waiting = WaitingWord(word.text, source_time_s, word.joined, len(word.units))
+        return replace(state, waiting=(*state.waiting, waiting))
 
     def place(
-        self, durations: list[int], samples: np.ndarray, state: RecomposerState
-    ) -> tuple[list[OutputWord], np.ndarray]:
+        self, durations: Sequence[int], samples: np.ndarray, state: RecomposerState
+    ) -> tuple[list[OutputWord], np.ndarray, RecomposerState]:
         """Give the next units their durations.
 
         Args:
             durations: unit frames of the units that follow those before.
             samples: speech ``(m,)`` made in this step.
+            state: of the words so far.
 
         Returns:
-            the words that are now placed, and the samples with a pause in front if a sentence begins.
+            the words that are now placed, the samples with a pause in front if a sentence begins, and the next state.
         """
-        if durations and state.pause_due:
+        pause_samples, pause_due = state.pause_samples, state.pause_due
+        if durations and pause_due:
             samples = np.concatenate([np.zeros(self.pause_samples, dtype=np.float32), samples])
-            state.pause_due = False
-            state.pause_samples += self.pause_samples
+            pause_samples, pause_due = pause_samples + self.pause_samples, False
+
+        def seconds(frame: int) -> float:
+            return (frame * self.hop_samples + pause_samples) / self.sample_rate
+
         placed: list[OutputWord] = []
-        self._release(placed, state)
-        for duration in durations:
-            word = state.waiting[0]
-            if word.start_frame is None:
-                word.start_frame = state.frames
-            state.frames += duration
-            word.units_left -= 1
-            self._release(placed, state)
-        return placed, samples
-
-    def end_sentence(self, state: RecomposerState) -> None:
-        """The next speech begins a sentence."""
-        state.pause_due = state.frames > 0
-
-    def _release(self, placed: list[OutputWord], state: RecomposerState) -> None:
-        while state.waiting and state.waiting[0].units_left == 0:
-            word = state.waiting.popleft()
-            start = state.frames if word.start_frame is None else word.start_frame
+        frame, remaining = state.frames, list(durations)
+        waiting = list(state.waiting)
+        while waiting:
+            word = waiting[0]
+            start = word.start_frame
+            taken, remaining = remaining[: word.units_left], remaining[word.units_left :]
+            if taken and start is None:
+                start = frame
+            frame += sum(taken)
+            if len(taken) < word.units_left:
+                waiting[0] = replace(word, units_left=word.units_left - len(taken), start_frame=start)
+                break
+            waiting.pop(0)
             if word.text:
-                placed.append(
-                    OutputWord(
-                        word.text,
-                        word.source_time_s,
-                        self._seconds(start, state),
-                        self._seconds(state.frames, state),
-                        word.joined,
-                    )
-                )
+                begin_s = seconds(frame if start is None else start)
+                placed.append(OutputWord(word.text, word.source_time_s, begin_s, seconds(frame), word.joined))
+        return placed, samples, RecomposerState(tuple(waiting), frame, pause_samples, pause_due)
 
-    def _seconds(self, frames: int, state: RecomposerState) -> float:
-        return (frames * self.hop_samples + state.pause_samples) / self.sample_rate
+    def end_sentence(self, state: RecomposerState) -> RecomposerState:
+        """The next speech begins a sentence."""
+        return replace(state, pause_due=state.frames > 0)

@@ -4,45 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from echostream.decoding.prefix_beam_search import TranscriberState
-from echostream.decoding.sentence_breaks import SentenceBreakState
-from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetectorState
+from echostream.decoding.word_boundary import SourceWord
 from echostream.models.speech_encoder import SpeechEncoderState
-from echostream.modules.ctc import CTCReader
 from echostream.modules.fbank import FbankState
 from echostream.modules.state import State
-from echostream.modules.transformer import TransformerState
-from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, RecomposerState
-from echostream.streaming.word_level_translator import SentenceState
-from echostream.vocoders.interface import VocoderState
+from echostream.streaming.recogniser import RecogniserState
+from echostream.streaming.recomposer import NO_SAMPLES, OutputWord
+from echostream.streaming.sentence_stage import SentenceStageState
 
 
 @dataclass
 class EchoStreamState(State):
-    """Everything one stream remembers, stage by stage."""
+    """Everything that one stream remembers, stage by stage.
 
-    samples: list[np.ndarray]  # pushed, not yet used
+    Attributes:
+        samples: pushed, not yet used.
+        fbank, encoder, recogniser: of the stages up to the recognised words.
+        translation: of the stage that writes and speaks; None for the task ``asr``.
+        task: for which the stream was started.
+        frames: encoder frames so far.
+        finished: the source has ended.
+    """
+
+    samples: list[np.ndarray]
     fbank: FbankState
     encoder: SpeechEncoderState
-    st: TransformerState | None
-    st_reader: CTCReader
-    source: WordBoundaryDetectorState
-    sentence: SentenceState | None
-    vocoder: VocoderState | None
-    output: RecomposerState
-    transcript: TranscriberState | None = None  # with a language model of the source
-    breaks: SentenceBreakState | None = None  # likewise
-    frames: int = 0  # encoder frames so far
+    recogniser: RecogniserState
+    translation: SentenceStageState | None
+    task: str
+    frames: int = 0
     finished: bool = False
 
     @property
     def waiting_samples(self) -> int:
+        """Samples that were pushed and have not gone into a segment yet."""
         return sum(piece.size for piece in self.samples)
+
+    @property
+    def silence_frames(self) -> int:
+        """Frames @25 Hz since the last recognised symbol."""
+        return self.recogniser.boundaries.silence_frames
 
 
 @dataclass
@@ -73,16 +78,6 @@ class StepOutput:
 
 def _join(words: Sequence[OutputWord] | Sequence[SourceWord]) -> str:
     return "".join(word.text if word.joined else f" {word.text}" for word in words)
-
-
-def stack(states: Sequence[Any]) -> Any:
-    """Stack stream states; a single one is taken as it is."""
-    return states[0] if len(states) == 1 else type(states[0]).stack(states)
-
-
-def unstack(state: Any) -> list:
-    """States of the single streams."""
-    return [state] if state.batch_size == 1 else state.split()
 
 
 def check_samples(samples: np.ndarray | Tensor, state: EchoStreamState) -> np.ndarray:

@@ -109,7 +109,7 @@ class SubtitleWriter:
             times = ((word, word.source_time_s) for word in output.words)
             translation = [SourceWord(word.text, time_s, time_s, word.joined) for word, time_s in times]
             source = output.source_words
-        self._at_top = " line:0" if state.sentence is not None else ""
+        self._at_top = " line:0" if state.translation is not None else ""
         self._queue(self._tracks[SOURCE].add(source))
         self._queue(self._tracks[TRANSLATION].add(translation))
         if state.finished or self._recomposer.ends_sentence(silence_ms(state), ""):
@@ -137,8 +137,9 @@ class SubtitleWriter:
             return float("inf")
         starts = [state.frames * FRAME_S]
         starts += [track.open.start_s for track in self._tracks.values() if track.open is not None]
-        starts += [word.source_time_s for word in state.output.waiting]
-        if (word := state.source.words.open) is not None:
+        if state.translation is not None:
+            starts += [word.source_time_s for word in state.translation.output.waiting]
+        if (word := state.recogniser.boundaries.words.open) is not None:
             starts.append(word.start_frame * FRAME_S)
         return min(starts)
 

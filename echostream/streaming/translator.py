@@ -1,14 +1,15 @@
 """The runtime: audio in, translated words and speech out, one encoder segment after the other.
 
-:meth:`StreamingTranslator.step` is the whole line of the system. Whatever the pushes, the audio is cut into the same
-segments, so the output depends on the audio alone.
+:meth:`StreamingTranslator.step_batch` is the whole line of the system. Whatever the pushes, the audio is cut into the
+same segments, so the output depends on the audio alone.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,68 @@ from torch import Tensor
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.training_checkpoint import load_model
 from echostream.checkpoints.vocoder_files import load_vocoder
-from echostream.constants import FRAME_MS, FRAME_S, SAMPLE_RATE, TASKS
+from echostream.constants import SAMPLE_RATE
 from echostream.decoding.ngram import load_arpa
-from echostream.decoding.policy import UNLIMITED, Policy, build_policy
+from echostream.decoding.policy import Policy, build_policy
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT, SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetector
 from echostream.models.config import architecture_config
 from echostream.models.echostream_model import EchoStreamModel
-from echostream.modules.ctc import CTCReader
 from echostream.modules.fbank import SHIFT_SAMPLES, WINDOW_SAMPLES
+from echostream.modules.state import stack, unstack
 from echostream.modules.subsampling import STRIDE
-from echostream.modules.transformer import TransformerState
+from echostream.streaming.options import TranslatorOptions
+from echostream.streaming.recogniser import Recogniser, Recognition
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
-from echostream.streaming.source_span import Heard
-from echostream.streaming.state import EchoStreamState, StepOutput, check_samples, stack, unstack
-from echostream.streaming.word_level_translator import SentenceState, TargetWord, WordLevelTranslator
-from echostream.text import WORD_MARK, pieces_to_text
+from echostream.streaming.sentence_stage import SentenceStage, Writing
+from echostream.streaming.state import EchoStreamState, StepOutput, check_samples
+from echostream.streaming.word_level_translator import WordLevelTranslator
+from echostream.text import WORD_MARK
 from echostream.vocoders.interface import UnitVocoder
 from echostream.vocoders.registry import build_vocoder
+
+
+class _Stream:
+    """A stream within a step: its next state, which becomes the caller's when the whole step has succeeded."""
+
+    def __init__(self, samples: np.ndarray, state: EchoStreamState, is_last: bool) -> None:
+        waiting = [*state.samples, samples] if samples.size else list(state.samples)
+        self.caller_state = state
+        self.state = replace(state, samples=waiting)
+        self.is_last = is_last
+        self.pieces = [NO_SAMPLES]
+        self.words: list[OutputWord] = []
+        self.source_words: list[SourceWord] = []
+        self.evidence = ""
+
+    def take(self, num_samples: int) -> np.ndarray:
+        """The next samples of the source."""
+        waiting = self.state.samples
+        # What is left stays a view: copying it for every segment would make one long push quadratic in its length.
+        audio = waiting[0] if len(waiting) == 1 else np.concatenate([NO_SAMPLES, *waiting])
+        self.state.samples = [audio[num_samples:]] if audio.size > num_samples else []
+        return audio[:num_samples]
+
+    def commit(self) -> StepOutput:
+        """Make the next state the caller's; what the step gives out."""
+        vars(self.caller_state).update(vars(self.state))
+        return StepOutput(np.concatenate(self.pieces), self.words, self.source_words, self.evidence)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """The next segment of streams that can be computed together.
+
+    Attributes:
+        streams: whose segment it is.
+        num_samples: that each of them puts in.
+        is_last: their sources end with it.
+    """
+
+    streams: list[_Stream]
+    num_samples: int
+    is_last: bool
 
 
 class StreamingTranslator:
@@ -48,14 +92,17 @@ class StreamingTranslator:
         vocoder: speaks the units; None is enough for the text tasks.
         segment_ms: encoder segment, a multiple of 40 ms; 0 waits for the whole utterance.
         right_context_frames: look-ahead of a segment in 40 ms frames; None takes the trained one.
-        policy: a policy or the name of one: ``alignment``, ``stride``, ``wait-k`` or ``fixed-rate``.
+        policy: a policy, or the name of one of :data:`echostream.decoding.policy.POLICIES`.
         task: ``s2st``, ``s2tt`` or ``asr``.
-        stride_n, lag_k: of a policy given by name.
+        stride_n, lag_k: of the policy; None as it has them.
         beam: hypotheses that the MT decoder keeps over the uncommitted part; 1 is greedy.
-        source_lm: ARPA file over the source dictionary; with one, source words come of :class:`SourceTranscriber`
-            instead of the greedy reading that the policy counts, and sentences that follow each other without a second
-            of silence are parted by :class:`SentenceBreakDetector`.
-        lm_weight, lm_bonus: of it, and of each of its symbols.
+        source_lm: ARPA file over the source dictionary; with one, :class:`SourceTranscriber` finds the source words
+            that are shown (the policy counts those of the greedy path), and :class:`SentenceBreakDetector` splits
+            sentences that follow each other without a second of silence.
+        lm_weight, lm_bonus: weight of the language model, and nats added for each symbol.
+
+    Attributes:
+        options: the options that can be changed, an immutable value.
 
     Raises:
         ValueError: an option out of range, a vocoder or language model that doesn't fit the model, or no vocoder for
@@ -74,7 +121,7 @@ class StreamingTranslator:
         right_context_frames: int | None = None,
         policy: str | Policy = "alignment",
         task: str = "s2st",
-        stride_n: int = 1,
+        stride_n: int | None = None,
         lag_k: int | None = None,
         beam: int = 1,
         source_lm: str | os.PathLike[str] | None = None,
@@ -88,25 +135,26 @@ class StreamingTranslator:
                 f"the vocoder speaks {vocoder.num_units} units but the model writes {model.unit_decoder.num_units}: "
                 "use the vocoder that was trained with the model's units"
             )
+        if task == "s2st" and vocoder is None:
+            raise ValueError("the task s2st needs a vocoder: give one, or choose s2tt")
         self.model, self.vocoder = model, vocoder
-        self.detector = WordBoundaryDetector(source_symbols)
-        self.transcriber = (
-            SourceTranscriber(source_symbols, load_arpa(source_lm, source_symbols), lm_weight, lm_bonus)
-            if source_lm is not None
-            else None
-        )
-        self.breaks = SentenceBreakDetector(self.transcriber.language_model) if self.transcriber is not None else None
-        self.writer = WordLevelTranslator(model, target_symbols, beam)
         self.output_sample_rate = vocoder.sample_rate if vocoder is not None else SAMPLE_RATE
+        self.detector = WordBoundaryDetector(source_symbols)
+        self.transcriber: SourceTranscriber | None = None
+        self.breaks: SentenceBreakDetector | None = None
+        if source_lm is not None:
+            language_model = load_arpa(source_lm, source_symbols)
+            self.transcriber = SourceTranscriber(source_symbols, language_model, lm_weight, lm_bonus)
+            self.breaks = SentenceBreakDetector(language_model)
+        self.recogniser = Recogniser(model.asr_head, model.st_head, target_symbols, self.detector, self.transcriber)
+        self.writer = WordLevelTranslator(model, target_symbols, beam)
         self.recomposer = SentenceRecomposer(
             self.output_sample_rate, vocoder.hop_samples if vocoder is not None else 2 * SHIFT_SAMPLES
         )
-        self.segment_ms = segment_ms
-        self.right_context_frames = (
-            model.cfg.right_context_frames if right_context_frames is None else right_context_frames
-        )
-        self.set_policy(policy, stride_n, lag_k)
-        self.task = task
+        self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder)
+        right_context = model.cfg.right_context_frames if right_context_frames is None else right_context_frames
+        first = build_policy(policy) if isinstance(policy, str) else policy
+        self.options = TranslatorOptions(segment_ms, right_context, first, task).with_policy(first, stride_n, lag_k)
 
     @classmethod
     def from_checkpoint(
@@ -176,81 +224,81 @@ class StreamingTranslator:
     @property
     def segment_ms(self) -> int:
         """Encoder segment in milliseconds; 0: the whole utterance."""
-        return self._segment * FRAME_MS
+        return self.options.segment_ms
 
     @segment_ms.setter
     def segment_ms(self, value: int) -> None:
-        if value < 0 or value % FRAME_MS:
-            raise ValueError(f"segment_ms must be a multiple of {FRAME_MS} (0: whole utterance), got {value}")
-        self._segment = value // FRAME_MS
+        self.options = replace(self.options, segment_ms=value)
 
     @property
     def right_context_frames(self) -> int:
         """Look-ahead of a segment in 40 ms frames."""
-        return self._right_context
+        return self.options.right_context_frames
 
     @right_context_frames.setter
     def right_context_frames(self, value: int) -> None:
-        if value < 0:
-            raise ValueError(f"right_context_frames must not be negative, got {value}")
-        self._right_context = value
+        self.options = replace(self.options, right_context_frames=value)
+
+    @property
+    def policy(self) -> Policy:
+        """Decides when to write, and how much."""
+        return self.options.policy
+
+    @policy.setter
+    def policy(self, value: str | Policy) -> None:
+        self.options = self.options.with_policy(value)
 
     @property
     def task(self) -> str:
         """``s2st``: speech and text; ``s2tt``: text; ``asr``: source text only."""
-        return self._task
+        return self.options.task
 
     @task.setter
     def task(self, value: str) -> None:
-        if value not in TASKS:
-            raise ValueError(f"unknown task '{value}': choose one of {', '.join(TASKS)}")
+        options = replace(self.options, task=value)
         if value == "s2st" and self.vocoder is None:
             raise ValueError("the task s2st needs a vocoder: give one, or choose s2tt")
-        self._task = value
+        self.options = options
 
-    def set_policy(self, policy: str | Policy, stride_n: int = 1, lag_k: int | None = None) -> None:
-        """Choose the policy, given itself or by name with its options."""
-        self.policy = build_policy(policy, stride_n, lag_k) if isinstance(policy, str) else policy
+    def set_policy(self, policy: str | Policy, stride_n: int | None = None, lag_k: int | None = None) -> None:
+        """Choose the policy, given itself or by name, with its options."""
+        self.options = self.options.with_policy(policy, stride_n, lag_k)
 
     def view(
         self,
         segment_ms: int | None = None,
         policy: str | Policy | None = None,
         task: str | None = None,
-        stride_n: int = 1,
+        stride_n: int | None = None,
         lag_k: int | None = None,
     ) -> StreamingTranslator:
-        """The same model under other settings, which are those of this translator where None is given.
+        """The same model under other options, which are those of this translator where None is given.
 
-        All modules are shared, so that a view costs next to nothing; ``stride_n`` and ``lag_k`` belong to a policy
-        given by name. States of views that agree in all settings may be stepped in one batch by any of them.
+        All modules are shared, so that a view costs next to nothing. ``stride_n`` and ``lag_k`` are options of the
+        policy given, or else of this translator's. States of views that agree in all options may be stepped in one
+        batch by any of them.
 
         Raises:
-            ValueError: a setting out of range.
+            ValueError: an option out of range, or one that the policy doesn't have.
         """
         other = copy.copy(self)
         if segment_ms is not None:
             other.segment_ms = segment_ms
-        if policy is not None:
-            other.set_policy(policy, stride_n, lag_k)
+        other.options = other.options.with_policy(policy, stride_n, lag_k)
         if task is not None:
             other.task = task
         return other
 
     def init_state(self) -> EchoStreamState:
         """A fresh stream."""
+        translates = self.task != "asr"
         return EchoStreamState(
             samples=[],
             fbank=self.model.fbank.init_state(),
             encoder=self.model.encoder.init_state(),
-            st=self.model.st_head.init_state(),
-            st_reader=CTCReader(),
-            source=self.detector.init_state(),
-            sentence=self.writer.init_state() if self.task != "asr" else None,
-            vocoder=self.vocoder.init_state() if self.vocoder is not None and self.task == "s2st" else None,
-            output=self.recomposer.init_state(),
-            transcript=self.transcriber.init_state() if self.transcriber is not None else None,
-            breaks=self.breaks.init_state() if self.breaks is not None and self.task != "asr" else None,
+            recogniser=self.recogniser.init_state(),
+            translation=self.sentences.init_state(with_speech=self.task == "s2st") if translates else None,
+            task=self.task,
         )
 
     def step(self, samples: np.ndarray | Tensor, state: EchoStreamState, is_last: bool = False) -> StepOutput:
@@ -258,11 +306,11 @@ class StreamingTranslator:
 
         Args:
             samples: float32 ``(n,)`` at 16 kHz in [-1, 1], ``n >= 0``.
-            state: of this stream; the only thing that changes.
+            state: of this stream; the only thing that changes, and only if the step succeeds.
             is_last: the source ends with these samples: everything still due is given out.
 
         Raises:
-            ValueError: samples that are not one finite channel, or a stream that has ended.
+            ValueError: samples that are not one finite channel, or a stream that has ended or belongs to another task.
         """
         return self.step_batch([samples], [state], [is_last])[0]
 
@@ -273,32 +321,56 @@ class StreamingTranslator:
         states: Sequence[EchoStreamState],
         is_last: Sequence[bool],
     ) -> list[StepOutput]:
-        """:meth:`step` for several streams, at any points of theirs, with their encoder work stacked."""
-        # All are checked before any state changes.
-        pieces = [check_samples(piece, state) for piece, state in zip(samples, states, strict=True)]
-        for piece, state in zip(pieces, states, strict=True):
-            if piece.size:
-                state.samples.append(piece)
-        outputs = [StepOutput() for _ in states]
+        """:meth:`step` for several streams, at any points of theirs, with their encoder work stacked.
+
+        If it fails, for whichever stream, all states are as they were, and the step can be tried again without it.
+
+        Raises:
+            ValueError: as :meth:`step`, or the same state twice.
+        """
+        streams = self._open(samples, states, is_last)
+        for segment in self._segments(streams):
+            features = self._features(segment)  # (B, T, 80) @100 Hz
+            frames = self._encode(features, segment)  # (B, C, D) @25 Hz
+            recognitions = self._recognise(frames, segment)  # source words, and evidence for the policy
+            if self.task != "asr":
+                writings = self._decide_and_write(frames, recognitions, segment)  # target words, and their units
+                self._speak_and_recompose(writings, segment)  # samples, word times and sentence ends
+        return [stream.commit() for stream in streams]
+
+    def _open(
+        self, samples: Sequence[np.ndarray | Tensor], states: Sequence[EchoStreamState], is_last: Sequence[bool]
+    ) -> list[_Stream]:
+        """The streams of a step, if all that was given is right."""
+        if len({id(state) for state in states}) < len(states):
+            raise ValueError("the same state was given twice in one step: each stream needs a state of its own")
+        for state in states:
+            if state.task != self.task:
+                raise ValueError(
+                    f"this stream was started for the task {state.task} and can't be stepped for {self.task}: "
+                    "start another with init_state()"
+                )
+        arrays = [check_samples(piece, state) for piece, state in zip(samples, states, strict=True)]
+        return [_Stream(*one) for one in zip(arrays, states, is_last, strict=True)]
+
+    def _segments(self, streams: Sequence[_Stream]) -> Iterator[_Segment]:
+        """Segments of streams that have one waiting, alike ones together; then the ends of those that end."""
         while True:
-            groups: dict[tuple[int, int], list[int]] = {}
-            for index, state in enumerate(states):
-                if needed := self._ready_features(state):
-                    groups.setdefault((state.encoder.emformer.pending.size(1), needed), []).append(index)
+            groups: dict[tuple[int, int], list[_Stream]] = {}
+            for stream in streams:
+                if self.options.segment_ms and not self.missing_samples(stream.state):
+                    state = stream.state
+                    # Streams whose encoders hold equally many frames ahead can share a batch.
+                    pending = state.encoder.emformer.pending.size(1)
+                    groups.setdefault((pending, self._samples_for(state)), []).append(stream)
             if not groups:
                 break
-            for (_, num_features), members in groups.items():
-                self._advance(num_features, members, states, outputs)
-        for index, last in enumerate(is_last):
-            if last:
-                self._finish(states[index], outputs[index])
-        return outputs
-
-    def _ready_features(self, state: EchoStreamState) -> int:
-        """Features of the next segment and its right context if their samples are there, else 0."""
-        if state.finished or not self._segment or self.missing_samples(state):
-            return 0
-        return self._next_features(state)
+            for (_, num_samples), members in groups.items():
+                yield _Segment(members, num_samples, is_last=False)
+        for stream in streams:
+            if stream.is_last:
+                yield _Segment([stream], stream.state.waiting_samples, is_last=True)
+                stream.state.finished = True
 
     def missing_samples(self, state: EchoStreamState) -> int:
         """Samples still to be pushed until the next segment can be translated; 0: it is there already.
@@ -306,178 +378,72 @@ class StreamingTranslator:
         Raises:
             ValueError: segments are whole utterances, which only ``is_last`` ends.
         """
-        if not self._segment:
+        if not self.options.segment_ms:
             raise ValueError("with segment_ms 0 the next segment is there when the source ends, not before")
-        return max(0, self._samples_for(self._next_features(state), state) - state.waiting_samples)
+        return max(0, self._samples_for(state) - state.waiting_samples)
 
     def _next_features(self, state: EchoStreamState) -> int:
-        frames = self._segment + self._right_context - state.encoder.emformer.pending.size(1)
+        """Features of the next segment and its right context that the encoder hasn't seen."""
+        options = self.options
+        frames = options.segment_frames + options.right_context_frames - state.encoder.emformer.pending.size(1)
         return STRIDE * max(frames, 1)
 
-    def _samples_for(self, features: int, state: EchoStreamState) -> int:
-        return WINDOW_SAMPLES + (features - 1) * SHIFT_SAMPLES - state.fbank.leftover.size(0)
+    def _samples_for(self, state: EchoStreamState) -> int:
+        """Samples that those features need, beside what the front end has kept."""
+        return WINDOW_SAMPLES + (self._next_features(state) - 1) * SHIFT_SAMPLES - state.fbank.leftover.size(0)
 
-    def _advance(
-        self,
-        num_features: int,
-        members: list[int],
-        states: Sequence[EchoStreamState],
-        outputs: Sequence[StepOutput],
-    ) -> None:
-        """One segment of each member stream, from samples to output."""
-        streams = [states[index] for index in members]
-        batch = torch.stack(
-            [self._features(state, self._samples_for(num_features, state)) for state in streams]
-        )  # (B, T, 80) @100 Hz
+    def _features(self, segment: _Segment) -> Tensor:
+        """Log-mel features ``(B, T, 80)`` @100 Hz of the segment's samples."""
+        rows = []
+        for stream in segment.streams:
+            samples = torch.from_numpy(stream.take(segment.num_samples)).to(self.model.fbank.window.device)
+            features, stream.state.fbank = self.model.fbank(samples, stream.state.fbank)
+            rows.append(features)
+        return torch.stack(rows)
+
+    def _encode(self, features: Tensor, segment: _Segment) -> Tensor:
+        """Encoder frames ``(B, C, D)`` @25 Hz."""
         frames, _, encoder = self.model.encoder(
-            batch,
-            state=stack([state.encoder for state in streams]),
-            segment=self._segment,
-            right_context=self._right_context,
-            is_last=False,
-        )  # (B, C, D) @25 Hz
-        source_logits = self.model.asr_head(frames)[0]
-        source_classes = self._classes(source_logits)
-        target_classes, st = self._target_classes(frames, streams)
-        for row, (index, encoder_state) in enumerate(zip(members, unstack(encoder), strict=True)):
-            states[index].encoder = encoder_state
-            if st is not None:
-                states[index].st = st[row]
-            state, output = states[index], outputs[index]
-            finished = self._recognise(source_logits[row], source_classes[row], state, output)
-            self._translate(frames[row : row + 1], finished, target_classes[row], state, output)
-
-    def _features(self, state: EchoStreamState, num_samples: int) -> Tensor:
-        """Features of the next ``num_samples`` samples, ``(T, 80)``."""
-        # What is left stays a view: copying it for every segment would make one long push quadratic in its length.
-        audio = state.samples[0] if len(state.samples) == 1 else np.concatenate([NO_SAMPLES, *state.samples])
-        state.samples = [audio[num_samples:]] if audio.size > num_samples else []
-        device = self.model.fbank.window.device
-        features, state.fbank = self.model.fbank(torch.from_numpy(audio[:num_samples]).to(device), state.fbank)
-        return features
-
-    def _classes(self, logits: Tensor) -> list[list[int]]:
-        return logits.argmax(dim=-1).tolist()
-
-    def _target_classes(
-        self, frames: Tensor, streams: Sequence[EchoStreamState]
-    ) -> tuple[list[list[int]], list[TransformerState] | None]:
-        if self.task == "asr":
-            return [[] for _ in streams], None
-        state = stack([stream.st for stream in streams]) if streams[0].st is not None else None
-        logits, state = self.model.st_head(frames, state)
-        return self._classes(logits), unstack(state) if state is not None else None
-
-    def _finish(self, state: EchoStreamState, output: StepOutput) -> None:
-        """Flush every stage at the end of the source."""
-        features = self._features(state, state.waiting_samples)[None]
-        frames, _, _ = self.model.encoder(
             features,
-            state=state.encoder,
-            segment=self._segment,
-            right_context=self._right_context,
-            is_last=True,
+            state=stack([stream.state.encoder for stream in segment.streams]),
+            segment=self.options.segment_frames,
+            right_context=self.options.right_context_frames,
+            is_last=segment.is_last,
         )
-        source_logits = self.model.asr_head(frames)[0]
-        finished = self._recognise(source_logits[0], self._classes(source_logits)[0], state, output, is_last=True)
-        target_classes, _ = self._target_classes(frames, [state])
-        self._translate(frames, finished, target_classes[0], state, output, is_last=True)
-        state.finished = True
-        state.samples = []
+        if encoder is not None:  # none is left behind by the last segment
+            for stream, state in zip(segment.streams, unstack(encoder), strict=True):
+                stream.state.encoder = state
+        for stream in segment.streams:
+            stream.state.frames += frames.size(1)
+        return frames
 
-    def _recognise(
-        self,
-        logits: Tensor,
-        classes: list[int],
-        state: EchoStreamState,
-        output: StepOutput,
-        is_last: bool = False,
-    ) -> list[SourceWord]:
-        """Source logits of one segment ``(n, vocabulary)`` and their greedy classes to words.
+    def _recognise(self, frames: Tensor, segment: _Segment) -> list[Recognition]:
+        """Source words, and what the policy counts, of each stream."""
+        states = [stream.state.recogniser for stream in segment.streams]
+        recognised = self.recogniser.step(frames, states, segment.is_last, with_target=self.task != "asr")
+        for stream, (recognition, state) in zip(segment.streams, recognised, strict=True):
+            stream.state.recogniser = state
+            stream.source_words += recognition.words
+            stream.evidence += recognition.evidence
+        return [recognition for recognition, _ in recognised]
 
-        Returns:
-            the new words as the policy counts them.
-        """
-        words = self.detector.read(classes, state.source, is_last)
-        if self.transcriber is None or state.transcript is None:
-            output.source_words += [word for word in words if word.text]
-        else:
-            log_probs = logits.float().log_softmax(dim=-1)
-            output.source_words += self.transcriber.read(log_probs, state.transcript, is_last)
-        return words
+    def _decide_and_write(
+        self, frames: Tensor, recognitions: Sequence[Recognition], segment: _Segment
+    ) -> list[list[Writing]]:
+        """Target words that the policy lets each stream write, with their units."""
+        writings = []
+        for row, recognition, stream in zip(frames.split(1), recognitions, segment.streams, strict=True):
+            assert stream.state.translation is not None  # but for the task asr there is one
+            written, stream.state.translation = self.sentences.write(
+                row, recognition, self.policy, stream.state.translation, segment.is_last
+            )
+            writings.append(written)
+        return writings
 
-    def _translate(
-        self,
-        frames: Tensor,
-        source_words: list[SourceWord],
-        target_classes: list[int],
-        state: EchoStreamState,
-        output: StepOutput,
-        is_last: bool = False,
-    ) -> None:
-        """Frames of one segment ``(1, n, D)``, words of :meth:`_recognise` and ST CTC classes to words and speech."""
-        first = state.frames
-        state.frames += frames.size(1)
-        if self.task == "asr":
-            return
-        read = state.st_reader.read(target_classes)
-        output.evidence += pieces_to_text([self.writer.symbols[symbol] for _, symbol in read])
-        sentence = state.sentence
-        assert sentence is not None  # but for asr there is one
-        spans = [word.frames for word in source_words]
-        heard = Heard(frames, state.frames, spans, state.source.tokens, [first + frame for frame, _ in read])
-        places = self.breaks.read(source_words, state.breaks) if self.breaks is not None and state.breaks else []
-        for place in places:
-            self.writer.listen(heard.until(place), sentence)
-            heard = heard.since(place)
-            following = self.writer.part(place, sentence)
-            if following is not None:
-                self._write_all(sentence, True, state, output)
-                state.sentence = sentence = following
-        self.writer.listen(heard, sentence)
-        silence_ms = state.source.silence_frames * FRAME_MS
-        ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
-        self._write_all(sentence, ends, state, output)
-
-    def _write_all(
-        self, sentence: SentenceState | None, ends: bool, state: EchoStreamState, output: StepOutput
-    ) -> None:
-        """Write in ``sentence``, and in those that wait behind it."""
-        while sentence is not None:
-            sentence = self._write(sentence, ends, state, output)
-
-    def _write(
-        self, sentence: SentenceState, ends: bool, state: EchoStreamState, output: StepOutput
-    ) -> SentenceState | None:
-        """Write what the policy allows, all if the sentence ``ends``; the sentence that then waits behind it."""
-        budget = self.writer.decide(self.policy, sentence)
-        words: list[TargetWord] = []
-        if (ends or budget is not None) and not (ends and sentence.is_silent):
-            words = self.writer.write(budget or UNLIMITED, sentence, ends, self.task == "s2st")
-            ends = ends or sentence.ended or any(self.recomposer.ends_sentence(0, word.text) for word in words)
-        self._speak(words, ends, state, output)
-        following = self.writer.overdue_sentence(sentence) if ends else None
-        if ends:
-            state.sentence = following or self.writer.init_state()
-        return following
-
-    def _speak(self, words: list[TargetWord], ends: bool, state: EchoStreamState, output: StepOutput) -> None:
-        """Units of committed words to samples, and the words' places in them."""
-        source_time_s = state.frames * FRAME_S
-        if self.task == "s2tt":
-            output.words += [OutputWord(word.text, source_time_s, joined=word.joined) for word in words if word.text]
-            return
-        self.recomposer.add_words(words, source_time_s, state.output)
-        units = torch.tensor([unit for word in words for unit in word.units], dtype=torch.int64)
-        if not (len(words) or ends):
-            return
-        assert self.vocoder is not None  # s2st is refused without one
-        assert state.vocoder is not None
-        spoken = self.vocoder.step(units, state.vocoder, is_last=ends, flush=True)
-        placed, samples = self.recomposer.place(spoken.durations.tolist(), spoken.samples.cpu().numpy(), state.output)
-        output.words += placed
-        if samples.size:
-            output.samples = np.concatenate([output.samples, samples])
-        if ends:
-            self.recomposer.end_sentence(state.output)
-            state.vocoder = self.vocoder.init_state()
+    def _speak_and_recompose(self, writings: Sequence[list[Writing]], segment: _Segment) -> None:
+        """Speech of what was written, and the words' places in it."""
+        for written, stream in zip(writings, segment.streams, strict=True):
+            assert stream.state.translation is not None  # but for the task asr there is one
+            words, samples, stream.state.translation = self.sentences.speak(written, stream.state.translation)
+            stream.words += words
+            stream.pieces.append(samples)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import sacrebleu
@@ -18,6 +19,7 @@ from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from torch import Tensor
 
+from echostream.decoding.greedy_search import greedy_steps
 from echostream.modules.ctc import greedy_collapse
 from echostream.text import WORD_MARK, edit_distance
 
@@ -121,14 +123,13 @@ def greedy_translate(model: Any, output: dict[str, Tensor], eos: int, max_tokens
     mask = model.mt_decoder.frame_mask(frames, memory.size(1), visible)
     tokens = torch.full((batch, 1), eos, device=memory.device)
     done = torch.zeros(batch, dtype=torch.bool, device=memory.device)
-    state, hypotheses = model.mt_decoder.init_state(batch), []
-    for _ in range(max_tokens):
-        _, logits, state = model.mt_decoder(tokens, memory, mask, state, need_state=True)
-        tokens = logits[:, -1:].argmax(-1)
-        done |= tokens[:, 0] == eos
+    hypotheses: list[Tensor] = []
+    steps = greedy_steps(model.mt_decoder, tokens, memory, model.mt_decoder.init_state(batch), mask)
+    for step in islice(steps, max_tokens):
+        done |= step.tokens == eos
         if bool(done.all()):
             break
-        hypotheses.append(torch.where(done, eos, tokens[:, 0]))
+        hypotheses.append(torch.where(done, eos, step.tokens))
     rows = torch.stack(hypotheses, 1).tolist() if hypotheses else [[] for _ in range(batch)]
     return [row[: row.index(eos)] if eos in row else row for row in rows]
 

@@ -13,11 +13,14 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from echostream.decoding.policy import UNLIMITED, Policy
+from echostream.constants import SAMPLE_RATE
+from echostream.decoding.policy import Policy
 from echostream.decoding.word_boundary import WordBoundaryDetector
-from echostream.modules.ctc import CTCReader
-from echostream.streaming.source_span import Heard
-from echostream.streaming.word_level_translator import TargetWord, WordLevelTranslator
+from echostream.modules.fbank import SHIFT_SAMPLES
+from echostream.streaming.recogniser import Recogniser
+from echostream.streaming.recomposer import SentenceRecomposer
+from echostream.streaming.sentence_stage import SentenceStage
+from echostream.streaming.word_level_translator import WordLevelTranslator
 
 
 @torch.no_grad()
@@ -35,22 +38,26 @@ def translate_as_streamed(
         policy: says when to write and how much.
     """
     writer = WordLevelTranslator(model, target.symbols)
-    writer.overdue_tokens = math.inf
-    detector = WordBoundaryDetector(source.symbols)
-    heard_classes, target_classes = (encoded[name].argmax(-1).tolist() for name in ("asr_logits", "st_logits"))
+    writer.overdue_tokens = math.inf  # each utterance is one sentence
+    recomposer = SentenceRecomposer(SAMPLE_RATE, hop_samples=2 * SHIFT_SAMPLES)
+    recomposer.end_silence_ms = math.inf
+    recogniser = Recogniser(model.asr_head, model.st_head, target.symbols, WordBoundaryDetector(source.symbols))
+    stage = SentenceStage(writer, recomposer)
+    source_classes, target_classes = (encoded[name].argmax(-1).tolist() for name in ("asr_logits", "st_logits"))
     texts = []
     for row, length in enumerate(encoded["frame_lengths"].tolist()):
-        sentence, heard, reader = writer.init_state(), detector.init_state(), CTCReader()
-        words: list[TargetWord] = []
+        recogniser_state, stage_state = recogniser.init_state(), stage.init_state(with_speech=False)
+        text = ""
         step = segment or length
         for start in range(0, length, step):
             end = min(length, start + step)
-            finished = detector.read(heard_classes[row][start:end], heard, is_last=end == length)
-            read = [start + frame for frame, _ in reader.read(target_classes[row][start:end])]
+            is_last = end == length
+            recognition, recogniser_state = recogniser.read_greedily(
+                source_classes[row][start:end], target_classes[row][start:end], recogniser_state, is_last
+            )
             frames = encoded["encoder_out"][row : row + 1, start:end]
-            writer.listen(Heard(frames, end, [word.frames for word in finished], heard.tokens, read), sentence)
-            budget = writer.decide(policy, sentence)
-            if budget is not None or end == length:
-                words += writer.write(budget or UNLIMITED, sentence, is_last=end == length, with_units=False)
-        texts.append("".join(word.text if word.joined else f" {word.text}" for word in words if word.text).strip())
+            writings, stage_state = stage.write(frames, recognition, policy, stage_state, is_last)
+            words = [word for writing in writings for word in writing.words if word.text]
+            text += "".join(word.text if word.joined else f" {word.text}" for word in words)
+        texts.append(text.strip())
     return texts

@@ -106,7 +106,7 @@ def test_a_wide_beam_finds_the_best_reading_of_all(lm, weight, bonus):
         logits = 2 * torch.randn(5, 8, generator=torch.Generator().manual_seed(seed))
         logits[:, 1:4] = -math.inf  # what no CTC is trained to write
         log_probs = logits.log_softmax(-1)
-        words = reader.read(log_probs, reader.init_state(), is_last=True)
+        words, _ = reader.step(log_probs, reader.init_state(), is_last=True)
         text = "".join(word.text if word.joined else f" {word.text}" for word in words)
         best = best_by_enumeration(log_probs[:, [0, 4, 5, 6, 7]], Shifted(lm), weight, bonus)
         expected = "".join(SYMBOLS[symbol + 3] for symbol in best).replace("▁", " ")
@@ -145,12 +145,15 @@ def speech(seed: int, frames: int) -> torch.Tensor:
 def test_what_is_read_does_not_depend_on_the_pieces(lm):
     for seed in range(10):
         reader, log_probs = SourceTranscriber(SYMBOLS, lm), speech(seed, 300)
-        whole = reader.read(log_probs, reader.init_state(), is_last=True)
+        whole, _ = reader.step(log_probs, reader.init_state(), is_last=True)
         assert len(whole) > 12 and any(word.joined for word in whole)
         draw, state, words, place = random.Random(seed), reader.init_state(), [], 0
         while place < 300:
             size = draw.randint(0, 20)
-            words += reader.read(log_probs[place : place + size], state, is_last=place + size >= 300)
+            before = copy.deepcopy(state)
+            found, following = reader.step(log_probs[place : place + size], state, is_last=place + size >= 300)
+            assert state == before, "the caller's state has changed"
+            words, state = words + found, following
             place += size
             if draw.random() < 0.2:
                 state = copy.deepcopy(state)
@@ -168,7 +171,7 @@ def test_the_language_model_decides_what_the_sound_leaves_open(lm):
     log_probs[3, [0, 5, 7]] = torch.tensor([-20.0, math.log(0.45), math.log(0.55)])
     for weight, expected in ((0.0, "ad"), (0.8, "ab")):
         reader = SourceTranscriber(SYMBOLS, lm, weight)
-        assert [word.text for word in reader.read(log_probs, reader.init_state(), is_last=True)] == [expected]
+        assert [word.text for word in reader.step(log_probs, reader.init_state(), is_last=True)[0]] == [expected]
 
 
 def test_words_come_soon_and_minutes_leave_nothing_behind(lm):
@@ -176,11 +179,12 @@ def test_words_come_soon_and_minutes_leave_nothing_behind(lm):
     state, late_s = reader.init_state(), []
     for start in range(0, 4000, 500):
         for frame in range(500):
-            for word in reader.read(log_probs[frame : frame + 1], state):
+            words, state = reader.step(log_probs[frame : frame + 1], state)
+            for word in words:
                 late_s.append((start + frame + 1) * 0.04 - word.end_s)
-        assert len(state.readings) <= 16
-        assert max(len(reading.symbols) for reading in state.readings) < 65
-        assert abs(state.readings[0].score) < 100
+        assert len(state.hypotheses) <= 16
+        assert max(len(hypothesis.symbols) for hypothesis in state.hypotheses) < 65
+        assert abs(state.hypotheses[0].score) < 100
     assert min(late_s) >= 0 and max(late_s) <= 1.5 * OPEN_FRAMES * 0.04 and np.median(late_s) < 1
 
 

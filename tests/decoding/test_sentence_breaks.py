@@ -53,28 +53,27 @@ def test_a_break_lies_between_two_sentences_with_a_pause(detector, speak):
     words = speak(f"{ONE} | {OTHER}", pause_frames=10)
     last, first = words[3].frames[1], words[4].frames[0]
     assert first - last - 1 == 12
-    assert detector.read(words, detector.init_state()) == [(last + first + 1) // 2]
+    assert detector.find(words, detector.init_state())[0] == [(last + first + 1) // 2]
 
 
 @pytest.mark.parametrize("text", [ONE, OTHER, f"le | dîner est prêt {OTHER}", "le dîner | est prêt"])
 def test_none_inside_a_sentence_nor_without_a_pause(detector, speak, text):
-    assert detector.read(speak(text, pause_frames=10), detector.init_state()) == []
+    assert detector.find(speak(text, pause_frames=10), detector.init_state())[0] == []
 
 
 def test_the_pieces_do_not_matter_and_each_break_starts_afresh(detector, speak):
     words = speak(f"{ONE} | {OTHER} | {ONE} | {OTHER}", pause_frames=15)
-    whole = detector.read(words, detector.init_state())
+    whole, _ = detector.find(words, detector.init_state())
     assert len(whole) == 3
     state, found = detector.init_state(), []
     for word in words:
-        found += detector.read([word], state)
-        found += detector.read([], state)
+        for piece in ([word], []):
+            breaks, state = detector.find(piece, state)
+            found += breaks
     assert found == whole
-    alone = detector.init_state()
-    detector.read(words[:4], alone)
+    _, alone = detector.find(words[:4], detector.init_state())
     assert state.context != alone.context
-    again = detector.init_state()
-    detector.read(speak(OTHER), again)
+    _, again = detector.find(speak(OTHER), detector.init_state())
     assert state.context == again.context, "what came before the break isn't forgotten"
 
 
@@ -91,13 +90,13 @@ def test_evidence_is_the_sum_of_both_kinds(detector, speak):
         fresh, context = lm.after(fresh, symbol), lm.after(context, symbol)
     needed = math.ceil((LEAST_NATS - nats) / NATS_PER_S / FRAME_S) - GAP_FRAMES
     assert 0 < needed < 20, "the example shows nothing"
-    assert detector.read(speak(f"{ONE} | {OTHER}", pause_frames=needed), detector.init_state())
-    assert not detector.read(speak(f"{ONE} | {OTHER}", pause_frames=needed - 1), detector.init_state())
+    assert detector.find(speak(f"{ONE} | {OTHER}", pause_frames=needed), detector.init_state())[0]
+    assert not detector.find(speak(f"{ONE} | {OTHER}", pause_frames=needed - 1), detector.init_state())[0]
     detector.least_nats = math.inf
-    assert not detector.read(speak(f"{ONE} | {OTHER}", pause_frames=1000), detector.init_state())
+    assert not detector.find(speak(f"{ONE} | {OTHER}", pause_frames=1000), detector.init_state())[0]
 
 
 def test_the_rest_of_a_word_begins_no_sentence(detector, speak):
     words = speak(f"{ONE} | {OTHER}", pause_frames=10)
     rest = SourceWord(words[4].text, words[4].start_s, words[4].end_s, joined=True, symbols=words[4].symbols)
-    assert detector.read([*words[:4], rest, *words[5:]], detector.init_state()) == []
+    assert detector.find([*words[:4], rest, *words[5:]], detector.init_state())[0] == []

@@ -2,15 +2,15 @@
 
 import torch
 
-from echostream.streaming.source_span import Heard
+from echostream.streaming.source_span import SourceSpan
 
 FRAMES = torch.arange(60.0).view(1, 60, 1)
 WORDS = [(2, 4), (6, 9), (22, 25), (27, 33), (40, 48)]
 SOURCE, TARGET = [2, 3, 6, 9, 22, 25, 27, 33, 40, 48], [5, 11, 24, 30, 45, 55]
 
 
-def piece(start: int, end: int) -> Heard:
-    return Heard(
+def piece(start: int, end: int) -> SourceSpan:
+    return SourceSpan(
         FRAMES[:, start:end],
         end,
         [word for word in WORDS if start <= word[1] < end],
@@ -19,40 +19,42 @@ def piece(start: int, end: int) -> Heard:
     )
 
 
-def assert_same(left: Heard, right: Heard) -> None:
+def assert_same(left: SourceSpan, right: SourceSpan) -> None:
     torch.testing.assert_close(left.frames, right.frames, rtol=0, atol=0)
     assert (left.end, left.words) == (right.end, right.words)
     assert (left.source_tokens, left.target_tokens) == (right.source_tokens, right.target_tokens)
 
 
 def test_pieces_join_to_the_whole_and_what_is_too_old_goes():
-    heard = piece(0, 0)
+    span = piece(0, 0)
     for start, end in ((0, 7), (7, 8), (8, 31), (31, 60)):
-        heard = heard.joined(piece(start, end), window=35)
-    assert_same(heard, Heard(FRAMES[:, 25:], 60, WORDS[3:], [25, 27, 33, 40, 48], [30, 45, 55]))
-    assert heard.frames.untyped_storage().nbytes() == 35 * 4, "a view would keep what lies before"
+        span = span.extended(piece(start, end), window=35)
+    assert_same(span, SourceSpan(FRAMES[:, 25:], 60, WORDS[3:], [25, 27, 33, 40, 48], [30, 45, 55]))
+    assert span.frames.untyped_storage().nbytes() == 35 * 4, "a view would keep what lies before"
 
 
 def test_since_leaves_words_out_that_began_before():
-    assert_same(piece(0, 60).since(23), Heard(FRAMES[:, 23:], 60, WORDS[3:], [25, 27, 33, 40, 48], [24, 30, 45, 55]))
+    assert_same(
+        piece(0, 60).since(23), SourceSpan(FRAMES[:, 23:], 60, WORDS[3:], [25, 27, 33, 40, 48], [24, 30, 45, 55])
+    )
     assert_same(piece(30, 60).since(10), piece(30, 60))  # as far as it is remembered
 
 
-def test_until_and_since_are_the_whole():
+def test_before_and_since_are_the_whole():
     for place in (0, 7, 23, 24, 59, 60, 70):
-        before, after = piece(0, 60).until(place), piece(0, 60).since(place)
+        before, after = piece(0, 60).before(place), piece(0, 60).since(place)
         assert before.end == min(place, 60) and before.frames.size(1) == before.end
-        assert_same(before.joined(after, 60), piece(0, 60))
-    late = piece(30, 60).until(10)
+        assert_same(before.extended(after, 60), piece(0, 60))
+    late = piece(30, 60).before(10)
     assert late.end == 30 and not late.frames.numel(), "what came before it isn't known"
 
 
 def test_the_longest_pause_is_found_and_of_two_the_first():
-    heard = piece(0, 60)
-    assert heard.longest_pause(0) == (9 + 22 + 1) // 2
-    assert heard.longest_pause(21) == 16, "the word after it begins later"
-    assert heard.longest_pause(22) == (33 + 40 + 1) // 2
-    assert heard.longest_pause(40) is None
-    even = Heard(FRAMES, 60, [(0, 4), (10, 14), (20, 24)], [], [])
+    span = piece(0, 60)
+    assert span.longest_pause(0) == (9 + 22 + 1) // 2
+    assert span.longest_pause(21) == 16, "the word after it begins later"
+    assert span.longest_pause(22) == (33 + 40 + 1) // 2
+    assert span.longest_pause(40) is None
+    even = SourceSpan(FRAMES, 60, [(0, 4), (10, 14), (20, 24)], [], [])
     assert even.longest_pause(0) == 7
     assert piece(0, 5).longest_pause(0) is None, "one word has none"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from echostream.decoding.policy import FixedRatePolicy
+from echostream.decoding.policy import FixedRatePolicy, StridePolicy
 from echostream.modules.ctc import BLANK
 from echostream.streaming import StreamingTranslator
 
@@ -72,7 +72,7 @@ def test_output_depends_on_the_audio_not_on_the_pushes(translator, segment_ms):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_streams_and_places_its_words(translator, policy):
-    translator.set_policy(policy, stride_n=1, lag_k=1)
+    translator.set_policy(policy)
     wave = noise(2.5)
     (samples, words, source_words), _ = translate(translator, wave, range(2_560, wave.size, 2_560))
     assert source_words
@@ -208,7 +208,7 @@ def test_more_than_a_thousand_words_in_one_stream_disturb_nothing(translator):
     while words <= 1_000:
         words += len(translator.step(piece, state).words)
         sizes.append(state.nbytes)
-    assert state.sentence.tokens > 1_000
+    assert state.translation.sentence.tokens > 1_000
     assert sizes[-1] == sizes[len(sizes) // 2]
     translator.step(piece[:0], state, is_last=True)
 
@@ -216,16 +216,77 @@ def test_more_than_a_thousand_words_in_one_stream_disturb_nothing(translator):
 def test_a_pause_ends_the_sentence_and_trims_its_state(translator):
     state = translator.init_state()
     before = translator.step(noise(2.5), state)
-    assert before.words and state.sentence.source_words
+    assert before.words and state.translation.sentence.source_words
     bias = translator.model.asr_head.output.bias
     with torch.no_grad():
         bias[BLANK] += 1e3  # the ASR CTC hears silence
         outs = [translator.step(noise(0.16, seed), state) for seed in range(8)]
         bias[BLANK] -= 1e3
-    assert state.sentence.num_frames < 16, "a new sentence should have begun"
+    assert state.translation.sentence.num_frames < 16, "a new sentence should have begun"
     assert not state.finished
     after = translator.step(noise(1.28, 3), state)
     edges = [edge for out in (before, *outs, after) for word in out.words for edge in (word.start_s, word.end_s)]
     assert after.words and edges == sorted(edges)
     spoken = sum(out.samples.size for out in (before, *outs, after))
     assert edges[-1] <= (spoken + translator.output_sample_rate) / translator.output_sample_rate
+
+
+def test_one_state_twice_in_a_batch_or_for_another_task_is_refused_before_anything_moves(translator):
+    state, other = translator.init_state(), translator.init_state()
+    with pytest.raises(ValueError, match="the same state was given twice"):
+        translator.step_batch([noise(0.5)] * 3, [state, other, state], [False] * 3)
+    with pytest.raises(ValueError, match="started for the task s2st and can't be stepped for asr"):
+        translator.view(task="asr").step(noise(0.5), state)
+    assert state.waiting_samples == other.waiting_samples == 0
+
+
+def test_a_step_that_fails_can_be_tried_again_and_takes_no_other_stream_along(translator, monkeypatch):
+    """The vocoder, the last stage but one, fails for one stream: all states are as they were."""
+    waves = [noise(3.0, 1), noise(3.0, 2)]
+    expected = [translator.step(wave, translator.init_state()) for wave in waves]
+    states = [translator.init_state() for _ in waves]
+    step, calls = translator.vocoder.step, []
+
+    def failing(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(translator.vocoder, "step", failing)
+    before = copy.deepcopy(states)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        translator.step_batch(waves, states, [False, False])
+    assert len(calls) == 3, "the step should have failed half-way"
+    assert str(states) == str(before)
+    for wave, state, output in zip(waves, states, expected, strict=True):
+        again = translator.step(wave, state)
+        assert again.words == output.words
+        np.testing.assert_array_equal(again.samples, output.samples)
+
+
+def test_a_view_changes_the_options_of_the_policy_it_has(translator):
+    translator.set_policy("stride", stride_n=2)
+    assert translator.view(stride_n=3).policy == StridePolicy(3) and translator.policy == StridePolicy(2)
+    with pytest.raises(ValueError, match="the policy 'stride' has no option lag_k"):
+        translator.view(lag_k=1)
+
+
+def test_a_long_push_is_not_quadratic_in_its_output(translator):
+    """Each segment's samples are copied once, whatever came before them in the same push."""
+    copied = []
+    concatenate = np.concatenate
+
+    def counting(arrays, *args, **kwargs):
+        made = concatenate(arrays, *args, **kwargs)
+        copied.append(made.size)
+        return made
+
+    sizes = []
+    for seconds in (4.0, 8.0):
+        copied.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(np, "concatenate", counting)
+            output = translator.step(noise(seconds), translator.init_state())
+        sizes.append(sum(copied) / output.samples.size)
+    assert sizes[1] < 1.2 * sizes[0]

@@ -99,6 +99,7 @@ def test_text_is_escaped(translator, tmp_path):
     detector = WordBoundaryDetector(["<s>", "<pad>", "</s>", "<unk>", "▁a<b>", "▁&", "▁-->"])
     state = translator.init_state()
     writer = SubtitleWriter(tmp_path / "a.vtt", translator.recomposer)
-    writer.add(StepOutput(source_words=detector.read([4, 5, 6], state.source, is_last=True)), state)
+    words, _, _ = detector.process_segment([4, 5, 6], detector.init_state(), is_last=True)
+    writer.add(StepOutput(source_words=words), state)
     writer.close()
     assert "\na&lt;b&gt; &amp; --&gt;\n" in (tmp_path / "a.vtt").read_text(encoding="utf-8")

@@ -51,16 +51,16 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
     extend, speak = getattr(writer, name), writer._speak
 
     def recording_extend(*args):
-        words, word_states = extend(*args)
+        words, word_states, following = extend(*args)
         tokens.extend(words)
         there.extend([args[1].num_frames] * len(words))
         states.extend(word_states)
-        return words, word_states
+        return words, word_states, following
 
     def recording_speak(*args):
-        spoken = speak(*args)
+        spoken, following = speak(*args)
         units.extend(unit for word in spoken for unit in word)
-        return spoken
+        return spoken, following
 
     setattr(writer, name, recording_extend)
     writer._speak = recording_speak
@@ -94,7 +94,7 @@ def test_forward_gives_the_states_that_streaming_went_through(segment, beam, see
         segment,
         torch.tensor([target.size(1)]),
         word_ids,
-        torch.tensor(translator.detector.begins),
+        torch.tensor(translator.detector.starts_word),
         translator.policy,
     )
     # A word may have been allowed earlier than it was written: the decoder then had a longer word in mind.

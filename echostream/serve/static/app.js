@@ -8,6 +8,7 @@ import { Transcript } from "./transcript.js";
 const SEGMENTS_MS = [40, 80, 160, 320, 640, 1280, 2560];
 const POLICIES = {
   alignment: "On evidence, word by word",
+  "token-alignment": "As tokens are recognised",
   stride: "At a fixed stride",
   "wait-k": "A few words behind (wait-k)",
   "fixed-rate": "At a fixed rate",

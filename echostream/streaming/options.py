@@ -1,0 +1,53 @@
+"""How a translator goes about it: an immutable value, so that a step sees one set of options from start to end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from echostream.constants import FRAME_MS, TASKS
+from echostream.decoding.policy import Policy, build_policy, with_policy_options
+
+
+@dataclass(frozen=True)
+class TranslatorOptions:
+    """Options that can be changed without loading the model again.
+
+    Attributes:
+        segment_ms: encoder segment, a multiple of 40 ms; 0 waits for the whole utterance.
+        right_context_frames: look-ahead of a segment in 40 ms frames.
+        policy: decides when to write, and how much.
+        task: ``s2st``: speech and text; ``s2tt``: text; ``asr``: source text only.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+
+    segment_ms: int
+    right_context_frames: int
+    policy: Policy
+    task: str
+
+    def __post_init__(self) -> None:
+        if self.segment_ms < 0 or self.segment_ms % FRAME_MS:
+            raise ValueError(f"segment_ms must be a multiple of {FRAME_MS} (0: whole utterance), got {self.segment_ms}")
+        if self.right_context_frames < 0:
+            raise ValueError(f"right_context_frames must not be negative, got {self.right_context_frames}")
+        if self.task not in TASKS:
+            raise ValueError(f"unknown task '{self.task}': choose one of {', '.join(TASKS)}")
+
+    @property
+    def segment_frames(self) -> int:
+        """Encoder segment in 40 ms frames; 0: the whole utterance."""
+        return self.segment_ms // FRAME_MS
+
+    def with_policy(
+        self, policy: str | Policy | None, stride_n: int | None = None, lag_k: int | None = None
+    ) -> TranslatorOptions:
+        """Another policy, given itself or by name, or the same one with other options.
+
+        Raises:
+            ValueError: an option that the policy doesn't have, or out of range.
+        """
+        if isinstance(policy, str):
+            return replace(self, policy=build_policy(policy, stride_n, lag_k))
+        return replace(self, policy=with_policy_options(policy or self.policy, stride_n=stride_n, lag_k=lag_k))

@@ -1,0 +1,179 @@
+"""Decide, write, speak, recompose: from what was recognised in a segment to words and speech.
+
+The stage knows sentences. Where one ends, by a pause of the source, by punctuation of the translation or by what is
+said (:mod:`echostream.decoding.sentence_breaks`), it is written to its end, and the next one starts afresh.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from echostream.constants import FRAME_MS, FRAME_S
+from echostream.decoding.policy import UNLIMITED, Policy
+from echostream.decoding.sentence_breaks import SentenceBreakDetector, SentenceBreakState
+from echostream.modules.state import State
+from echostream.streaming.recogniser import Recognition
+from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, RecomposerState, SentenceRecomposer
+from echostream.streaming.source_span import SourceSpan
+from echostream.streaming.word_level_translator import SentenceState, TargetWord, WordLevelTranslator
+from echostream.vocoders.interface import UnitVocoder, VocoderState
+
+
+@dataclass
+class SentenceStageState(State):
+    """Where the translation stands.
+
+    Attributes:
+        sentence: the current one.
+        output: positions in the output.
+        breaks: of the search for sentence breaks, with a language model of the source.
+        vocoder: of the current sentence's speech; None for text.
+        frames: encoder frames so far.
+    """
+
+    sentence: SentenceState
+    output: RecomposerState
+    breaks: SentenceBreakState | None = None
+    vocoder: VocoderState | None = None
+    frames: int = 0
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Words written in one sentence; ``ends``: the sentence ends with them."""
+
+    words: list[TargetWord]
+    ends: bool
+
+
+class SentenceStage:
+    """From evidence to words, units and samples.
+
+    Args:
+        writer: policy, MT decoder and unit decoder of a sentence.
+        recomposer: knows where sentences end, and places words in the output.
+        breaks: finds sentence breaks in the source; None: only pauses and punctuation end sentences.
+        vocoder: speaks the units; None for text.
+    """
+
+    def __init__(
+        self,
+        writer: WordLevelTranslator,
+        recomposer: SentenceRecomposer,
+        breaks: SentenceBreakDetector | None = None,
+        vocoder: UnitVocoder | None = None,
+    ) -> None:
+        self.writer, self.recomposer, self.breaks, self.vocoder = writer, recomposer, breaks, vocoder
+
+    def init_state(self, with_speech: bool) -> SentenceStageState:
+        """The state of a fresh stream."""
+        return SentenceStageState(
+            self.writer.init_state(),
+            self.recomposer.init_state(),
+            self.breaks.init_state() if self.breaks is not None else None,
+            self.vocoder.init_state() if self.vocoder is not None and with_speech else None,
+        )
+
+    def write(
+        self,
+        frames: Tensor,
+        recognition: Recognition,
+        policy: Policy,
+        state: SentenceStageState,
+        is_last: bool = False,
+    ) -> tuple[list[Writing], SentenceStageState]:
+        """Decide and write: the words that one segment allows, sentence by sentence.
+
+        Args:
+            frames: ``(1, n, D)`` encoder frames @25 Hz.
+            recognition: what was recognised in them.
+            policy: decides when to write, and how much.
+            state: of the segments before; words get units if it has a vocoder's state.
+            is_last: the source ends here: everything is written.
+
+        Returns:
+            what was written, at least one entry for each sentence that was looked at, and the next state.
+        """
+        first, end = state.frames, state.frames + frames.size(1)
+        span = SourceSpan(
+            frames,
+            end,
+            [word.frames for word in recognition.counted_words],
+            recognition.source_tokens,
+            [first + frame for frame in recognition.target_tokens],
+        )
+        with_units, sentence, breaks = state.vocoder is not None, state.sentence, state.breaks
+        break_frames: list[int] = []
+        if self.breaks is not None and breaks is not None:
+            break_frames, breaks = self.breaks.find(recognition.counted_words, breaks)
+        writings: list[Writing] = []
+        for frame in break_frames:
+            sentence = self.writer.add_evidence(span.before(frame), sentence)
+            span = span.since(frame)
+            sentence, following = self.writer.split(frame, sentence)
+            if following is not None:
+                more, _ = self._write_sentences(sentence, True, policy, with_units)
+                writings += more
+                sentence = following
+        sentence = self.writer.add_evidence(span, sentence)
+        silence_ms = recognition.silence_frames * FRAME_MS
+        ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
+        more, sentence = self._write_sentences(sentence, ends, policy, with_units)
+        return writings + more, replace(state, sentence=sentence, breaks=breaks, frames=end)
+
+    def _write_sentences(
+        self, sentence: SentenceState, ends: bool, policy: Policy, with_units: bool
+    ) -> tuple[list[Writing], SentenceState]:
+        """Write in ``sentence`` and in those that wait behind it; the sentence that goes on."""
+        writings: list[Writing] = []
+        while True:
+            budget, sentence = self.writer.decide(policy, sentence)
+            words: list[TargetWord] = []
+            closes = ends
+            if (ends or budget is not None) and not (ends and sentence.is_silent):
+                words, sentence = self.writer.translate_word(budget or UNLIMITED, sentence, ends, with_units)
+                closes = ends or sentence.ended or any(self.recomposer.ends_sentence(0, word.text) for word in words)
+            writings.append(Writing(words, closes))
+            if not closes:
+                return writings, sentence
+            _, following = self.writer.split_overdue(sentence)
+            if following is None:
+                return writings, self.writer.init_state()
+            sentence = following
+
+    def speak(
+        self, writings: Iterable[Writing], state: SentenceStageState
+    ) -> tuple[list[OutputWord], np.ndarray, SentenceStageState]:
+        """Speak and recompose: samples of what was written, and the place of each word in them.
+
+        Returns:
+            the words (with speech: those that have their place now), samples ``(m,)``, and the next state.
+        """
+        source_time_s = state.frames * FRAME_S
+        if self.vocoder is None or state.vocoder is None:
+            written = (word for writing in writings for word in writing.words if word.text)
+            return [OutputWord(word.text, source_time_s, joined=word.joined) for word in written], NO_SAMPLES, state
+        output, vocoder = state.output, copy.deepcopy(state.vocoder)
+        words: list[OutputWord] = []
+        pieces: list[np.ndarray] = []
+        for writing in writings:
+            if not (writing.words or writing.ends):
+                continue
+            for word in writing.words:
+                output = self.recomposer.add_word(word, source_time_s, output)
+            units = torch.tensor([unit for word in writing.words for unit in word.units], dtype=torch.int64)
+            spoken = self.vocoder.step(units, vocoder, is_last=writing.ends, flush=True)
+            durations, samples = spoken.durations.tolist(), spoken.samples.cpu().numpy()
+            placed, samples, output = self.recomposer.place(durations, samples, output)
+            words += placed
+            pieces.append(samples)
+            if writing.ends:
+                output, vocoder = self.recomposer.end_sentence(output), self.vocoder.init_state()
+        samples = np.concatenate(pieces) if pieces else NO_SAMPLES
+        return words, samples, replace(state, output=output, vocoder=vocoder)
