@@ -1,4 +1,4 @@
-"""The lock and the package's metadata agree: every requirement is pinned within its bounds, with hashes. Asks nobody."""
+"""Lock and metadata agree: every requirement is pinned within its bounds, with hashes. Asks no index."""
 
 from __future__ import annotations
 

@@ -3,11 +3,11 @@
     python scripts/export_model.py --checkpoint runs/phrasebook_model/checkpoint_average.pt --data runs/phrasebook \\
         --output models/fr-en
 
-The folder gets checkpoint.pt, vocoder/, the dictionaries and SentencePiece models, the normalisation, the configs,
-model.yaml, which says how it is meant to be played, and release.json, which says what it was made of and with. It is
-self-contained, can be moved, and `StreamingTranslator.from_checkpoint("models/fr-en")` loads it. What else is in the
-folder, such as samples/, stays and counts against --max-mb. Nothing changes there before everything has been checked:
-the exported model must load and give the logits of the original but for rounding, and its translations are compared.
+The folder gets model.safetensors and model.json, vocoder/, the dictionaries and SentencePiece models, the
+normalisation, the configs, model.yaml, which says how it is meant to be played, and release.json, which says what it
+was made of and with. It is self-contained, can be moved, and `StreamingTranslator.from_checkpoint("models/fr-en")`
+loads it. What else is in the folder, such as samples/, stays and counts against --max-mb. Nothing changes there before
+everything has been checked: the exported model must load and give the logits of the original but for rounding, and its translations are compared.
 """
 
 from __future__ import annotations
@@ -29,14 +29,21 @@ from common.export_data import copy, copy_data, corpus_size
 from common.recipe import scratch_folder, write_text
 from torch import Tensor
 
+import echostream
+from echostream.checkpoints.model_files import WEIGHTS_NAME, ModelContent, known_options, save_released
 from echostream.checkpoints.model_folder import SETTINGS_NAME
-from echostream.checkpoints.safe_loading import load_safely
-from echostream.checkpoints.vocoder_files import CONFIG_NAME, find_checkpoint, load_vocoder, write_atomically
+from echostream.checkpoints.vocoder_files import (
+    CONFIG_NAME,
+    find_checkpoint,
+    load_vocoder,
+    read_vocoder_weights,
+    save_released_vocoder,
+)
 from echostream.decoding.policy import POLICIES
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MEGABYTE = 1_000_000
-CHECKPOINT, RELEASE = "checkpoint.pt", "release.json"
+RELEASE = "release.json"
 PLAYED = ("source_lang", "target_lang", "segment_ms", "policy", "stride_n", "lag_k", "beam")
 SECTIONS = ("model", "task", "criterion", "optimizer", "lr_scheduler", "optimization")
 
@@ -71,26 +78,17 @@ def without_paths(value: Any) -> Any:
     return "" if isinstance(value, str) and ("/" in value or "\\" in value) else value
 
 
-def release_checkpoint(state: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """What inference needs of a fairseq checkpoint, and no more than fairseq needs to load it."""
-    extra, history = state["extra_state"], state["optimizer_history"][-1]
-    return {
-        "args": None,
-        "cfg": without_paths(state["cfg"]),
-        "model": narrow(state["model"], dtype),
-        "criterion": None,
-        "optimizer_history": [
-            {
-                **{key: history[key] for key in ("criterion_name", "optimizer_name", "num_updates")},
-                "lr_scheduler_state": {"best": None},
-            }
-        ],
-        "task_state": state["task_state"],
-        "extra_state": {
-            "train_iterator": {"epoch": extra.get("train_iterator", {}).get("epoch", 1), "iterations_in_epoch": 0},
-            "previous_training_time": extra.get("previous_training_time", 0),
-        },
-    }
+def release(state: dict[str, Any], dtype: torch.dtype, folder: Path) -> None:
+    """Write what inference needs of a fairseq checkpoint."""
+    task = state["task_state"]
+    content = ModelContent(
+        known_options(state["cfg"]["model"]),
+        narrow(state["model"], dtype),
+        list(task["source_symbols"]),
+        list(task["target_symbols"]),
+        int(task["num_units"]),
+    )
+    save_released(content, folder, echostream.__version__)
 
 
 def export_vocoder(source: Path, target: Path, dtype: torch.dtype) -> int:
@@ -102,10 +100,8 @@ def export_vocoder(source: Path, target: Path, dtype: torch.dtype) -> int:
     load_vocoder(source)
     directory = source if source.is_dir() else source.parent
     checkpoint = find_checkpoint(source) if source.is_dir() else source
-    weights = load_safely(checkpoint)["generator"]
-    target.mkdir()
-    shutil.copyfile(directory / CONFIG_NAME, target / CONFIG_NAME)
-    write_atomically(target / checkpoint.name, {"generator": narrow(weights, dtype)})
+    weights = narrow(read_vocoder_weights(checkpoint), dtype)
+    save_released_vocoder(weights, directory / CONFIG_NAME, target)
     return sum(parameter.numel() for parameter in load_vocoder(target).parameters())
 
 
@@ -142,10 +138,10 @@ def build(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     dtype = PRECISIONS[args.precision]
     state = load(args.checkpoint)
     copy_data(args.data, folder, state["task_state"])
-    write_atomically(folder / CHECKPOINT, release_checkpoint(state, dtype))
+    release(state, dtype, folder)
     facts = release_facts(state, args)
     facts["vocoder_parameters"] = export_vocoder(args.vocoder, folder / "vocoder", dtype)
-    played = {"checkpoint": CHECKPOINT, "vocoder": "vocoder"} | {name: getattr(args, name) for name in PLAYED}
+    played = {"checkpoint": WEIGHTS_NAME, "vocoder": "vocoder"} | {name: getattr(args, name) for name in PLAYED}
     if args.source_lm is not None:
         copy(args.source_lm, folder / args.source_lm.name)
         played["source_lm"] = args.source_lm.name
@@ -207,7 +203,11 @@ def publish(folder: Path, output: Path, facts: dict[str, Any], max_mb: float) ->
     """
     write_text(folder / RELEASE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     new = files_below(folder)
-    others = [path for path in files_below(output) if path not in new and path.parts[0] != "vocoder"]
+    others = [
+        path
+        for path in files_below(output)
+        if path not in new and path.parts[0] != "vocoder" and str(path) != "checkpoint.pt"
+    ]
     sizes = {path: (folder / path).stat().st_size for path in new} | {
         path: (output / path).stat().st_size for path in others
     }
@@ -219,6 +219,7 @@ def publish(folder: Path, output: Path, facts: dict[str, Any], max_mb: float) ->
             "nothing was written"
         )
     shutil.rmtree(output / "vocoder", ignore_errors=True)  # it may hold weights of another name
+    (output / "checkpoint.pt").unlink(missing_ok=True)  # of a release in the older format
     for path in new:
         (output / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).replace(output / path)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from echostream.checkpoints.fairseq_names import Candidate, neutral, translate
+from echostream.checkpoints.model_files import CheckpointError, read_model
 from echostream.checkpoints.safe_loading import UnsafeFileError, load_safely
 
 PARTS = {"encoder": ("encoder.",), "decoders": ("asr_head.", "st_head.", "mt_decoder.", "unit_decoder.")}
@@ -80,6 +81,8 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     if not path.is_file():
         raise PretrainedError(f"{path}: no such checkpoint")
     try:
+        if path.suffix == ".safetensors":
+            return _released(path)
         content = load_safely(path, CHECKPOINT_TYPES)
     except UnsafeFileError as error:
         raise PretrainedError(f"{path}: can't be loaded as a checkpoint: {error}") from error
@@ -89,6 +92,16 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise PretrainedError(f"{path}: not a fairseq checkpoint, it has no 'model' with tensors")
     return Source(path, dict(weights), content.get("task_state"))
+
+
+def _released(path: Path) -> Source:
+    """A released model of ours."""
+    try:
+        content = read_model(path)
+    except CheckpointError as error:
+        raise PretrainedError(str(error)) from error
+    symbols = {"source_symbols": content.source_symbols, "target_symbols": content.target_symbols}
+    return Source(path, dict(content.weights), symbols)
 
 
 @dataclass

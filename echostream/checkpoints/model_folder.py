@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from echostream.checkpoints.training_checkpoint import CheckpointError
+from echostream.checkpoints.model_files import CheckpointError
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
 
 SETTINGS_NAME = "model.yaml"

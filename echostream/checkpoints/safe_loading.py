@@ -1,16 +1,24 @@
-"""Reading files written by ``torch.save`` without running what is in them."""
+"""Reading files without running what is in them, and without taking more memory than they are large."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
+from torch import Tensor
 
 LOADERS_ADVICE = "Weights only load failed"
+MAX_JSON_BYTES = 32 * 2**20
+MAX_NESTING = 50
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class UnsafeFileError(ValueError):
@@ -51,3 +59,74 @@ def why_refused(error: Exception) -> str:
         return "it is damaged, or a pickle that could run code, which is not loaded"
     reason = text.strip().split(". ")[0].splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
     return f"it is damaged or cut short ({reason}): copy it again"
+
+
+def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The weights of a ``.safetensors`` file, onto the CPU.
+
+    Raises:
+        UnsafeFileError: damaged, cut short, or no weights; in one line.
+        OSError: missing, or not to be read.
+    """
+    with open(path, "rb"):  # noqa: PTH123  # what can't be read is no damage
+        pass
+    try:
+        tensors = safetensors.torch.load_file(path, device="cpu")
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise UnsafeFileError(why_refused(error)) from error
+    check_tensors(tensors)
+    return tensors
+
+
+def check_tensors(tensors: Mapping[Any, Any]) -> None:
+    """Refuse what no weights are: another type, a tensor larger than its memory, NaN or infinity.
+
+    Raises:
+        UnsafeFileError: with the name of the first that is wrong.
+    """
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UnsafeFileError(f"its weights hold {type(value).__name__} under {str(name)[:80]!r}, not a tensor")
+        if value.dtype not in FLOATS or value.layout is not torch.strided or value.device.type != "cpu":
+            kind = f"{value.dtype} {value.layout} on {value.device.type}".replace("torch.", "")
+            raise UnsafeFileError(f"its weight {name[:80]!r} is {kind}, not floating point numbers")
+        if value.is_quantized or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UnsafeFileError(f"its weight {name[:80]!r} claims more numbers than the file holds")
+        if not bool(torch.isfinite(value).all()):
+            raise UnsafeFileError(
+                f"its weights hold NaN or infinity, the first in {name[:80]}: the training went wrong, take an earlier "
+                "checkpoint"
+            )
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """A JSON file of bounded size and depth.
+
+    Raises:
+        UnsafeFileError: too large, nested too deeply, or no JSON; in one line.
+        OSError: missing, or not to be read.
+    """
+    path = Path(path)
+    if (size := path.stat().st_size) > MAX_JSON_BYTES:
+        raise UnsafeFileError(f"it has {size} bytes, and {MAX_JSON_BYTES} are the limit")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise UnsafeFileError("it is nested too deeply") from error
+    except ValueError as error:
+        raise UnsafeFileError(f"it is damaged: {' '.join(str(error).split())}") from error
+    if _depth(content) > MAX_NESTING:
+        raise UnsafeFileError("it is nested too deeply")
+    return content
+
+
+def _depth(content: Any) -> int:
+    """How deeply lists and mappings are nested."""
+    depth, level = 0, [content]
+    while level and depth <= MAX_NESTING:
+        items = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [value for values in items for value in values]
+        depth += bool(items)
+        if not items:
+            break
+    return depth

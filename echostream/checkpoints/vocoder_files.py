@@ -1,20 +1,24 @@
-"""Files of unit vocoders: ``config.json`` beside ``vocoder.pt``, or beside ``g_*`` as published ones have it."""
+"""Files of unit vocoders: ``config.json`` beside ``vocoder.safetensors``, ``vocoder.pt``, or ``g_*`` as published."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from echostream.checkpoints.safe_loading import UnsafeFileError, check_tensors, load_safely, load_tensors, read_json
+from echostream.checkpoints.writing import write_checkpoint, write_file
 from echostream.vocoders.interface import UnitVocoder, VocoderError
 from echostream.vocoders.registry import build_vocoder
 
-CONFIG_NAME = "config.json"
+CONFIG_NAME, RELEASED_NAME = "config.json", "vocoder.safetensors"
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -24,8 +28,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         VocoderError: if there is none, or if it is no JSON object.
     """
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = read_json(path)
+    except (OSError, UnsafeFileError) as error:
         raise VocoderError(f"cannot read the vocoder config {path}: {error}") from error
     if not isinstance(config, dict):
         raise VocoderError(f"the vocoder config {path} is not a JSON object")
@@ -33,16 +37,17 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def find_checkpoint(directory: Path) -> Path:
-    """The weights in a vocoder's directory: ``vocoder.pt``, else the ``g_*`` with the most steps.
+    """The weights in a vocoder's directory: ``vocoder.safetensors``, ``vocoder.pt``, or the ``g_*`` of most steps.
 
     Raises:
         VocoderError: if there is neither.
     """
-    if (directory / "vocoder.pt").is_file():
-        return directory / "vocoder.pt"
+    for name in (RELEASED_NAME, "vocoder.pt"):
+        if (directory / name).is_file():
+            return directory / name
     generators = [path for path in directory.glob("g_*") if re.fullmatch(r"g_\d+", path.name)]
     if not generators:
-        raise VocoderError(f"no vocoder.pt and no g_* checkpoint in {directory}")
+        raise VocoderError(f"no {RELEASED_NAME}, no vocoder.pt and no g_* checkpoint in {directory}")
     return max(generators, key=lambda path: int(path.name[2:]))
 
 
@@ -50,8 +55,8 @@ def load_vocoder(path: str | os.PathLike[str], device: str | torch.device = "cpu
     """Load a vocoder for inference.
 
     Args:
-        path: a directory with ``config.json`` and ``vocoder.pt`` or ``g_*``, or that checkpoint file itself with
-            ``config.json`` beside it.
+        path: a directory with ``config.json`` and ``vocoder.safetensors``, ``vocoder.pt`` or ``g_*``, or one of these
+            files with ``config.json`` beside it.
         device: where to put it.
 
     Raises:
@@ -63,7 +68,7 @@ def load_vocoder(path: str | os.PathLike[str], device: str | torch.device = "cpu
     directory = path if path.is_dir() else path.parent
     vocoder = build_vocoder(read_config(directory / CONFIG_NAME))
     checkpoint = find_checkpoint(path) if path.is_dir() else path
-    weights = vocoder.from_checkpoint(_read_weights(checkpoint))
+    weights = vocoder.from_checkpoint(read_vocoder_weights(checkpoint))
     expected = {name: tuple(value.shape) for name, value in vocoder.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if differing := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
@@ -76,16 +81,35 @@ def load_vocoder(path: str | os.PathLike[str], device: str | torch.device = "cpu
     return vocoder.to(device).eval().requires_grad_(False)
 
 
-def _read_weights(checkpoint: Path) -> dict[str, Tensor]:
+def read_vocoder_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The tensors of a vocoder's file, by their names in it.
+
+    Raises:
+        VocoderError: damaged, unsafe, or no vocoder.
+    """
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # the loader raises whatever the damage makes it stumble over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VocoderError(f"cannot read the vocoder checkpoint {checkpoint}: {reason}") from error
-    weights = content.get("generator") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise VocoderError(f"{checkpoint} is no vocoder checkpoint: no weights under 'generator'")
+        if checkpoint.suffix == ".safetensors":
+            return load_tensors(checkpoint)
+        content = load_safely(checkpoint)
+        weights = content.get("generator") if isinstance(content, dict) else None
+        if not isinstance(weights, dict):
+            raise VocoderError(f"{checkpoint} is no vocoder checkpoint: no weights under 'generator'")
+        check_tensors(weights)
+    except UnsafeFileError as error:
+        raise VocoderError(f"cannot read the vocoder checkpoint {checkpoint}: {error}") from error
+    except OSError as error:
+        raise VocoderError(f"cannot read the vocoder checkpoint {checkpoint}: {error.strerror or error}") from error
     return weights
+
+
+def save_released_vocoder(weights: Mapping[str, Tensor], config: Path, directory: Path) -> Path:
+    """Write a vocoder's tensors, by their names in its training files, and a copy of its configuration."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / RELEASED_NAME
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    write_file(path, safetensors.torch.save(tensors))
+    write_file(directory / CONFIG_NAME, config.read_bytes())
+    return path
 
 
 def save_vocoder(vocoder: UnitVocoder, directory: str | os.PathLike[str], step: int = 0) -> Path:
@@ -106,15 +130,6 @@ def save_vocoder(vocoder: UnitVocoder, directory: str | os.PathLike[str], step: 
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in vocoder.state_dict().items()}
     path = directory / vocoder.checkpoint_name(step)
-    write_atomically(path, {"generator": vocoder.to_checkpoint(weights)})
-    temporary = directory / f"{CONFIG_NAME}.tmp"
-    temporary.write_text(json.dumps(vocoder.config, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(directory / CONFIG_NAME)
+    write_checkpoint(path, {"generator": vocoder.to_checkpoint(weights)})
+    write_file(directory / CONFIG_NAME, (json.dumps(vocoder.config, indent=2) + "\n").encode())
     return path
-
-
-def write_atomically(path: Path, content: object) -> None:
-    """``torch.save`` that leaves either the old file or the new one, whatever happens in between."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    torch.save(content, temporary)
-    temporary.replace(path)

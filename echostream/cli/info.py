@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: a model or vocoder that is missing or damaged.
     """
     from echostream.checkpoints import ModelSettings
-    from echostream.checkpoints.training_checkpoint import load_model
+    from echostream.checkpoints.model_files import load_model
     from echostream.checkpoints.vocoder_files import load_vocoder
 
     try:

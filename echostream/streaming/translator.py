@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echostream.checkpoints.model_files import load_model
 from echostream.checkpoints.model_folder import ModelSettings
-from echostream.checkpoints.training_checkpoint import load_model
 from echostream.checkpoints.vocoder_files import load_vocoder
 from echostream.constants import SAMPLE_RATE
 from echostream.decoding.ngram import load_arpa

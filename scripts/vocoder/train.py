@@ -22,7 +22,8 @@ import torch
 from evaluate_vocoder import TRANSCRIPTS, Evaluation, find_transcriber, read_held_out, write_text
 from vocoder_trainer import Trainer
 
-from echostream.checkpoints.vocoder_files import CONFIG_NAME, read_config, save_vocoder, write_atomically
+from echostream.checkpoints.vocoder_files import CONFIG_NAME, read_config, save_vocoder
+from echostream.checkpoints.writing import write_checkpoint
 from echostream.vocoders.interface import VocoderError
 
 CHECKPOINT_NAME = "training.pt"
@@ -104,7 +105,7 @@ def train(trainer: Trainer, args: argparse.Namespace, evaluation: Evaluation | N
     def save() -> float:
         """Seconds from now after which to save again."""
         begun = time.monotonic()
-        write_atomically(args.out / CHECKPOINT_NAME, trainer.state_dict())
+        write_checkpoint(args.out / CHECKPOINT_NAME, trainer.state_dict())
         return max(SAVE_EVERY_S, (time.monotonic() - begun) / SAVE_SHARE)
 
     def evaluate() -> None:

@@ -182,7 +182,7 @@ def rows(path):
 def test_evaluations_after_a_kill_are_neither_lost_nor_doubled(training, corpus, monkeypatch):
     held_out = ["--held-out", str(corpus / "units.tsv"), "--evaluate-minutes", "1", "--evaluate-recordings", "2"]
     args = arguments(corpus, ISTFT, "--minutes", "4", *held_out)
-    step, save = training.Trainer.step, training.write_atomically
+    step, save = training.Trainer.step, training.write_checkpoint
 
     def half_a_minute(trainer, progress):
         trainer.seconds += 30
@@ -194,12 +194,12 @@ def test_evaluations_after_a_kill_are_neither_lost_nor_doubled(training, corpus,
     monkeypatch.setattr(training, "find_transcriber", lambda *_: None)
     monkeypatch.setattr(training.Trainer, "step", half_a_minute)
     # what a run killed after its last evaluation leaves, if the state was last saved before step 5
-    monkeypatch.setattr(training, "write_atomically", lambda path, state: state["steps"] > 4 or save(path, state))
+    monkeypatch.setattr(training, "write_checkpoint", lambda path, state: state["steps"] > 4 or save(path, state))
     assert training.main([*args[:-6], "--max-steps", "6", *held_out]) == 0
     assert [row["step"] for row in rows(corpus / "out/evaluations.tsv")] == ["2", "4", "6"]
     (corpus / "out/config.json").unlink()
     # killed during the next evaluation
-    monkeypatch.setattr(training, "write_atomically", save)
+    monkeypatch.setattr(training, "write_checkpoint", save)
     quick = training.Evaluation.quick
     monkeypatch.setattr(training.Evaluation, "quick", killed)
     with pytest.raises(InterruptedError):

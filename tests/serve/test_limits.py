@@ -42,7 +42,10 @@ def talk(server, *messages):
         ([start(segment_ms=50)], "multiple of 40"),
         ([start(segment_ms=0)], "segment_ms must be a whole number from 40"),
         ([start(segment_ms=None)], "segment_ms must be a whole number"),
-        ([start(policy="guess")], 'policy must be one of alignment, token-alignment, stride, wait-k, fixed-rate, got "guess"'),
+        (
+            [start(policy="guess")],
+            'policy must be one of alignment, token-alignment, stride, wait-k, fixed-rate, got "guess"',
+        ),
         ([start(policy=["x" * 99])], "policy must be one of"),
         ([start(policy="wait-k", lag_k=0)], "wait-k needs lag_k of at least 1"),
         ([start(task="tts")], "task must be one of"),

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from echostream.checkpoints.training_checkpoint import load_model
+from echostream.checkpoints.model_files import load_model
 from echostream.models import EchoStreamConfig, architecture_config
 from echostream.tasks.fairseq_models import CONFIGS
 

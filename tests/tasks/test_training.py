@@ -16,7 +16,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 
-from echostream.checkpoints.training_checkpoint import load_model
+from echostream.checkpoints.model_files import load_model
 
 ARCH = ["--arch", "echostream_tiny", "--encoder-layers", "1", "--encoder-dim", "32", "--encoder-ffn-dim", "32"]
 ARCH += ["--subsampler-hidden-dim", "32", "--mt-layers", "1", "--unit-layers", "1", "--mt-dim", "32"]

@@ -326,7 +326,7 @@ def break_config(folder, **changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "vocoder.pt").unlink(), "no vocoder.pt and no g_"),
+        (lambda folder: (folder / "vocoder.pt").unlink(), "no vocoder.safetensors, no vocoder.pt and no g_"),
         (lambda folder: (folder / "config.json").unlink(), "cannot read the vocoder config"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot read the vocoder config"),
         (lambda folder: (folder / "vocoder.pt").write_bytes(b"no"), "cannot read the vocoder checkpoint"),

@@ -1,0 +1,277 @@
+"""Loading a trained model, released or as training left it, without fairseq, its user-dir or any absolute path.
+
+Two formats hold the same content (:class:`ModelContent`):
+
+- **released**: ``model.safetensors`` with the weights, beside ``model.json`` with everything else;
+- **training**: fairseq's ``checkpoint_*.pt``, read with torch's safe loader, which runs no code from the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from echostream.checkpoints.safe_loading import UnsafeFileError, check_tensors, load_safely, load_tensors, read_json
+from echostream.checkpoints.writing import write_file
+from echostream.models.config import ACTIVATIONS, EchoStreamConfig
+from echostream.models.echostream_model import EchoStreamModel
+
+FORMAT, FORMAT_VERSION = "echostream-model", 1
+WEIGHTS_NAME, DESCRIPTION_NAME = "model.safetensors", "model.json"
+# What building a model from sizes that make no sense may end in.
+SENSELESS = (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, MemoryError)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another kind."""
+
+
+@dataclass(frozen=True)
+class ModelContent:
+    """What a model's file holds.
+
+    Attributes:
+        options: of :class:`EchoStreamConfig`; what is missing has its default.
+        weights: by their names in :class:`EchoStreamModel`, the feature normalisation among them.
+        source_symbols, target_symbols: the dictionaries.
+        num_units: size of the unit inventory.
+    """
+
+    options: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+    source_symbols: list[str]
+    target_symbols: list[str]
+    num_units: int
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model for inference and the dictionaries it was trained with."""
+
+    model: EchoStreamModel
+    source_symbols: list[str]
+    target_symbols: list[str]
+
+
+def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> LoadedModel:
+    """Load a model.
+
+    Args:
+        path: a ``.safetensors`` file of a released model, or a checkpoint written by fairseq.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: a missing, damaged or foreign file; the message names it and the remedy.
+    """
+    path = Path(path)
+    content = read_model(path)
+    cfg = _model_config(path, content.options)
+    sizes = (len(content.source_symbols), len(content.target_symbols), content.num_units)
+    _check_sizes(path, cfg, sizes, content.weights)
+    try:
+        model = EchoStreamModel(cfg, *sizes)
+    except SENSELESS as error:
+        raise CheckpointError(f"the model options in {path} make no sense: {_first_line(error)}") from error
+    _check_weights(path, model, content.weights)
+    model.load_state_dict(content.weights)
+    return LoadedModel(model.to(device).eval().requires_grad_(False), content.source_symbols, content.target_symbols)
+
+
+def read_model(path: Path) -> ModelContent:
+    """The content of a model's file, in either format.
+
+    Raises:
+        CheckpointError: a missing, damaged or foreign file.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {path}: give a folder with a released model, or a checkpoint_*.pt of scripts/train.sh"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return _released(path)
+        return _trained(path, load_safely(path))
+    except UnsafeFileError as error:
+        raise CheckpointError(f"cannot load the checkpoint {path}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read the checkpoint {error.filename or path}: {error.strerror or error}"
+        ) from error
+
+
+def save_released(content: ModelContent, folder: Path, echostream_version: str) -> list[Path]:
+    """Write ``model.safetensors`` and ``model.json`` into ``folder``; each file is whole or not there.
+
+    Returns:
+        the paths of both.
+    """
+    description = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "echostream_version": echostream_version,
+        "options": dict(content.options),
+        "num_units": content.num_units,
+        "source_symbols": content.source_symbols,
+        "target_symbols": content.target_symbols,
+    }
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in content.weights.items()}
+    paths = [folder / WEIGHTS_NAME, folder / DESCRIPTION_NAME]
+    write_file(paths[0], safetensors.torch.save(tensors, metadata={"format": FORMAT}))
+    write_file(paths[1], (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode())
+    return paths
+
+
+def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The model options among fairseq's configuration of a model."""
+    return {field.name: options[field.name] for field in dataclasses.fields(EchoStreamConfig) if field.name in options}
+
+
+def _released(path: Path) -> ModelContent:
+    """Read ``model.safetensors`` with the description beside it."""
+    file = path.with_suffix(".json")
+    try:
+        description = read_json(file)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} has no {file.name} beside it, which says what the weights are of") from error
+    except UnsafeFileError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"{file} does not describe an EchoStream model: it has no 'format: {FORMAT}'")
+    version = description.get("format_version")
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"{file}: format_version must be a whole number from 1, not {version!r}")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file} is of format version {version}, this EchoStream reads up to {FORMAT_VERSION}: install a newer one"
+        )
+    options = _mapping(file, description, "options")
+    weights = load_tensors(path)
+    return ModelContent(options, weights, *_vocabularies(file, description))
+
+
+def _trained(path: Path, content: Any) -> ModelContent:
+    """Take a fairseq checkpoint apart."""
+    options = _mapping(path, _mapping(path, content, "cfg"), "model", "cfg.model")
+    weights, task = _mapping(path, content, "model"), _mapping(path, content, "task_state")
+    name = str(options.get("_name") or options.get("arch"))
+    if not name.startswith("echostream"):
+        raise CheckpointError(f"{path} holds a model '{name}', not an echostream one")
+    options = {key: value for key, value in options.items() if not str(key).startswith("_") and key != "arch"}
+    vocabularies = _vocabularies(path, task, "its task_state has ")
+    check_tensors(weights)
+    return ModelContent(options, weights, *vocabularies)
+
+
+def _vocabularies(path: Path, content: Mapping[str, Any], where: str = "it has ") -> tuple[list[str], list[str], int]:
+    """Both dictionaries and the size of the unit inventory."""
+    source, target = (_symbols(path, content, key, where) for key in ("source_symbols", "target_symbols"))
+    num_units = content.get("num_units")
+    if type(num_units) is not int or num_units < 1:
+        raise CheckpointError(f"{path} is not an EchoStream checkpoint: {where}no num_units")
+    return source, target, num_units
+
+
+def _mapping(path: Path, content: Any, key: str, name: str | None = None) -> Mapping[str, Any]:
+    """``content[key]``, which must be a mapping."""
+    found = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"{path} is not an EchoStream checkpoint: it has no {name or key!r}")
+    return found
+
+
+def _symbols(path: Path, content: Mapping[str, Any], key: str, where: str) -> list[str]:
+    """A dictionary."""
+    symbols = content.get(key)
+    if not isinstance(symbols, list | tuple) or not symbols or not all(isinstance(symbol, str) for symbol in symbols):
+        raise CheckpointError(f"{path} is not an EchoStream checkpoint: {where}no {key}")
+    return list(symbols)
+
+
+def _model_config(path: Path, options: Mapping[str, Any]) -> EchoStreamConfig:
+    """The configuration, if it is one of this version and its values are of the right types."""
+    fields = {field.name: field for field in dataclasses.fields(EchoStreamConfig) if not field.name.startswith("_")}
+    for key in options:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f" (is it {near[0]}?)" if near else ""
+            raise CheckpointError(
+                f"{path} has the model option {key!r}, which is not known{hint}: it was written by another version"
+            )
+    for key, field in fields.items():
+        if key not in options:
+            continue  # an option that is younger than the file; its default is what there was before it
+        value = options[key]
+        if isinstance(field.default, str):
+            right = value in list(ACTIVATIONS)
+        elif isinstance(field.default, float):
+            right = type(value) in (int, float) and 0 <= value <= 1
+        else:
+            right = type(value) is int and value >= 0
+        if not right:
+            raise CheckpointError(f"the model options in {path} make no sense: {key} is {value!r}")
+    return EchoStreamConfig(**options)
+
+
+def _check_sizes(
+    path: Path, cfg: EchoStreamConfig, vocabularies: tuple[int, int, int], weights: Mapping[str, Any]
+) -> None:
+    """Refuse, before memory is taken for it, a model of which the weights can't be in the file."""
+    shapes = {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
+    for (name, what), size in zip(
+        (
+            ("asr_head.output.weight", "source dictionary has {} symbols"),
+            ("mt_decoder.embedding.weight", "target dictionary has {} symbols"),
+            ("unit_decoder.output.weight", "unit inventory has {} units"),
+        ),
+        vocabularies,
+        strict=True,
+    ):
+        wanted = (size + 1) * cfg.unit_frames_per_position if name.startswith("unit") else size
+        rows = shapes[name][0] if shapes.get(name) else wanted
+        if rows != wanted:
+            found = rows // max(cfg.unit_frames_per_position, 1) - 1 if name.startswith("unit") else rows
+            raise CheckpointError(
+                f"the weights in {path} don't fit its dictionaries: its {what.format(size)}, its weights have {found}"
+            )
+    longest = max((size for shape in shapes.values() for size in shape), default=0)
+    for key, value in dataclasses.asdict(cfg).items():
+        limit = len(shapes) if str(key).endswith("_layers") else longest if str(key).endswith("_dim") else None
+        if limit is not None and value > limit:
+            raise CheckpointError(
+                f"the weights in {path} don't fit its configuration: there are none for {key} {value}"
+            )
+
+
+def _check_weights(path: Path, model: EchoStreamModel, weights: Mapping[str, Any]) -> None:
+    """Refuse weights of another model, and those of a training that went wrong."""
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
+    if differing := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
+        name = differing[0]
+        raise CheckpointError(
+            f"the weights in {path} don't fit its configuration: {len(differing)} tensors differ, the first {name}: "
+            f"checkpoint {found.get(name, 'absent')}, configuration {expected.get(name, 'absent')}"
+        )
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise CheckpointError(
+                f"the weights in {path} hold NaN or infinity, the first in {name}: the training went wrong, take an "
+                "earlier checkpoint"
+            )
+    if not bool((weights["fbank.cmvn_std"] > 0).all()):
+        raise CheckpointError(f"the CMVN in {path} can't be used: a standard deviation in it isn't positive")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
