@@ -20,7 +20,7 @@ demo serve model-is-there: export DEMO_MODEL := $(value MODEL)
 demo: export DEMO_INPUT := $(value INPUT)
 demo: export DEMO_SEGMENTS := $(value SEGMENTS)
 demo: model-is-there $(DEMO_READY)
-	@scripts/demo.sh --python "$(CURDIR)/$(BIN)/python" --model "$$DEMO_MODEL" --input "$$DEMO_INPUT" \
+	@scripts/demo/demo.sh --python "$(CURDIR)/$(BIN)/python" --model "$$DEMO_MODEL" --input "$$DEMO_INPUT" \
 	  --segments "$$DEMO_SEGMENTS" --output runs/demo
 
 # The same model in a browser.
@@ -33,7 +33,7 @@ model-is-there:
 
 # A small model of one's own: data, training and translation in about 12 minutes.
 quickstart: $(READY)
-	scripts/quickstart/demo.sh --python $(CURDIR)/$(BIN)/python --work runs/quickstart
+	scripts/recipes/quickstart/demo.sh --python $(CURDIR)/$(BIN)/python --work runs/quickstart
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -4,7 +4,7 @@
 # PYTHON names the interpreter (default: python).
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-# shellcheck source=scripts/common/require_packages.sh
-source "$here/common/require_packages.sh"
+# shellcheck source=scripts/recipes/require_packages.sh
+source "$here/recipes/require_packages.sh"
 require_packages "${PYTHON:-python}" torch fairseq
-exec "${PYTHON:-python}" "$here/average_checkpoints.py" "$@"
+exec "${PYTHON:-python}" "$here/training/average_checkpoints.py" "$@"

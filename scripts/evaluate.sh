@@ -12,7 +12,7 @@ usage: scripts/evaluate.sh --model CHECKPOINT --vocoder VOCODER --source WAVS --
   --source WAVS        list of 16 kHz mono sound files, one a line
   --target TEXT        reference translations (--task asr: transcripts), one a line
   --source-text TEXT   transcripts of the sources, one a line, to score what the model heard
-  --first-word-ends F  end of the first word of each source in seconds, one a line (scripts/common/word_ends.py
+  --first-word-ends F  end of the first word of each source in seconds, one a line (scripts/judging/word_ends.py
                        makes it), to count latency from there
   --output DIR         gets segment_Nms/ for each size (SimulEval's logs and sound), results.json, results.tsv
   --segments "40 320"  segment sizes in ms, 0 for the whole utterance at once (default: "40 320")
@@ -83,9 +83,9 @@ done
 [[ $limit =~ ^[0-9]+$ ]] || die "--limit takes a number, got '$limit'"
 [[ $asr_compute =~ ^(float32|int8)$ ]] || die "--asr-compute is float32 or int8, not '$asr_compute'"
 
-# shellcheck source=scripts/common/require_packages.sh
-source "$repository/scripts/common/require_packages.sh"
-require_packages "$python" torch torchaudio fairseq simuleval soundfile
+# shellcheck source=scripts/recipes/require_packages.sh
+source "$repository/scripts/recipes/require_packages.sh"
+require_packages "$python" torch simuleval soundfile
 
 latency=(StartOffset EndOffset ATD LAAL AL)
 [[ -z $first_word_ends ]] || latency+=(StartOffset_FirstWord)
@@ -112,7 +112,7 @@ case $task in
 esac
 metrics+=(ECHO_RTF ECHO_StepP50 ECHO_StepP95)
 if $cascade; then
-  agent=$repository/scripts/common/cascade_agent.py
+  agent=$repository/scripts/judging/cascade_agent.py
   agent_options=(--source-language "$source_language")
 else
   [[ $task == asr ]] || quality+=(ECHO_ST_Recall ECHO_ST_Precision)
@@ -129,7 +129,7 @@ fi
 [[ -z $random_arch ]] || agent_options+=(--random-arch "$random_arch")
 [[ -z $vocoder ]] || agent_options+=(--vocoder "$vocoder")
 
-helper=$repository/scripts/common/evaluation.py
+helper=$repository/scripts/judging/evaluation.py
 "$python" "$helper" check --source "$source" --target "$target" --limit "$limit"
 if ((limit)); then
   available=$(grep -c '' "$source")

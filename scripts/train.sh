@@ -29,7 +29,7 @@ where it runs
   --rendezvous HOST:PORT torchrun on several machines: where they find each other, the same on each
   --partition NAME       slurm: partition
   --hours H              slurm: time limit of a job, which is queued again until training is done (default 24)
-All fairseq-train options, EchoStream's own included: python scripts/train_options.py
+All fairseq-train options, EchoStream's own included: python scripts/training/train_options.py
 After -- with --launcher slurm: overrides of hydra, such as optimization.update_freq=[4] (configs/README.md).
 USAGE
 }
@@ -91,8 +91,8 @@ case "$launcher" in
     [[ -n "$partition" ]] || fail "--launcher slurm needs --partition" ;;
   *) fail "--launcher $launcher: spawn, torchrun or slurm" ;;
 esac
-# shellcheck source=scripts/common/require_packages.sh
-source "$repository/scripts/common/require_packages.sh"
+# shellcheck source=scripts/recipes/require_packages.sh
+source "$repository/scripts/recipes/require_packages.sh"
 require_packages "$python" torch torchaudio fairseq
 [[ "$tensorboard" == false ]] || require_packages "$python" tensorboard
 
@@ -177,5 +177,5 @@ echo "training $arch on $device ($precision, $world_size process$([[ "$world_siz
   --required-batch-size-multiple 1 --log-format simple --log-interval 20 --no-epoch-checkpoints \
   --save-interval 1000000 --save-interval-updates "$save_every" --keep-interval-updates 5 \
   "${options[@]}" "${extra[@]}" 2>&1 | tee -a "$log" |
-  "$python" -u "$repository/scripts/train_progress.py" --max-update "${max_update:-0}" --max-minutes "${max_minutes:-0}" ||
+  "$python" -u "$repository/scripts/training/train_progress.py" --max-update "${max_update:-0}" --max-minutes "${max_minutes:-0}" ||
   { echo "error: training stopped; see the end of $log" >&2; exit 1; }

@@ -60,7 +60,15 @@ def run(*command: object) -> None:
 def corpus(tmp_path_factory) -> Path:
     corpus = tmp_path_factory.mktemp("corpus")
     (corpus / "sentences.tsv").write_text(SENTENCES, encoding="utf-8")
-    recipe = [REPOSITORY / "scripts/quickstart/prepare.sh", "--data-root", corpus, "--stop-stage", 5, "--jobs", 1]
+    recipe = [
+        REPOSITORY / "scripts/recipes/quickstart/prepare.sh",
+        "--data-root",
+        corpus,
+        "--stop-stage",
+        5,
+        "--jobs",
+        1,
+    ]
     recipe += ["--sentences", corpus / "sentences.tsv", "--extra-lines", 0, "--vocab-size", 100]
     run(*recipe, "--features", "mfcc", "--clusters", 40)
     return corpus

@@ -53,8 +53,8 @@ def digest() -> str:
 
 def test_another_process_gives_the_same_bytes(tmp_path):
     """Its own hash seed, folder, clock and addresses."""
-    code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); import test_determinism; print(test_determinism.digest())"
-    environment = {**os.environ, "PYTHONHASHSEED": "12345", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+    code = "import test_determinism; print(test_determinism.digest())"
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONPATH": str(TESTS)}
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

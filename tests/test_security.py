@@ -68,9 +68,9 @@ PAYLOADS = ("a[$(touch PWNED)]", "x; touch PWNED; $(touch PWNED) `touch PWNED` '
 NEEDED = {
     "scripts/train.sh": ["--data", "{work}/data", "--save-dir", "{work}/model", "--max-update", "1"],
     "scripts/evaluate.sh": ["--model", "{file}", "--source", "{file}", "--target", "{file}", "--output", "{work}/out"],
-    "scripts/demo.sh": ["--model", "{work}/data", "--output", "{work}/out"],
-    "scripts/quickstart/demo.sh": ["--work", "{work}/out"],
-    "scripts/custom/run.sh": ["--data-root", "{work}/out", "--table", "{file}"],
+    "scripts/demo/demo.sh": ["--model", "{work}/data", "--output", "{work}/out"],
+    "scripts/recipes/quickstart/demo.sh": ["--work", "{work}/out"],
+    "scripts/recipes/custom/run.sh": ["--data-root", "{work}/out", "--table", "{file}"],
 }
 LIBRARIES = ("recipe.sh", "corpus.sh", "require_packages.sh")
 RECIPES = [path for path in SHELL_FILES if path.suffix == ".sh" and path.name not in LIBRARIES]

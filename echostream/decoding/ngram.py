@@ -71,7 +71,7 @@ def load_arpa(path: str | os.PathLike[str], symbols: Sequence[str]) -> NGramMode
     """
     path = Path(path)
     if not path.is_file():
-        raise NGramError(f"no language model at {path}: scripts/train_source_lm.py makes one")
+        raise NGramError(f"no language model at {path}: scripts/training/train_source_lm.py makes one")
     numbers = {symbol: number for number, symbol in enumerate(symbols)}
     probabilities: dict[tuple[int, ...], float] = {}
     backoffs: dict[tuple[int, ...], float] = {}
@@ -106,5 +106,5 @@ def load_arpa(path: str | os.PathLike[str], symbols: Sequence[str]) -> NGramMode
 def _refuse(word: str, path: Path) -> bool:
     raise NGramError(
         f"the language model {path} has the word {word!r}, which the source dictionary lacks: "
-        "it must be made of this model's subwords (scripts/train_source_lm.py)"
+        "it must be made of this model's subwords (scripts/training/train_source_lm.py)"
     )

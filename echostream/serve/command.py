@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   echostream serve --model checkpoint_best.pt --host 0.0.0.0 --certificate cert.pem --key key.pem
 
 The page asks for the microphone, which browsers give to localhost and to https only. The protocol for programs is
-described in docs/protocol.md; scripts/serve_client.py is a client. /health and /metrics (Prometheus) watch the server.
+described in docs/protocol.md; scripts/demo/serve_client.py is a client. /health and /metrics (Prometheus) watch the
+server.
 """
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 

@@ -4,8 +4,8 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-# shellcheck source=scripts/common/recipe.sh
-source "$here/../common/recipe.sh"
+# shellcheck source=scripts/recipes/recipe.sh
+source "$here/../recipes/recipe.sh"
 
 usage() {
   cat <<'HELP'
@@ -60,7 +60,7 @@ clusters_file="$data_root/kmeans.npz"
 if runs 1 "phones"; then
   if [[ -n "$text_column" ]]; then
     once phones --inputs "${listed[@]}" --outputs "$phones" --uncounted=--jobs="$jobs" -- \
-      "$python" "$common/align_phones.py" "${list[@]}" --text-column "$text_column" \
+      "$python" "$scripts/units/align_phones.py" "${list[@]}" --text-column "$text_column" \
       --utterances "$align_utterances" --out "$phones"
   else
     echo "phones: no --text-column, nothing to align"
@@ -70,26 +70,26 @@ fi
 if runs 2 "clusters"; then
   if [[ -n "$kmeans" ]]; then
     once clusters --inputs "$kmeans" --outputs "$clusters_file" -- \
-      "$python" "$common/import_kmeans.py" --kmeans "$kmeans" --features "$features" --out "$clusters_file"
+      "$python" "$scripts/units/import_kmeans.py" --kmeans "$kmeans" --features "$features" --out "$clusters_file"
   else
     known=() use=()
     if [[ -n "$phones" ]]; then known=("$phones") use=(--without "$phones"); fi
     if $lda; then use=(--phones "$phones"); fi
     if [[ -n "$hubert" ]]; then known+=("$hubert"); fi
     once clusters --inputs "${listed[@]}" "${known[@]}" --outputs "$clusters_file" --uncounted=--jobs="$jobs" -- \
-      "$python" "$common/learn_units.py" "${list[@]}" --features "$features" "${model[@]}" "${use[@]}" \
+      "$python" "$scripts/units/learn_units.py" "${list[@]}" --features "$features" "${model[@]}" "${use[@]}" \
       --clusters "$clusters" --sample-minutes "$sample_minutes" --out "$clusters_file"
   fi
 fi
 
 if runs 3 "units"; then
-  sharded --counts "$python" "$common/apply_units.py" "${list[@]}" --kmeans "$clusters_file" "${model[@]}" \
+  sharded --counts "$python" "$scripts/units/apply_units.py" "${list[@]}" --kmeans "$clusters_file" "${model[@]}" \
     --out "$data_root/units.tsv"
 fi
 
 if runs 4 "quality"; then
   judge=()
   if [[ -n "$phones" ]]; then judge=(--phones "$phones"); fi
-  plain "$python" "$common/unit_quality.py" --units "$data_root/units.tsv" --kmeans "$clusters_file" "${judge[@]}" \
+  plain "$python" "$scripts/units/unit_quality.py" --units "$data_root/units.tsv" --kmeans "$clusters_file" "${judge[@]}" \
     --out "$data_root/units_quality.json"
 fi

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,25 +18,23 @@ import soundfile
 import torch
 from torch import Tensor
 from torchaudio.functional import resample
-from unit_corpus import parse_units, read_audio, read_table
 
 from echostream.checkpoints.vocoder_files import load_vocoder
+from echostream.constants import SAMPLE_RATE
 from echostream.text import edit_distance
 from echostream.vocoders.interface import UnitVocoder, VocoderError, deduplicate
 from echostream.vocoders.spectral_loss import SpectralLoss
+from scripts.vocoder.unit_corpus import parse_units, read_audio, read_table
 
 if TYPE_CHECKING:
     from echostream.evaluation.asr import Transcriber
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
-
-from recipe import atomic_path, write_text
-from text_normalization import normalize_text
+from scripts.recipes.recipe import atomic_path, write_text
+from scripts.speech.text_normalization import normalize_text
 
 # Flushed so often, a stream is about as one of words.
 UNITS_PER_FLUSH = 10
 TRANSCRIPTS = "transcripts.jsonl"
-ASR_SAMPLE_RATE = 16000
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ class Evaluation:
         write, errors, words = spoken_form(self.transcriber.language), 0, 0
         for recording, wave in zip(self.recordings, waves, strict=True):
             if recording.text:
-                samples = resample(wave, self.sample_rate, ASR_SAMPLE_RATE).numpy()
+                samples = resample(wave, self.sample_rate, SAMPLE_RATE).numpy()
                 texts = (self.transcriber(samples), recording.text)
                 heard, said = (normalize_text(write(text)).split() for text in texts)
                 errors += edit_distance(heard, said)

@@ -6,14 +6,11 @@ python make_tables.py --units units.tsv --audio speech.tsv --text-column text --
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
-
-from recipe import write_text
-from recordings import Recording, list_recordings, shuffled
-from speech_synthesis import read_table
+from scripts.recipes.recipe import write_text
+from scripts.speech.recordings import Recording, list_recordings, shuffled
+from scripts.speech.speech_synthesis import read_table
 
 COLUMNS = ("id", "audio", "units", "text")
 HELD_OUT_SHARE = 10  # at most a tenth is held out

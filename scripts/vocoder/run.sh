@@ -4,8 +4,8 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-# shellcheck source=scripts/common/recipe.sh
-source "$here/../common/recipe.sh"
+# shellcheck source=scripts/recipes/recipe.sh
+source "$here/../recipes/recipe.sh"
 
 usage() {
   cat <<'HELP'

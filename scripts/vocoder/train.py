@@ -19,12 +19,12 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from evaluate_vocoder import TRANSCRIPTS, Evaluation, find_transcriber, read_held_out, write_text
-from vocoder_trainer import Trainer
 
 from echostream.checkpoints.vocoder_files import CONFIG_NAME, read_config, save_vocoder
 from echostream.checkpoints.writing import write_checkpoint
 from echostream.vocoders.interface import VocoderError
+from scripts.vocoder.evaluate_vocoder import TRANSCRIPTS, Evaluation, find_transcriber, read_held_out, write_text
+from scripts.vocoder.vocoder_trainer import Trainer
 
 CHECKPOINT_NAME = "training.pt"
 LOG_NAME = "evaluations.tsv"

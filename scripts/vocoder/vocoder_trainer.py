@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from unit_corpus import UnitCorpus
 
 from echostream.vocoders.discriminators import Discriminators
 from echostream.vocoders.interface import UnitVocoder, VocoderError
 from echostream.vocoders.registry import build_vocoder
 from echostream.vocoders.spectral_loss import SpectralLoss
+from scripts.vocoder.unit_corpus import UnitCorpus
 
 WARMUP = 0.05  # share of the training
 EMA_DECAY = 0.999

@@ -196,7 +196,7 @@ OPTIONS = {
     "fairseq-hydra-train +model.droput=0.1": "Key 'droput' not in",
     "scripts/train.sh --arhc": "unknown option --arhc",
     "scripts/evaluate.sh --modle": "unknown option --modle",
-    "scripts/custom/run.sh --tabel": "unknown option --tabel",
+    "scripts/recipes/custom/run.sh --tabel": "unknown option --tabel",
     "model.yaml: lag: 2": "unknown entry 'lag'",
     "model.yaml: lag_k: two": "lag_k must be a whole number",
 }

@@ -217,17 +217,19 @@ def test_train_sh_into_no_folder(corpus, place):
 
 def test_preparing_into_no_folder(place, tmp_path):
     (tmp_path / "table.tsv").write_text("source_wav\n")
-    done = script("custom/run.sh", "--table", tmp_path / "table.tsv", "--data-root", place, "--python", sys.executable)
+    done = script(
+        "recipes/custom/run.sh", "--table", tmp_path / "table.tsv", "--data-root", place, "--python", sys.executable
+    )
     assert done.returncode != 0 and done.stderr.splitlines()[-1].startswith("error: cannot make the folder")
     assert "Traceback" not in done.stderr
 
 
 def test_preparing_on_a_full_disk_does_what_is_left_afterwards(recordings, tmp_path):
-    """Converting recordings, the first long stage of scripts/custom: two fit, one doesn't."""
+    """Converting recordings, the first long stage of scripts/recipes/custom: two fit, one doesn't."""
     rows = [f"{name}\t{recordings[name]}" for name in ("good", "long", "other")]
     (tmp_path / "checked.tsv").write_text("\n".join(["id\tsource_wav", *rows]) + "\n")
     out = tmp_path / "audio"
-    command = [sys.executable, SCRIPTS / "custom" / "import_audio.py", "--texts", tmp_path / "checked.tsv"]
+    command = [sys.executable, SCRIPTS / "recipes/custom" / "import_audio.py", "--texts", tmp_path / "checked.tsv"]
     command += ["--column", "source_wav", "--audio-root", tmp_path, "--out", out]
     with largest_file(40_000):
         # Python leaves SIGXFSZ ignored in its children.

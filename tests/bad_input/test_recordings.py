@@ -100,13 +100,13 @@ def test_the_first_batch_is_read_before_the_training_starts(recordings, corpus):
 
 @pytest.fixture(scope="module")
 def checked(recordings, tmp_path_factory) -> dict[str, str]:
-    """What the first stage of scripts/custom says of each recording; all in one table."""
+    """What the first stage of scripts/recipes/custom says of each recording; all in one table."""
     folder = tmp_path_factory.mktemp("preparing")
     names = [name for name, row in RECORDINGS.items() if PREPARING in row]
     rows = [f"{recordings[name]}\tbon\tgood\t{number}" for number, name in enumerate(names)]
     table = folder / "table.tsv"
     table.write_text("\n".join(["source_wav\tsource_text\ttarget_text\tid", *rows]) + "\n")
-    command = [sys.executable, SCRIPTS / "custom" / "check_table.py", "--table", table, "--audio-root", folder]
+    command = [sys.executable, SCRIPTS / "recipes/custom" / "check_table.py", "--table", table, "--audio-root", folder]
     done = subprocess.run([*map(str, command), "--out", str(folder / "out")], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")

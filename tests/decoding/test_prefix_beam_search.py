@@ -20,7 +20,7 @@ from echostream.decoding.prefix_beam_search import OPEN_FRAMES, SourceTranscribe
 from echostream.modules.ctc import greedy_collapse
 from echostream.streaming import StreamingTranslator
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_source_lm.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "training/train_source_lm.py"
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 SYMBOLS = [*SPECIALS, "▁a", "b", "▁c", "d"]
 SENTENCES = ["▁a b ▁c", "▁a b ▁c d", "▁c d ▁a", "▁a", "▁c d d ▁a b"]
@@ -203,7 +203,7 @@ def test_a_file_that_does_not_fit_is_named(arpa, tmp_path, spoil, message):
     (tmp_path / "lm.arpa").write_text(spoil(text), encoding="utf-8")
     with pytest.raises(NGramError, match=message):
         load_arpa(tmp_path / "lm.arpa", SYMBOLS)
-    with pytest.raises(NGramError, match=r"no language model at .*nowhere: scripts/train_source_lm.py"):
+    with pytest.raises(NGramError, match=r"no language model at .*nowhere: scripts/training/train_source_lm.py"):
         load_arpa(tmp_path / "nowhere", SYMBOLS)
 
 

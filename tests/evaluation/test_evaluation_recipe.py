@@ -17,7 +17,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 @pytest.fixture(scope="module")
 def evaluation():
-    spec = importlib.util.spec_from_file_location("evaluation", SCRIPTS / "common" / "evaluation.py")
+    spec = importlib.util.spec_from_file_location("evaluation", SCRIPTS / "judging" / "evaluation.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,10 +1,8 @@
 """The fuzzing speaks to the same real server as tests/serve, and leaves no files in the checkout."""
 
-import sys
 import tempfile
 from pathlib import Path
 
 from hypothesis.configuration import set_hypothesis_home_dir
 
-sys.path.append(str(Path(__file__).parents[1] / "serve"))  # wire
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "echostream-hypothesis")  # tables of Unicode

@@ -166,7 +166,7 @@ def test_the_command_serves_a_client_and_ends_on_ctrl_c(model, translator, tmp_p
         try:
             line = server.stdout.readline()
             url = re.search(r"http://127\.0\.0\.1:\d+", line)[0].replace("http", "ws") + "/ws"
-            client = [sys.executable, "scripts/serve_client.py", str(tmp_path / "in.wav"), "--url", url]
+            client = [sys.executable, "scripts/demo/serve_client.py", str(tmp_path / "in.wav"), "--url", url]
             done = subprocess.run(
                 [*client, "--fast", "-o", str(tmp_path / "out.wav")],
                 capture_output=True,

@@ -43,7 +43,7 @@ def run(*command: object, fails: bool = False) -> str:
 def work(tmp_path_factory) -> Path:
     """A corpus of four sentence pairs, a few updates of a model and a few seconds of a vocoder."""
     work = tmp_path_factory.mktemp("whole line")  # the space is meant
-    recipe = [REPOSITORY / "scripts/quickstart/prepare.sh", "--data-root", work / "corpus", "--limit", 4]
+    recipe = [REPOSITORY / "scripts/recipes/quickstart/prepare.sh", "--data-root", work / "corpus", "--limit", 4]
     recipe += ["--extra-lines", 12, "--clusters", 30, "--vocab-size", 60, "--vocoder-minutes", 0.2, "--jobs", 1]
     run(*recipe)
     again = run(*recipe)
@@ -126,7 +126,7 @@ def test_bad_paths_end_in_one_line(work, tmp_path, capsys):
     bare = tmp_path / "bare"
     venv.create(bare, with_pip=False)
     for script, options in (
-        ("quickstart/prepare.sh", ("--data-root", tmp_path / "data")),
+        ("recipes/quickstart/prepare.sh", ("--data-root", tmp_path / "data")),
         ("train.sh", ("--data", work / "corpus", "--save-dir", tmp_path / "m", "--max-update", 1)),
     ):
         output = run(REPOSITORY / "scripts" / script, *options, "--python", bare / "bin/python", fails=True)

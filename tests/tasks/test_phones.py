@@ -1,21 +1,15 @@
 """The table of the source's phones: read, checked, brought to the encoder's frames, and learned from."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from test_training import train
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "common"))
-
-from phones_table import write_phones
-
 from echostream.criterions.targets import UNKNOWN_PHONE
 from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
 from echostream.tasks.manifests import ManifestError, read_utterances
 from echostream.tasks.phones import read_source_phones
+from scripts.units.phones_table import write_phones
 
 
 def test_frame_takes_the_phone_that_begins_in_its_middle(tmp_path):

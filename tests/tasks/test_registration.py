@@ -35,7 +35,7 @@ def test_every_option_has_help(config):
 
 def test_help_shows_every_option():
     """In a process of its own, as a user runs it."""
-    command = [sys.executable, str(REPOSITORY / "scripts" / "train_options.py"), "--arch", "echostream_tiny"]
+    command = [sys.executable, str(REPOSITORY / "scripts" / "training/train_options.py"), "--arch", "echostream_tiny"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for config in (EchoStreamTaskConfig, EchoStreamMultiTaskCriterionConfig, EchoStreamConfig):
         for field in dataclasses.fields(config):

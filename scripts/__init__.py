@@ -1,0 +1,1 @@
+"""Recipes and tools around the package: run them with ``python -m scripts.FOLDER.NAME``."""

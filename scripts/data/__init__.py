@@ -1,0 +1,1 @@
+"""Manifests, features, subwords and evaluation lists, which the recipes share."""

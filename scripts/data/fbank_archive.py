@@ -1,0 +1,72 @@
+"""Log-mel features as fairseq's speech data loaders read them: an uncompressed zip of .npy, addressed by byte."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from scripts.recipes.recipe import atomic_path
+from scripts.speech.audio import SAMPLE_RATE
+
+MEL_BINS = 80
+# A fixed date makes the same features give the same file.
+DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def log_mel(samples: np.ndarray) -> np.ndarray:
+    """Kaldi filter banks, 25 ms windows every 10 ms, no dither: float32 `(n,)` in [-1, 1] -> `(frames, 80)`.
+
+    Kaldi expects the range of 16-bit integers.
+    """
+    # Imported here: who only stores features must not wait for torch.
+    import torch
+    from torchaudio.compliance import kaldi
+
+    waveform = torch.from_numpy(samples)[None] * 2**15
+    return kaldi.fbank(waveform, num_mel_bins=MEL_BINS, sample_frequency=SAMPLE_RATE).numpy()
+
+
+def write_archive(path: Path, features: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
+    """Store arrays; returns for each id its address `<file name>:<offset>:<length>`, relative to the zip's folder."""
+    addresses = {}
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for name, array in features:
+            buffer = io.BytesIO()
+            np.save(buffer, np.asarray(array, np.float32))
+            data = buffer.getvalue()
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", DATE), data)
+            # Nothing follows a stored member's data until the next member: it ends where the file ends now.
+            addresses[name] = f"{path.name}:{file.tell() - len(data)}:{len(data)}"
+    return addresses
+
+
+def read_archive(folder: Path, addresses: Iterable[str]) -> Iterator[np.ndarray]:
+    """The arrays at these addresses, one after the other; `folder` is that of their zip files."""
+    for address in addresses:
+        name, offset, length = address.rsplit(":", 2)
+        with (folder / name).open("rb") as file:
+            file.seek(int(offset))
+            yield np.load(io.BytesIO(file.read(int(length))), allow_pickle=False)
+
+
+def write_cmvn(path: Path, features: Iterable[np.ndarray]) -> None:
+    """Mean and standard deviation of each mel bin over all frames, as fairseq's `global_cmvn` transform reads them.
+
+    Holds one array `(frames, 80)` at a time.
+    """
+    count, total, squares = 0, np.zeros(MEL_BINS), np.zeros(MEL_BINS)
+    for array in features:
+        frames = array.astype(np.float64)
+        count, total, squares = count + len(frames), total + frames.sum(0), squares + (frames**2).sum(0)
+    mean = total / max(count, 1)
+    std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 1e-8))
+    with atomic_path(path) as temporary:
+        np.savez(temporary, mean=mean.astype(np.float32), std=std.astype(np.float32))

@@ -1,0 +1,1 @@
+"""A trained model judged on whole test sets, beside a cascade."""

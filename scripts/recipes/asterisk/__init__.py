@@ -1,0 +1,1 @@
+"""Human telephone prompts as a test set."""

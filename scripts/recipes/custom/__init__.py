@@ -1,0 +1,1 @@
+"""Recordings and tables of one's own."""

@@ -1,0 +1,1 @@
+"""CVSS-C, as StreamSpeech prepares it."""

@@ -1,0 +1,1 @@
+"""Multi30k, spoken by synthetic voices."""

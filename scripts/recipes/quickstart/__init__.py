@@ -1,0 +1,1 @@
+"""A tiny corpus, for a first training in minutes."""

@@ -1,0 +1,1 @@
+"""Synthetic voices, and recordings varied as rooms, telephones and neighbours do."""

@@ -1,0 +1,1 @@
+"""Around a training: its options, what it needs, its progress, averaged checkpoints, language models."""

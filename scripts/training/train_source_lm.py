@@ -1,0 +1,98 @@
+"""A language model of the source's subwords (`source_lm` in model.yaml): it spells what the ASR CTC hears, and parts
+sentences.
+
+    python scripts/training/train_source_lm.py --texts runs/phrasebook/source_unigram/train.tsv \\
+        --dictionary runs/phrasebook/source_unigram/dict.txt --output runs/phrasebook/source_lm.arpa.gz
+
+Interpolated Witten-Bell estimates (Witten and Bell 1991, method C), written as a back-off model in ARPA's format, so
+that one made by KenLM or SRILM from the same subwords serves as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import math
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from echostream.decoding.ngram import BEGIN, END, UNKNOWN
+from echostream.tasks.manifests import ManifestError, read_rows
+from scripts.recipes.recipe import atomic_path, positive
+
+NEVER = -99.0  # ARPA's log10 of what never follows
+
+
+def estimate(sentences: Iterable[list[str]], vocabulary: list[str], order: int) -> list[list[str]]:
+    """Lines of the sections of an ARPA file, of the 1-grams first.
+
+    An n-gram's probability is ``(count + types * lower) / (total + types)``, where ``total`` and ``types`` count what
+    follows its context, and ``lower`` is the probability after the shorter context; ``types / (total + types)`` is
+    what is left for all that was never seen there.
+    """
+    followers: list[dict[tuple[str, ...], Counter[str]]] = [defaultdict(Counter) for _ in range(order)]
+    for sentence in sentences:
+        symbols = [BEGIN, *sentence, END]
+        for place in range(1, len(symbols)):
+            for length in range(min(order - 1, place) + 1):
+                followers[length][tuple(symbols[place - length : place])][symbols[place]] += 1
+    known: dict[tuple[str, ...], float] = {}
+    words = sorted({END, UNKNOWN, *vocabulary})
+    sections = []
+    for length, contexts in enumerate(followers):
+        lines = []
+        for context, counts in sorted(contexts.items()):
+            weight = backoff(contexts, context)
+            for word in words if not length else sorted(counts):
+                lower = known[(*context[1:], word)] if length else 1 / len(words)
+                probability = (1 - weight) * counts[word] / counts.total() + weight * lower
+                known[(*context, word)] = probability
+                lines.append(line((*context, word), math.log10(probability), followers))
+        if not length:
+            lines.append(line((BEGIN,), NEVER, followers))
+        sections.append(lines)
+    return sections
+
+
+def backoff(contexts: dict[tuple[str, ...], Counter[str]], context: tuple[str, ...]) -> float:
+    """The share of what was never seen after ``context``."""
+    counts = contexts[context]
+    return len(counts) / (counts.total() + len(counts))
+
+
+def line(ngram: tuple[str, ...], log10: float, followers: list[dict[tuple[str, ...], Counter[str]]]) -> str:
+    """One n-gram, with its back-off weight if longer ones begin with it."""
+    fields = [f"{log10:.4f}", " ".join(ngram)]
+    if len(ngram) < len(followers) and ngram in followers[len(ngram)]:
+        fields.append(f"{math.log10(backoff(followers[len(ngram)], ngram)):.4f}")
+    return "\t".join(fields)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train an n-gram model of the source's subwords.")
+    parser.add_argument("--texts", type=Path, required=True, help="source_unigram/train.tsv of a data set")
+    parser.add_argument("--dictionary", type=Path, required=True, help="source_unigram/dict.txt of the same")
+    parser.add_argument("--output", type=Path, required=True, help="ARPA file, gzipped if its name ends in .gz")
+    parser.add_argument("--order", type=positive, default=4, help="length of the longest n-grams (default 4)")
+    args = parser.parse_args()
+    try:
+        sentences = [row["tgt_text"].split() for _, row in read_rows(args.texts, ("id", "tgt_text"))]
+        vocabulary = [entry.split()[0] for entry in args.dictionary.read_text(encoding="utf-8").splitlines()]
+    except (ManifestError, OSError) as error:
+        sys.exit(f"error: {error}")
+    sections = estimate(sentences, vocabulary, args.order)
+    lines = ["\\data\\", *(f"ngram {length}={len(section)}" for length, section in enumerate(sections, 1))]
+    for length, section in enumerate(sections, 1):
+        lines += ["", f"\\{length}-grams:", *section]
+    data = ("\n".join([*lines, "", "\\end\\"]) + "\n").encode()
+    # Without the time, so that the same texts give the same bytes.
+    with atomic_path(args.output) as temporary:
+        temporary.write_bytes(gzip.compress(data, mtime=0) if args.output.suffix == ".gz" else data)
+    sizes = ", ".join(f"{len(section)} {length}-grams" for length, section in enumerate(sections, 1))
+    print(f"{args.output}: {sizes} of {len(sentences)} sentences", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Discrete speech units: features, clusters, and how good they are."""

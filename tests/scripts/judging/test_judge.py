@@ -1,0 +1,370 @@
+"""The judgement of a model: what is run, what is made of it, and how it gets into a page."""
+
+import json
+import sys
+import time
+from argparse import Namespace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
+SCORES = {
+    "ECHO_ASR_BLEU": 61.0,
+    "ECHO_ASR_BLEU_NoPause": 62.0,
+    "ECHO_ASR_BLEU@tiny.en": 63.0,
+    "ECHO_SourceWER": 20.0,
+    "ECHO_ATD": 900.0,
+    "ECHO_StartOffset": 1500.0,
+    "ECHO_StartOffset_FirstWord": 800.0,
+    "ECHO_StepP95": 12.4,
+}
+
+
+def row(name: str, segment_ms: int, system: str = "alignment", **scores: float | None) -> dict:
+    return {
+        "set": name,
+        "system": system,
+        "segment_ms": segment_ms,
+        "sentences": 300,
+        "scores": {**SCORES, **scores},
+    }
+
+
+@pytest.fixture
+def results() -> dict:
+    return {
+        "machine": {"cpu": "a CPU", "cores": 2},
+        "model": {},
+        "judges": ["base", "tiny.en"],
+        "judge_compute": "int8",
+        "policies": ["alignment", "wait-k"],
+        "policy_options": {"stride_n": 1, "lag_k": 2, "beam": 4},
+        "jobs": 2,
+        "rows": [
+            row("sentences", 0, ECHO_ASR_BLEU=70.0),
+            row("sentences", 40, ECHO_ASR_BLEU=49.0),
+            row("sentences", 320),
+            row("sentences", 320, "wait-k", ECHO_ATD=1900.0),
+            row("sentences", 0, "cascade", ECHO_ASR_BLEU=55.5),
+            row("my own", 320, ECHO_SourceWER=None),
+        ],
+        "ceilings": {"sentences": {"base": {"BLEU": 93.2}, "tiny.en": {"BLEU": 94.0}}},
+    }
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_reach_is_worked_out_from_the_scores(results):
+    from scripts.judging.judgement import reach
+
+    assert [line[1:] for line in cells(reach(results))] == [
+        ["61.0", "at least 60", "yes"],
+        ["0.87", "at least 0.9", "**no**"],  # 61 / 70
+        ["0.70", "at least 0.8", "**no**"],  # 49 / 70
+        ["20.0", "under 15", "**no**"],
+        ["0.80", "under 1", "yes"],
+    ]
+    results["rows"] = results["rows"][-1:]
+    assert {tuple(line[1:]) for line in cells(reach(results))} > {("–", "under 15", "–")}
+
+
+def test_tables_go_by_segment_size_and_say_what_is_missing(results):
+    from scripts.judging.judgement import baselines, latency, policies, quality
+
+    table = cells(quality(results))
+    assert [line[:4] for line in table] == [
+        ["phrasebook, unseen sentences (300)", "40 ms", "49.0", "62.0"],
+        ["", "320 ms", "61.0", "62.0"],
+        ["", "offline", "70.0", "62.0"],
+        ["my own (300)", "320 ms", "61.0", "62.0"],
+    ]
+    assert table[0][4] == "63.0 / –"
+    assert (table[2][8], table[3][8]) == ("20.0 %", "–")
+    assert cells(latency(results))[0][:4] == ["phrasebook, unseen sentences", "40 ms", "1.50", "0.80 / –"]
+    assert [line[1:4] for line in cells(policies(results))] == [
+        ["alignment", "40 ms", "49.0"],
+        ["", "320 ms", "61.0"],
+        ["", "offline", "70.0"],
+        ["wait-k", "320 ms", "61.0"],
+    ]
+    assert [line[1:4] for line in cells(baselines(results))] == [
+        ["ours, 320 ms", "61.0", "63.0"],
+        ["ours, offline", "70.0", "63.0"],
+        ["cascade: Whisper base, Hibari", "55.5", "63.0"],
+        ["ceiling: the reference recordings", "93.2", "94.0"],
+        ["ours, 320 ms", "61.0", "63.0"],
+    ]
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    path = tmp_path / "docs" / "page.md"
+    path.parent.mkdir()
+    marks = (f"<!-- figures:{name}:begin -->\nold\n<!-- figures:{name}:end -->" for name in ("reach", "plot-sets"))
+    path.write_text("before\n{}\nbetween\n{}\nafter\n".format(*marks), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def report(monkeypatch, results, tmp_path):
+    from scripts.judging import judge_report
+
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+
+    def run(page: Path, *options: str) -> None:
+        arguments = ["--results", tmp_path / "results.json", "--plots", tmp_path / "plots", "--fill", page]
+        monkeypatch.setattr(sys, "argv", ["judge_report.py", *map(str, arguments), *options])
+        judge_report.main()
+
+    return run
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="draws")
+def test_figures_are_put_between_their_marks(page, report, results, tmp_path):
+    from scripts.judging.judgement import reach
+
+    report(page)
+    text = page.read_text(encoding="utf-8")
+    assert f"<!-- figures:reach:begin -->\n{reach(results)}\n<!-- figures:reach:end -->\nbetween" in text
+    assert 'src="../plots/quality_latency_sets.png"' in text
+    assert "old" not in text
+    light, dark = (tmp_path / "plots" / f"quality_latency_sets{end}.png" for end in ("", "-dark"))
+    assert light.read_bytes()[:4] == dark.read_bytes()[:4] == b"\x89PNG"
+    assert light.read_bytes() != dark.read_bytes()
+    report(page, "--check")
+    page.write_text(text.replace("61.0", "99.0"), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"page\.md: not the figures"):
+        report(page, "--check")
+    assert "99.0" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"),
+    [
+        ("<!-- figures:speed:begin -->", "has a mark figures:speed; known are baselines"),
+        ("<!-- figures:reach:begin -->", "without its begin or end"),
+    ],
+)
+def test_wrong_marks_are_named(page, report, mark, message):
+    before = page.read_text(encoding="utf-8") + mark
+    page.write_text(before, encoding="utf-8")
+    with pytest.raises(SystemExit, match=message):
+        report(page)
+    assert page.read_text(encoding="utf-8") == before
+
+
+@pytest.fixture
+def judge(monkeypatch, tmp_path):
+    """Runs the script in this process, with a checkpoint that is there."""
+    from scripts.judging import judge as script
+
+    (tmp_path / "model.pt").write_bytes(b"weights")
+
+    def run(*options: object) -> None:
+        arguments = ["--model", tmp_path / "model.pt", "--output", tmp_path / "out", *options]
+        monkeypatch.setattr(sys, "argv", ["judge.py", *map(str, arguments)])
+        script.main()
+
+    run.script = script
+    return run
+
+
+@pytest.fixture
+def test_set(tmp_path) -> Path:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("source.txt", "target.txt", "source_text.txt"):
+        (folder / name).write_text("a\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "no test sets: give --data-root"),
+        (("--set", "mine"), "--set is NAME=FOLDER"),
+        (("--set", "mine=nowhere", "--sets", "mine"), "the test set mine lacks nowhere/source.txt"),
+        (("--sets", "sentences"), "no test set sentences: known are none"),
+    ],
+)
+def test_sets_that_are_not_there_are_named(judge, options, message):
+    with pytest.raises(SystemExit, match=message):
+        judge(*options)
+
+
+def test_finished_evaluations_are_reported(judge, test_set, tmp_path, capsys):
+    for segment in (0, 320):
+        run = tmp_path / "out" / "mine" / "alignment" / f"segment_{segment}ms" / f"segment_{segment}ms"
+        run.mkdir(parents=True)
+        (run / "scores.tsv").write_text("ECHO_ASR_BLEU\tECHO_ATD\n42.5\t\n", encoding="utf-8")
+        (run / "instances.log").write_text("{}\n{}\n", encoding="utf-8")
+    judge("--set", f"mine={test_set}", "--report")
+    assert "| mine (2) | 320 ms | 42.5 | – |" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert [(row["segment_ms"], row["scores"]["ECHO_ATD"]) for row in results["rows"]] == [(0, None), (320, None)]
+    assert str(tmp_path) not in json.dumps(results)
+    assert (tmp_path / "out" / "report" / "quality_latency_sets.png").is_file()
+
+
+def test_the_main_evaluations_come_first(judge, test_set, tmp_path):
+    args = Namespace(
+        segments=[40, 320, 0],
+        policies=["alignment", "stride", "wait-k"],
+        policy_sets=None,
+        no_cascade=False,
+        limits={"": 300, "asterisk": 0},
+        asr_models=["base", "tiny.en"],
+        beside_at=[320],
+        asr_compute="int8",
+        output=tmp_path,
+        model=Path("m.pt"),
+        vocoder=None,
+        stride_n=None,
+        lag_k=2,
+        wait_k=3,
+    )
+    jobs = list(judge.script.judgements({"sentences": test_set, "asterisk": test_set}, args))
+    assert [job.name for job in jobs] == [
+        *(
+            f"{name}, alignment, {size}"
+            for size in ("320 ms", "offline", "40 ms")
+            for name in ("sentences", "asterisk")
+        ),
+        *(f"{name}, cascade, offline" for name in ("sentences", "asterisk")),
+        *(f"sentences, {policy}, {size}" for size in ("320 ms", "offline", "40 ms") for policy in ("stride", "wait-k")),
+    ]
+    assert len({job.command[job.command.index("--output") + 1] for job in jobs}) == len(jobs)
+    judges = {job.name.split(", ")[2]: job.command[job.command.index("--asr-model") + 1] for job in jobs}
+    assert judges == {"320 ms": "base tiny.en", "offline": "base", "40 ms": "base"}
+    limits = {job.name.split(",")[0]: job.command[job.command.index("--limit") + 1] for job in jobs}
+    assert limits == {"sentences": "300", "asterisk": "0"}
+    lags = {
+        job.name.split(", ")[1]: job.command[job.command.index("--lag-k") + 1 :][:1]
+        for job in jobs
+        if "--lag-k" in job.command
+    }
+    assert lags == {"alignment": ["2"], "wait-k": ["3"]}
+
+
+def test_a_job_that_fails_does_not_keep_the_others_from_it(judge, tmp_path, capsys):
+    def job(name: str, code: str):
+        return judge.script.Job(name, [sys.executable, "-c", code])
+
+    done = tmp_path / "done"
+    jobs = [
+        job("bad", "import sys; print('noise', file=sys.stderr); sys.exit('error: no voice')"),
+        job("good", f"open({str(done)!r}, 'w')"),
+    ]
+    assert judge.script.run_all(jobs, 1) == ["bad: no voice"]
+    assert done.exists()
+    assert capsys.readouterr().out.count(" of 2: ") == 2
+
+
+def test_interrupting_ends_the_jobs_and_what_they_started(judge, tmp_path):
+    started = tmp_path / "child"
+    child = f"import os, time; open({str(started)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(60)"
+    code = f"""
+import os, pathlib, signal, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {child!r}])
+started = pathlib.Path({str(started)!r})
+while not (started.exists() and started.read_text()):
+    time.sleep(0.02)
+os.kill(os.getppid(), signal.SIGINT)
+time.sleep(60)
+"""
+    with pytest.raises(KeyboardInterrupt):
+        judge.script.run_all([judge.script.Job("long", [sys.executable, "-c", code])] * 2, 1)
+    status = Path("/proc") / started.read_text(encoding="utf-8").strip() / "status"
+    deadline = time.monotonic() + 20
+    while status.exists() and "Z (zombie)" not in status.read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline, "what the job started goes on"
+
+
+def test_words_of_the_cascade_are_spread_by_their_letters():
+    from scripts.judging.cascade_agent import spread_words
+
+    words = spread_words("a bcd", 2000.0, 800.0)
+    assert [(word.text, word.source_ms, word.start_ms, word.end_ms) for word in words] == [
+        ("a", 2000.0, 0.0, 200.0),
+        ("bcd", 2000.0, 200.0, 800.0),
+    ]
+    assert spread_words("", 2000.0, 0.0) == ()
+
+
+@pytest.fixture(scope="module")
+def recording() -> tuple[np.ndarray, float]:
+    """ "Hello", half a second of silence, and more, at 16 kHz; and the length of the first word."""
+    hibari, soxr = pytest.importorskip("hibari"), pytest.importorskip("soxr")
+    from echostream.evaluation.asr import find_model
+
+    try:
+        find_model("base", "en")
+    except ValueError as error:
+        pytest.skip(str(error))
+    voice = hibari.Hibari(threads=1)
+    parts = [
+        soxr.resample(voice(text, seed=0), voice.sample_rate, 16000) for text in ("Hello.", "My friends are here.")
+    ]
+    return np.concatenate([parts[0], np.zeros(8000), parts[1]]).astype(np.float32), len(parts[0]) / 16000
+
+
+def test_the_first_word_ends_before_the_second(recording, tmp_path, monkeypatch):
+    from scripts.judging import word_ends
+
+    samples, first_s = recording
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    memory = tmp_path / "ends.jsonl"
+    (end,) = word_ends.find_all([str(tmp_path / "a.wav")], ["hello my friends are here"], "en", memory)
+    assert 0.15 < end < first_s + 0.55
+    memory.write_text(memory.read_text(encoding="utf-8") + '{"key": "cut o', encoding="utf-8")
+    monkeypatch.setattr(word_ends, "WordAligner", None)  # not needed again
+    assert word_ends.find_all([str(tmp_path / "a.wav")], ["hello my friends are here"], "en", memory) == [end]
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'a.wav'}\n", encoding="utf-8")
+    (tmp_path / "text.txt").write_text("hello my friends are here\n", encoding="utf-8")
+    lists = ["--source", tmp_path / "list.txt", "--source-text", tmp_path / "text.txt", "--language", "en"]
+    monkeypatch.setattr(sys, "argv", ["word_ends.py", *map(str, lists), "--output", str(memory.with_suffix(".txt"))])
+    written = []
+    for _ in range(2):
+        word_ends.main()
+        written.append(memory.with_suffix(".txt").stat().st_mtime_ns)
+    assert written[0] == written[1], "evaluations that used it go on"
+
+
+def test_sound_begins_where_it_is_heard(monkeypatch):
+    from scripts.judging.word_ends import onset
+
+    tone = np.sin(np.arange(16000) / 5).astype(np.float32)
+    assert onset(np.concatenate([np.zeros(8000, np.float32), tone])) == pytest.approx(0.5, abs=0.02)
+    assert onset(np.zeros(100, np.float32)) == 0.0
+
+
+def test_the_cascade_waits_then_speaks(recording):
+    from simuleval.data.segments import SpeechSegment
+
+    from echostream.evaluation.record import CONFIG_KEY, StepRecord
+    from scripts.judging.cascade_agent import CascadeAgent
+
+    samples, _ = recording
+    args = Namespace(source_language="en", asr_compute="int8", device="cpu")
+    agent = CascadeAgent(args)
+    states = agent.build_states()
+    half = len(samples) // 2
+
+    def push(part: np.ndarray, finished: bool):
+        return agent.pushpop(SpeechSegment(content=part.tolist(), sample_rate=16000, finished=finished), states)
+
+    assert push(samples[:half], False).is_empty
+    spoken = push(samples[half:], True)
+    record = StepRecord.from_dict(spoken.config[CONFIG_KEY])
+    assert "friends" in record.text
+    assert record.arrived_ms == pytest.approx(len(samples) / 16)
+    assert record.output_ms > 500
+    assert record.output_ms == pytest.approx(len(spoken.content) / 16)
+    assert record.words[-1].end_ms == pytest.approx(record.output_ms)
+    assert spoken.finished
