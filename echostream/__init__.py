@@ -4,6 +4,8 @@ Importing the package registers its task, models and criterion with fairseq, whe
 through ``--user-dir``.
 """
 
+__version__ = "0.2.0"
+
 import argparse
 import logging
 
