@@ -8,8 +8,15 @@ DEMO_READY := $(VENV)/.ready-demo
 MODEL ?= models/fr-en
 SEGMENTS ?= 320
 SOURCES := echostream agent scripts tests setup.py .ci
+# What `make test-newest` makes: everything, and the light installation.
+NEWEST := .venv-newest
+NEWEST_LIGHT := .venv-newest-light
+# `make lock`: uv, and nothing else. UPGRADE=1 takes newer releases than those that are pinned.
+LOCKER := .venv-lock
+UV_VERSION := 0.13.9
 
-.PHONY: demo serve model-is-there quickstart test test-fast lint audit format clean
+.PHONY: demo serve model-is-there quickstart test test-fast test-newest test-newest-light lint lock lock-check audit \
+  format clean
 
 # The shipped model on its samples, or on a recording or a folder of them: make demo INPUT="my talk.mp3"
 # Names reach the script through the environment, so that no shell reads them.
@@ -39,11 +46,39 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not integration"
 
-lint: $(READY)
+# The unit tests with the newest releases that the bounds of pyproject.toml allow, and no locks. The extra `train` holds
+# torch at one release, so what needs no training is tried with the newest torch as well.
+test-newest: test-newest-light
+	@$(call make-venv,$(NEWEST))
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+	  --editable '.[train,eval,data,serve,cluster,tensorboard,dev]'
+	$(NEWEST)/bin/python -m pip list
+	$(NEWEST)/bin/python -m pytest -n auto --dist loadfile -m "not integration"
+
+test-newest-light:
+	@$(call make-venv,$(NEWEST_LIGHT))
+	$(NEWEST_LIGHT)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST_LIGHT)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[serve]' \
+	  'pytest>=8,<9' 'pytest-timeout>=2.3,<3'
+	$(NEWEST_LIGHT)/bin/python -m pip list
+	$(NEWEST_LIGHT)/bin/python -m pytest tests/light
+
+lint: $(READY) lock-check
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	git ls-files -z '*.sh' .ci/run | xargs -0 $(BIN)/shellcheck
+	$(BIN)/hadolint Dockerfile
+
+# Pins and hashes of requirements/ from pyproject.toml; needed whenever its requirements change.
+lock:
+	@$(call make-venv,$(LOCKER))
+	@$(LOCKER)/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	.ci/lock.sh $(LOCKER)/bin/uv
+
+lock-check: $(READY)
+	$(BIN)/python .ci/check_lock.py
 
 # Known vulnerabilities of what is installed here; asks the advisory service of the Python package index.
 audit: $(READY)
@@ -54,16 +89,28 @@ format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-$(READY): EXTRAS := data,eval,dev
-$(DEMO_READY): EXTRAS := eval,serve
-$(READY) $(DEMO_READY): setup.py
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else f"error: Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
-	@echo "Installing into $(VENV) (about 4.5 GB, 1 to 3 minutes) ..."
-	@$(PYTHON) -m venv $(VENV) || { echo "error: 'python -m venv' failed; on Debian install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' || { \
+# make-venv FOLDER
+define make-venv
+$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else f"error: Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")' && \
+  { $(PYTHON) -m venv $(1) || { echo "error: 'python -m venv' failed; on Debian install python3-venv" >&2; exit 1; }; }
+endef
+
+# Exactly the files that requirements/ names by their hashes, what builds packages included; then EchoStream itself,
+# for which nothing is fetched any more.
+$(READY): LOCK := requirements/all.txt
+$(READY): SIZE := 6.5
+$(DEMO_READY): LOCK := requirements/demo.txt
+$(DEMO_READY): SIZE := 5.4
+$(READY): requirements/all.txt
+$(DEMO_READY): requirements/demo.txt
+$(READY) $(DEMO_READY): pyproject.toml requirements/build.txt
+	@$(call make-venv,$(VENV))
+	@echo "Installing into $(VENV) (about $(SIZE) GB, 2 to 4 minutes) ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/build.txt
+	@$(BIN)/python -m pip install --quiet --require-hashes --build-constraint requirements/build.txt -r $(LOCK) || { \
 	  echo "error: the installation failed; bitarray, which simuleval needs, compiles C: on Debian install gcc and python3-dev" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 	@touch $@ $(DEMO_READY)
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(NEWEST) $(NEWEST_LIGHT) $(LOCKER) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
