@@ -23,6 +23,7 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "demo.txt": ("eval", "serve"),
     "inference-cpu.txt": ("serve",),
 }
+WRITTEN = ("installer.txt", "build.txt")  # made from .in files beside them
 LIGHT = "inference-cpu.txt"
 # The light installation gets torch from elsewhere, as torch-cpu.txt says, and nothing that only its CUDA builds need.
 LEFT_OUT = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
@@ -144,7 +145,7 @@ def check(root: Path) -> list[str]:
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     folder = root / "requirements"
-    locks = {name: read_lock(folder / name) for name in ("build.txt", *LOCKS)}
+    locks = {name: read_lock(folder / name) for name in (*WRITTEN, *LOCKS)}
     problems = []
 
     def report(name: str, found: list[str]) -> None:
@@ -155,13 +156,14 @@ def check(root: Path) -> list[str]:
         report(name, [f"{package} has no hash" for package, pin in lock.pins.items() if not pin.hashes])
         bad = [package for package, pin in lock.pins.items() for text in pin.hashes if not is_sha256(text)]
         report(name, [f"{package} has a hash that is no sha256" for package in sorted(set(bad))])
-    report("build.txt", unmet(read_requirements(folder / "build.in"), locks["build.txt"].pins))
+    for name in WRITTEN:
+        report(name, unmet(read_requirements((folder / name).with_suffix(".in")), locks[name].pins))
     for name, extras in LOCKS.items():
         requirements = project_requirements(project, extras)
         report(name, unmet(requirements, locks[name].pins, LEFT_OUT if name == LIGHT else None))
 
     everything = locks["all.txt"].pins
-    for name in ("build.txt", "demo.txt"):
+    for name in (*WRITTEN, "demo.txt"):
         for package, pin in locks[name].pins.items():
             other = everything.get(package)
             if other is None and name == "demo.txt":

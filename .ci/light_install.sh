@@ -11,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 python=$work/venv/bin/python
-"$python" -m pip install --quiet --require-hashes -r requirements/build.txt
+"$python" -m pip install --quiet --require-hashes -r requirements/installer.txt
 "$python" -m pip install --quiet --require-hashes -r requirements/inference-cpu.txt
 if [[ $# -gt 0 ]]; then
   "$python" -m pip install --quiet "$1"

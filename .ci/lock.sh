@@ -25,7 +25,8 @@ compile() {
   sed -i "s/$environments//" "$output"
 }
 
-compile build requirements/build.in
+compile installer requirements/installer.in
+compile build requirements/build.in --constraint requirements/installer.txt
 compile all pyproject.toml --extra dev --constraint requirements/build.txt
 compile demo pyproject.toml --extra eval --extra serve --constraint requirements/all.txt
 
