@@ -100,12 +100,12 @@ endef
 $(READY): LOCK := requirements/all.txt
 $(READY): SIZE := 6.5
 $(DEMO_READY): LOCK := requirements/demo.txt
-$(DEMO_READY): SIZE := 5.4
+$(DEMO_READY): SIZE := 5.6
 $(READY): requirements/all.txt
 $(DEMO_READY): requirements/demo.txt
 $(READY) $(DEMO_READY): pyproject.toml requirements/installer.txt requirements/build.txt
 	@$(call make-venv,$(VENV))
-	@echo "Installing into $(VENV) (about $(SIZE) GB, 2 to 4 minutes) ..."
+	@echo "Installing into $(VENV) (about $(SIZE) GB, 2 to 6 minutes) ..."
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/installer.txt
 	@$(BIN)/python -m pip install --quiet --require-hashes --build-constraint requirements/build.txt -r $(LOCK) || { \
 	  echo "error: the installation failed; bitarray, which simuleval needs, compiles C: on Debian install gcc and python3-dev" >&2; exit 1; }
