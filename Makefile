@@ -11,8 +11,15 @@ UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/uv pip comp
 MODEL ?= models/fr-en
 SEGMENTS ?= 320
 SOURCES := echostream agent scripts tests setup.py .ci
+# What `make test-newest` makes: everything, and the light installation.
+NEWEST := .venv-newest
+NEWEST_LIGHT := .venv-newest-light
+# `make lock`: uv, and nothing else. UPGRADE=1 takes newer releases than those that are pinned.
+LOCKER := .venv-lock
+UV_VERSION := 0.13.9
 
-.PHONY: demo serve model-is-there quickstart test test-fast test-newest lint lock audit format clean
+.PHONY: demo serve model-is-there quickstart test test-fast test-newest test-newest-light lint lock lock-check audit \
+  format clean
 
 # The shipped model on its samples, or on a recording or a folder of them: make demo INPUT="my talk.mp3"
 # Names reach the script through the environment, so that no shell reads them.
@@ -42,12 +49,40 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not integration"
 
-lint: $(READY)
+# The unit tests with the newest releases that the bounds of pyproject.toml allow, and no locks. The extra `train` holds
+# torch at one release, so what needs no training is tried with the newest torch as well.
+test-newest: test-newest-light
+	@$(call make-venv,$(NEWEST))
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+	  --editable '.[train,eval,data,serve,cluster,tensorboard,dev]'
+	$(NEWEST)/bin/python -m pip list
+	$(NEWEST)/bin/python -m pytest -n auto --dist loadfile -m "not integration"
+
+test-newest-light:
+	@$(call make-venv,$(NEWEST_LIGHT))
+	$(NEWEST_LIGHT)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST_LIGHT)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[serve]' \
+	  'pytest>=8,<9' 'pytest-timeout>=2.3,<3'
+	$(NEWEST_LIGHT)/bin/python -m pip list
+	$(NEWEST_LIGHT)/bin/python -m pytest tests/light
+
+lint: $(READY) lock-check
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/python .ci/check_lock.py
 	git ls-files -z '*.sh' .ci/run | xargs -0 $(BIN)/shellcheck
+	$(BIN)/hadolint Dockerfile
+
+# Pins and hashes of requirements/ from pyproject.toml; needed whenever its requirements change.
+lock:
+	@$(call make-venv,$(LOCKER))
+	@$(LOCKER)/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	.ci/lock.sh $(LOCKER)/bin/uv
+
+lock-check: $(READY)
+	$(BIN)/python .ci/check_lock.py
 
 # Known vulnerabilities of what is installed here; asks the advisory service of the Python package index.
 audit: $(READY)
@@ -58,17 +93,27 @@ format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-# Nothing but what the lock names is installed, package by package checked against its hashes.
+# make-venv FOLDER
+define make-venv
+$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else f"error: Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")' && \
+  { $(PYTHON) -m venv $(1) || { echo "error: 'python -m venv' failed; on Debian install python3-venv" >&2; exit 1; }; }
+endef
+
+# Exactly the files that requirements/ names by their hashes, what builds packages included; then EchoStream itself,
+# for which nothing is fetched any more.
 $(READY): LOCK := requirements/all.txt
+$(READY): SIZE := 6.5
 $(DEMO_READY): LOCK := requirements/demo.txt
-$(READY) $(DEMO_READY): pyproject.toml $(wildcard requirements/*.txt)
-	@$(call python_is_right)
-	@echo "Installing into $(VENV) (about 4.5 GB, 1 to 3 minutes) ..."
-	@$(PYTHON) -m venv $(VENV) || { echo "error: 'python -m venv' failed; on Debian install python3-venv" >&2; exit 1; }
-	@$(PIP) --require-hashes --requirement requirements/build.txt
-	@$(PIP) --require-hashes --no-build-isolation --requirement $(LOCK) || { \
+$(DEMO_READY): SIZE := 5.6
+$(READY): requirements/all.txt
+$(DEMO_READY): requirements/demo.txt
+$(READY) $(DEMO_READY): pyproject.toml requirements/installer.txt requirements/build.txt
+	@$(call make-venv,$(VENV))
+	@echo "Installing into $(VENV) (about $(SIZE) GB, 2 to 6 minutes) ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/installer.txt
+	@$(BIN)/python -m pip install --quiet --require-hashes --build-constraint requirements/build.txt -r $(LOCK) || { \
 	  echo "error: the installation failed; bitarray, which simuleval needs, compiles C: on Debian install gcc and python3-dev" >&2; exit 1; }
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 	@touch $@ $(DEMO_READY)
 
 define python_is_right
@@ -100,4 +145,4 @@ test-newest:
 	$(VENV)-newest-light/bin/python -m pytest tests/light
 
 clean:
-	rm -rf $(VENV) $(VENV)-* runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(NEWEST) $(NEWEST_LIGHT) $(LOCKER) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -8,8 +8,10 @@ With fairseq's ``--user-dir``, fairseq is there already, and importing the packa
 a program that imports ``echostream`` before fairseq imports :mod:`echostream.tasks` to the same end.
 """
 
-import importlib
-import sys
+__version__ = "0.2.0"
+
+import argparse
+import logging
 
 __version__ = "0.2.0"
 
