@@ -5,9 +5,6 @@ BIN := $(VENV)/bin
 # Two stamps: everything, for tests and recipes; and the little that the shipped model needs.
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-demo
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)-lock/bin/uv pip compile --quiet --universal \
-  --generate-hashes --no-emit-index-url --python-version 3.11
 MODEL ?= models/fr-en
 SEGMENTS ?= 320
 SOURCES := echostream agent scripts tests setup.py .ci
@@ -71,7 +68,6 @@ lint: $(READY) lock-check
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/python .ci/check_lock.py
 	git ls-files -z '*.sh' .ci/run | xargs -0 $(BIN)/shellcheck
 	$(BIN)/hadolint Dockerfile
 
@@ -115,34 +111,6 @@ $(READY) $(DEMO_READY): pyproject.toml requirements/installer.txt requirements/b
 	  echo "error: the installation failed; bitarray, which simuleval needs, compiles C: on Debian install gcc and python3-dev" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
 	@touch $@ $(DEMO_READY)
-
-define python_is_right
-$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else f"error: Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
-endef
-
-# Resolves what pyproject.toml asks for to versions and hashes, for Python 3.11 and 3.12 on Linux (x86-64). The file
-# for machines without a GPU leaves torch and what it brings to PyTorch's own builds for CPUs.
-lock:
-	@$(PYTHON) -m venv $(VENV)-lock
-	@$(VENV)-lock/bin/python -m pip install --quiet 'uv>=0.9,<0.14'
-	@$(UV_COMPILE) requirements/build.in --output-file requirements/build.txt
-	@$(UV_COMPILE) pyproject.toml requirements/build.in --extra dev --output-file requirements/all.txt
-	@$(UV_COMPILE) pyproject.toml requirements/build.in --extra eval --extra serve --constraint requirements/all.txt \
-	  --output-file requirements/demo.txt
-	@$(UV_COMPILE) pyproject.toml requirements/build.in --extra serve --constraint requirements/all.txt \
-	  $$(sed -nE 's/^((torch|triton|nvidia|cuda)[a-z0-9-]*)==.*/--no-emit-package \1/p' requirements/all.txt) \
-	  --output-file requirements/inference-cpu.txt
-	@$(BIN)/python .ci/check_lock.py
-
-# The newest that the bounds in pyproject.toml allow, instead of the lock: everything, then inference alone.
-test-newest:
-	@$(call python_is_right)
-	$(PYTHON) -m venv --clear $(VENV)-newest
-	$(VENV)-newest/bin/python -m pip install --quiet --editable '.[dev]'
-	$(VENV)-newest/bin/python -m pytest -n auto --dist loadfile -m "not integration"
-	$(PYTHON) -m venv --clear $(VENV)-newest-light
-	$(VENV)-newest-light/bin/python -m pip install --quiet --editable '.[serve]' pytest pytest-timeout
-	$(VENV)-newest-light/bin/python -m pytest tests/light
 
 clean:
 	rm -rf $(VENV) $(NEWEST) $(NEWEST_LIGHT) $(LOCKER) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -8,10 +8,8 @@ With fairseq's ``--user-dir``, fairseq is there already, and importing the packa
 a program that imports ``echostream`` before fairseq imports :mod:`echostream.tasks` to the same end.
 """
 
-__version__ = "0.2.0"
-
-import argparse
-import logging
+import importlib
+import sys
 
 __version__ = "0.2.0"
 
