@@ -56,7 +56,7 @@ def test_shell_runs_no_strings(path):
     assert not re.search(r"(^|[;&|(\s])eval\s", text, re.M)
     # what is sourced is a file of the repository
     for sourced in re.findall(r"^\s*(?:source|\.)\s+(.*)$", text, re.M):
-        assert re.fullmatch(r'"\$(here|common|repository)/[\w./-]+\.sh"', sourced), sourced
+        assert re.fullmatch(r'"\$(here|scripts|repository)/[\w./-]+\.sh"', sourced), sourced
     # a program in another language is one fixed string, in single quotes
     for program in re.findall(r"\s-c\s+(\S)", text):
         assert program != '"', f"a program made of strings in {path}"

@@ -15,10 +15,11 @@ import numpy as np
 import soundfile
 import soxr
 
-from echostream.constants import SAMPLE_RATE
+from echostream.audio.errors import AudioError
+from echostream.constants import PCM_FORMATS, SAMPLE_RATE
 
 BLOCK_S = 0.04  # an encoder frame
-PCM_TYPES: dict[str, np.dtype] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
+PCM_TYPES: dict[str, np.dtype] = dict(zip(PCM_FORMATS, (np.dtype("<i2"), np.dtype("<f4")), strict=True))
 RATES = range(4_000, 768_001)
 MAX_CHANNELS = 64
 FULL_SCALE = 0.999
@@ -29,10 +30,6 @@ FILE_MARKS = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b
 # length of about 2 or 4 GiB there, which promises nothing.
 SHORT_CHUNK = re.compile(r"^\s*(data|SSND|riff) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 UNKNOWN_LENGTH = 0x7FFFF000
-
-
-class AudioError(ValueError):
-    """A recording that can't be used, or not to its end; the message names it and the remedy."""
 
 
 class _SequentialFile(soundfile.SoundFile):

@@ -22,9 +22,10 @@ import omegaconf
 import torch
 from torch import Tensor, nn
 
+from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.fairseq_names import Candidate, neutral, translate
-from echostream.checkpoints.model_files import CheckpointError, read_model
-from echostream.checkpoints.safe_loading import UnsafeFileError, load_safely
+from echostream.checkpoints.model_files import read_model
+from echostream.checkpoints.safe_loading import load_safely
 
 PARTS = {"encoder": ("encoder.",), "decoders": ("asr_head.", "st_head.", "mt_decoder.", "unit_decoder.")}
 VOCABULARY = {

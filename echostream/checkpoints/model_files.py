@@ -21,7 +21,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from echostream.checkpoints.safe_loading import UnsafeFileError, check_tensors, load_safely, load_tensors, read_json
+from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
+from echostream.checkpoints.safe_loading import check_tensors, load_safely, load_tensors
+from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
 from echostream.models.config import ACTIVATIONS, EchoStreamConfig
 from echostream.models.echostream_model import EchoStreamModel
@@ -30,10 +32,6 @@ FORMAT, FORMAT_VERSION = "echostream-model", 1
 WEIGHTS_NAME, DESCRIPTION_NAME = "model.safetensors", "model.json"
 # What building a model from sizes that make no sense may end in.
 SENSELESS = (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, MemoryError)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged or of another kind."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def _released(path: Path) -> ModelContent:
         raise CheckpointError(f"{path} has no {file.name} beside it, which says what the weights are of") from error
     except UnsafeFileError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    if description.get("format") != FORMAT:
         raise CheckpointError(f"{file} does not describe an EchoStream model: it has no 'format: {FORMAT}'")
     version = description.get("format_version")
     if type(version) is not int or version < 1:

@@ -1,6 +1,6 @@
 """A folder with a model that is ready to use: ``model.yaml`` names its files and says how it is meant to be played.
 
-    checkpoint: checkpoint.pt
+    checkpoint: model.safetensors
     vocoder: vocoder
     source_lang: fr
     target_lang: en
@@ -16,9 +16,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from echostream.checkpoints.model_files import CheckpointError
+from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
+from echostream.checkpoints.text_files import read_yaml
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
 
 SETTINGS_NAME = "model.yaml"
@@ -33,7 +32,7 @@ class ModelSettings:
     """Files of a model and the options of :class:`StreamingTranslator` that it is meant to be used with.
 
     Attributes:
-        checkpoint: as training writes it.
+        checkpoint: weights of a released model, or a checkpoint as training writes it.
         vocoder: None stands for the folder ``vocoder`` beside the checkpoint, if there is one.
         source_lang, target_lang: language tags such as ``fr``; empty if nobody said.
         segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus: see
@@ -71,9 +70,11 @@ class ModelSettings:
                 "give the path of a checkpoint_*.pt of scripts/train.sh"
             )
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+            values = read_yaml(file)
+        except UnsafeFileError as error:
+            raise CheckpointError(f"{file}: {error}") from error
+        except OSError as error:
+            raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
         _check(file, values)
         files = {name: path / values[name] for name in FILES if values.get(name)}
         return cls(**{name: value for name, value in values.items() if value is not None} | files)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -15,14 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from echostream.checkpoints.errors import UnsafeFileError
+
 LOADERS_ADVICE = "Weights only load failed"
-MAX_JSON_BYTES = 32 * 2**20
-MAX_NESTING = 50
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-class UnsafeFileError(ValueError):
-    """A file that is damaged, or holds more than data; the message says which of them, not the file's name."""
 
 
 def load_safely(path: str | os.PathLike[str], allowed: Sequence[Any] = ()) -> Any:
@@ -97,36 +91,3 @@ def check_tensors(tensors: Mapping[Any, Any]) -> None:
                 f"its weights hold NaN or infinity, the first in {name[:80]}: the training went wrong, take an earlier "
                 "checkpoint"
             )
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """A JSON file of bounded size and depth.
-
-    Raises:
-        UnsafeFileError: too large, nested too deeply, or no JSON; in one line.
-        OSError: missing, or not to be read.
-    """
-    path = Path(path)
-    if (size := path.stat().st_size) > MAX_JSON_BYTES:
-        raise UnsafeFileError(f"it has {size} bytes, and {MAX_JSON_BYTES} are the limit")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise UnsafeFileError("it is nested too deeply") from error
-    except ValueError as error:
-        raise UnsafeFileError(f"it is damaged: {' '.join(str(error).split())}") from error
-    if _depth(content) > MAX_NESTING:
-        raise UnsafeFileError("it is nested too deeply")
-    return content
-
-
-def _depth(content: Any) -> int:
-    """How deeply lists and mappings are nested."""
-    depth, level = 0, [content]
-    while level and depth <= MAX_NESTING:
-        items = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
-        level = [value for values in items for value in values]
-        depth += bool(items)
-        if not items:
-            break
-    return depth

@@ -13,7 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from echostream.checkpoints.safe_loading import UnsafeFileError, check_tensors, load_safely, load_tensors, read_json
+from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.safe_loading import check_tensors, load_safely, load_tensors
+from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_checkpoint, write_file
 from echostream.vocoders.interface import UnitVocoder, VocoderError
 from echostream.vocoders.registry import build_vocoder
@@ -31,8 +33,6 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         config = read_json(path)
     except (OSError, UnsafeFileError) as error:
         raise VocoderError(f"cannot read the vocoder config {path}: {error}") from error
-    if not isinstance(config, dict):
-        raise VocoderError(f"the vocoder config {path} is not a JSON object")
     return config
 
 

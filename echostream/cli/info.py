@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from echostream.cli.options import UserError
 from echostream.constants import FRAME_MS
-
-INFO_HELP = """
-example:
-  echostream info models/fr-en
-  echostream info runs/model/checkpoint_last.pt
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``info``."""
-    parser.add_argument("model", type=Path, help="folder with model.yaml, or checkpoint of scripts/train.sh")
-    parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,12 +15,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: a model or vocoder that is missing or damaged.
     """
-    from echostream.checkpoints import ModelSettings
     from echostream.checkpoints.model_files import load_model
+    from echostream.checkpoints.model_folder import ModelSettings
+    from echostream.checkpoints.model_store import resolve_model
     from echostream.checkpoints.vocoder_files import load_vocoder
 
     try:
-        settings = ModelSettings.of(args.model).with_options(vocoder=args.vocoder)
+        model_path = resolve_model(args.model)
+        settings = ModelSettings.of(model_path).with_options(vocoder=args.vocoder)
         loaded = load_model(settings.checkpoint)
         beside = settings.vocoder or settings.checkpoint.parent / "vocoder"
         vocoder = load_vocoder(beside) if settings.vocoder or beside.is_dir() else None
@@ -59,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         fits = vocoder.num_units == model.unit_decoder.num_units
         rows["vocoder"] = f"{beside}: {vocoder.num_units} units, {vocoder.sample_rate} Hz"
         rows["vocoder"] += "" if fits else ", which does not fit this model"
-    if args.model.is_dir():
+    if model_path.is_dir():
         chosen = {name: value for name, value in settings.options.items() if value is not None}
         if settings.source_lm is None:
             chosen = {name: value for name, value in chosen.items() if not name.startswith("lm_")}

@@ -14,42 +14,19 @@ from types import ModuleType
 
 import numpy as np
 
-from echostream.audio.input import BLOCK_S, AudioError, AudioStream
+from echostream.audio.errors import AudioError
+from echostream.audio.input import BLOCK_S, AudioStream
 from echostream.audio.output import SpeechWriter
 from echostream.cli.console import Console
-from echostream.cli.options import UsageError, UserError, add_model_options, add_verbosity, load_translator
+from echostream.cli.options import UsageError, UserError, load_translator
 from echostream.cli.outputs import PIPE, SPEECH_SUFFIX, SUBTITLE_SUFFIX, Job, named_target
 from echostream.cli.session import Session
-from echostream.cli.translate import add_text_options, check_outputs, choose_view, open_outputs, report
+from echostream.cli.translate import check_outputs, choose_view, open_outputs, report
 from echostream.constants import SAMPLE_RATE
+from echostream.installation import install_hint
 
-MIC_HELP = """
-Ctrl-C ends the recording: what was heard is translated to its end. A second one stops at once.
-
-examples:
-  echostream mic --model runs/model/checkpoint_last.pt
-  echostream mic --model checkpoint_last.pt --play --segment-ms 40        (with headphones)
-  echostream mic --model checkpoint_last.pt -o me.en.wav --vtt me.vtt
-  echostream mic --list
-"""
 MAX_BEHIND_S = 30.0  # audio that waits for a machine that is too slow; more is dropped and said so
 POLL_S = 0.1
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``mic``."""
-    group = parser.add_argument_group("sound devices")
-    group.add_argument("--list", action="store_true", help="list the devices and end")
-    group.add_argument("--input", metavar="DEVICE", help="microphone: number or part of the name (system's default)")
-    group.add_argument("--play", action="store_true", help="play the translation (wear headphones)")
-    group.add_argument("--play-on", metavar="DEVICE", help="where --play is heard (system's default)")
-    group.add_argument("--duration-s", type=float, metavar="S", help="end after so many seconds (Ctrl-C)")
-    group = parser.add_argument_group("output")
-    group.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="speech; -: raw s16le to a pipe")
-    group.add_argument("--task", choices=("s2st", "s2tt", "asr"), help="as of translate (s2tt; s2st with -o or --play)")
-    add_text_options(group)
-    add_model_options(parser, required=False)
-    add_verbosity(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,8 +35,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: no sound device, or what it needs is not installed.
     """
-    if not args.list and args.model is None:
-        raise UsageError("--model is missing: give a folder with model.yaml or a checkpoint of scripts/train.sh")
     task = args.task or ("s2st" if args.output is not None or args.play else "s2tt")
     if args.play and task != "s2st":
         raise UsageError(f"--play needs speech, which --task {task} doesn't make")
@@ -104,7 +79,7 @@ def import_sounddevice() -> ModuleType:
     try:
         import sounddevice
     except ModuleNotFoundError as error:
-        raise UserError("the microphone needs the package sounddevice: pip install 'echostream[mic]'") from error
+        raise UserError(f"the microphone needs the package sounddevice: {install_hint('mic')}") from error
     except OSError as error:
         raise UserError(
             f"sound devices can't be used: {error}; install PortAudio (Debian: apt-get install libportaudio2)"

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echostream.constants import FRAME_MS
-from echostream.decoding.policy import POLICIES
+from echostream.constants import FRAME_MS, POLICY_NAMES
 
 if TYPE_CHECKING:
-    from echostream.checkpoints import ModelSettings
+    from echostream.checkpoints.model_folder import ModelSettings
     from echostream.streaming import StreamingTranslator
 
-MODEL_HELP = "folder with model.yaml, which may say other defaults than those below, or checkpoint of scripts/train.sh"
+MODEL_HELP = (
+    "name of a model (echostream models list), folder with model.yaml, which may say other defaults than those below, "
+    "or checkpoint of scripts/train.sh (the only model there is)"
+)
 RAW_HELP = argparse.RawDescriptionHelpFormatter
 
 
@@ -33,10 +35,10 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-v", "--verbose", action="store_true", help="say more")
 
 
-def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Model, policy and machine."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", type=Path, required=required, help=MODEL_HELP)
+    group.add_argument("--model", type=Path, help=MODEL_HELP)
     group.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     group.add_argument(
         "--segment-ms",
@@ -44,7 +46,7 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
         metavar="MS",
         help=f"how much is heard at a time, a multiple of {FRAME_MS} ms; 0: the whole recording (320)",
     )
-    group.add_argument("--policy", choices=POLICIES, help="when to write (alignment)")
+    group.add_argument("--policy", choices=POLICY_NAMES, help="when to write (alignment)")
     group.add_argument("--stride-n", type=at_least(1), metavar="N", help="new target tokens that a write needs (1)")
     group.add_argument("--lag-k", type=at_least(0), metavar="K", help="target tokens to stay behind (the policy's own)")
     group.add_argument("--beam", type=at_least(1), metavar="N", help="hypotheses of the MT decoder (1: greedy)")
@@ -86,10 +88,12 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
     Raises:
         UserError: a folder that holds no model.
     """
-    from echostream.checkpoints import ModelSettings
+    from echostream.checkpoints.model_folder import ModelSettings
+    from echostream.checkpoints.model_store import resolve_model
 
     names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
     try:
+        args.model = resolve_model(args.model)
         return ModelSettings.of(args.model).with_options(**{name: getattr(args, name) for name in names})
     except ValueError as error:
         raise UserError(str(error)) from error

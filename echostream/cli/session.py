@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from echostream.audio.input import AudioError
+from echostream.audio.errors import AudioError
 from echostream.streaming.live import LiveView, PlainText
 
 if TYPE_CHECKING:

@@ -10,84 +10,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echostream.audio.input import PCM_TYPES, AudioError, AudioStream, open_audio, open_pcm
+from echostream.audio.errors import AudioError
+from echostream.audio.input import AudioStream, open_audio, open_pcm
 from echostream.audio.output import PcmWriter, SpeechWriter, WavWriter
 from echostream.cli.console import Console
-from echostream.cli.options import UsageError, UserError, add_model_options, add_verbosity, at_least, load_translator
+from echostream.cli.options import UsageError, UserError, load_translator
 from echostream.cli.outputs import PIPE, Job, Target, drop_existing, find_recordings, plan
 from echostream.cli.session import Session
+from echostream.constants import SAMPLE_RATE
 from echostream.streaming.live import LiveView, PlainText
-from echostream.streaming.subtitles import CLOCKS, SubtitleWriter
+from echostream.streaming.subtitles import SubtitleWriter
 
 if TYPE_CHECKING:
     from echostream.streaming import StreamingTranslator
-
-TRANSLATE_HELP = """
-what comes of it:
-  The words are shown live on the standard output, with the time at which they were heard or said; --text prints the
-  text alone, a sentence a line. Everything else that is said goes to the standard error.
-  Speech goes to -o, or beside the recording as NAME.translated.wav. With several recordings or a folder, -o and --vtt
-  are folders. Files named by -o and --vtt for one recording are overwritten; names derived from a recording's are
-  kept if they exist, so that a second run does what is left (--force: do all again), and have .part in them until
-  they are whole.
-
-examples:
-  echostream translate talk.mp3 --model runs/model/checkpoint_last.pt -o talk.en.wav --vtt talk.vtt
-  echostream translate talks/ --model checkpoint_last.pt -o translated/
-  echostream translate talk.wav --model checkpoint_last.pt --text > talk.en.txt
-  echostream translate talk.wav --model checkpoint_last.pt --task s2tt --segment-ms 40 --realtime
-  arecord -t raw -f S16_LE -r 16000 | echostream translate - --model checkpoint_last.pt | aplay -f S16_LE -r 16000
-"""
-ASR_HELP = """
-examples:
-  echostream asr talk.mp3 --model runs/model/checkpoint_last.pt
-  echostream asr talk.mp3 --model checkpoint_last.pt --text > talk.txt
-  echostream asr talks/ --model checkpoint_last.pt --vtt subtitles/
-  sox talk.wav -t s16 -r 16000 -c 1 - | echostream asr - --model checkpoint_last.pt --text
-"""
-EXIT_STATUS = """
-exit status: 0 all done; 1 a recording failed (the others were done); 2 wrong options; 130 stopped by Ctrl-C, 143 by
-a signal, 141 because the reader of a pipe went away: what was made until then is kept.
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser, task: str | None = None) -> None:
-    """Options of ``translate``, or of ``asr`` where ``task`` says so."""
-    parser.add_argument("audio", type=Path, nargs="+", metavar="IN", help="recording, folder of recordings, or -")
-    group = parser.add_argument_group("output")
-    if task is None:
-        group.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="speech; -: raw s16le to a pipe")
-        group.add_argument(
-            "--task",
-            choices=("s2st", "s2tt", "asr"),
-            help="translate to speech and text, to text alone, or transcribe (s2st; s2tt with --text and no -o)",
-        )
-    else:
-        parser.set_defaults(output=None, task=task)
-    add_text_options(group, with_clock=task is None)
-    group.add_argument("--force", action="store_true", help="overwrite files with derived names too")
-    group = parser.add_argument_group("input")
-    group.add_argument("--realtime", action="store_true", help="take the recording no faster than it plays")
-    group.add_argument("--input-format", choices=tuple(PCM_TYPES), help="of the samples in - (s16le)")
-    group.add_argument("--input-rate", type=at_least(4000), metavar="HZ", help="sample rate of - (16000)")
-    group.add_argument("--input-channels", type=at_least(1), metavar="N", help="interleaved channels of - (1)")
-    add_model_options(parser)
-    add_verbosity(parser)
-
-
-def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) -> None:
-    """``--text`` and ``--vtt``."""
-    group.add_argument("--text", action="store_true", help="print the text alone, a sentence a line")
-    group.add_argument("--vtt", type=Path, metavar="OUT.vtt", help="WebVTT subtitles: source and translation")
-    if with_clock:
-        group.add_argument(
-            "--vtt-clock",
-            choices=CLOCKS,
-            default="source",
-            help="times of the subtitles: those of the recording, or of the spoken translation alone (source)",
-        )
-    else:
-        group.set_defaults(vtt_clock="source")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -243,7 +178,7 @@ def open_source(source: Path, args: argparse.Namespace) -> AudioStream:
     """The recording, or the samples of the pipe."""
     if source != PIPE:
         return open_audio(source)
-    encoding, rate = args.input_format or "s16le", args.input_rate or 16_000
+    encoding, rate = args.input_format or "s16le", args.input_rate or SAMPLE_RATE
     return open_pcm(sys.stdin.buffer, rate, args.input_channels or 1, encoding)
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from echostream.constants import POLICY_NAMES
 from echostream.decoding.words import WordBoundaryState, read_words
 from echostream.modules.ctc import symbol_counts
 from echostream.modules.state import State
@@ -173,13 +174,8 @@ class FixedRatePolicy:
         return Budget(tokens=tokens, whole_words=False, ends=False), PolicyState(target_tokens=tokens)
 
 
-POLICIES: dict[str, type] = {
-    "alignment": WordAlignmentPolicy,
-    "token-alignment": AlignmentBasedPolicy,
-    "stride": StridePolicy,
-    "wait-k": WaitKPolicy,
-    "fixed-rate": FixedRatePolicy,
-}
+_KINDS: tuple[type, ...] = (WordAlignmentPolicy, AlignmentBasedPolicy, StridePolicy, WaitKPolicy, FixedRatePolicy)
+POLICIES: dict[str, type] = dict(zip(POLICY_NAMES, _KINDS, strict=True))
 
 
 def build_policy(name: str, stride_n: int | None = None, lag_k: int | None = None) -> Policy:

@@ -12,7 +12,8 @@ from simuleval.agents import GenericAgent, SpeechToSpeechAgent, SpeechToTextAgen
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import EmptySegment, Segment, SpeechSegment, TextSegment
 
-from echostream.checkpoints import ModelSettings
+from echostream.checkpoints.model_folder import ModelSettings
+from echostream.checkpoints.model_store import resolve_model
 from echostream.constants import FRAME_MS
 from echostream.decoding.policy import POLICIES
 from echostream.decoding.word_boundary import SourceWord
@@ -52,7 +53,7 @@ class EchoStreamAgent(GenericAgent):
         group = parser.add_argument_group("EchoStream")
         group.add_argument(
             "--model-path",
-            help="checkpoint, or folder with model.yaml, which may say other defaults than those below",
+            help="name of a model, checkpoint, or folder with model.yaml, which may say other defaults than below",
         )
         group.add_argument("--vocoder", help="unit vocoder: its directory or checkpoint (speech output)")
         group.add_argument(
@@ -272,7 +273,9 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
             settings = ModelSettings(Path()).with_options(**options)
             return StreamingTranslator.random(args.random_arch, 0, args.device, task=task, **settings.options)
         vocoder = args.vocoder if task == "s2st" else None
-        return StreamingTranslator.from_checkpoint(args.model_path, vocoder, args.device, task=task, **options)
+        return StreamingTranslator.from_checkpoint(
+            resolve_model(args.model_path), vocoder, args.device, task=task, **options
+        )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 

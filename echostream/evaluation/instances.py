@@ -24,7 +24,8 @@ from simuleval.evaluator.instance import (
     SpeechToTextInstance,
 )
 
-from echostream.audio.input import AudioError, read_audio
+from echostream.audio.errors import AudioError
+from echostream.audio.input import read_audio
 from echostream.evaluation import explained
 from echostream.evaluation.record import CONFIG_KEY, StepRecord, UtteranceRecord, append_record, load_records
 

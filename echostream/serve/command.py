@@ -12,52 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from echostream.cli.options import UserError, add_model_options, at_least, load_translator, model_settings
-from echostream.constants import TASKS
-from echostream.serve.limits import add_limits, limits_from
+from echostream.cli.options import UserError, load_translator, model_settings
+from echostream.installation import install_hint
+from echostream.serve.limits import limits_from
 
 if TYPE_CHECKING:
     from echostream.serve.app import Server
 
-EXAMPLES = """examples:
-  echostream serve --model models/fr-en
-  echostream serve --model checkpoint_best.pt --task s2tt --segment-ms 160 --port 9000
-  echostream serve --model checkpoint_best.pt --host 0.0.0.0 --certificate cert.pem --key key.pem
-
-The page asks for the microphone, which browsers give to localhost and to https only. The protocol for programs is
-described in docs/protocol.md; scripts/demo/serve_client.py is a client. /health and /metrics (Prometheus) watch the
-server.
-"""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``echostream serve``, and its examples."""
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any free one (8765)")
-    parser.add_argument("--certificate", type=Path, help="TLS certificate (PEM), for https")
-    parser.add_argument("--key", type=Path, help="its key (PEM), if the certificate's file doesn't hold it")
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="another site whose pages may connect, such as https://example.org; may be repeated",
-    )
-    parser.add_argument("--source-lang", metavar="TAG", help="language heard, such as fr (the model's)")
-    parser.add_argument(
-        "--target-lang", metavar="TAG", help="language written, such as en: screen readers need to know (the model's)"
-    )
-    parser.add_argument(
-        "--max-batch", type=at_least(1), default=32, metavar="N", help="sessions in a step; 1: one by one (32)"
-    )
-    parser.add_argument(
-        "--task", choices=TASKS, help="of a session that asks for nothing else (s2st with a vocoder, else s2tt)"
-    )
-    add_model_options(parser)
-    add_limits(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,7 +74,7 @@ def require_packages() -> None:
         import prometheus_client  # noqa: F401
         import soxr  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ValueError(f"the server needs the package {error.name}: pip install 'echostream[serve]'") from error
+        raise ValueError(f"the server needs the package {error.name}: {install_hint('serve')}") from error
 
 
 def build_server(args: argparse.Namespace) -> Server:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from echostream.constants import FRAME_S
+from echostream.constants import FRAME_S, SUBTITLE_CLOCKS
 from echostream.decoding.word_boundary import SourceWord
 from echostream.streaming.live import silence_ms
 from echostream.streaming.recomposer import SentenceRecomposer
@@ -21,7 +21,6 @@ MAX_CHARACTERS = 84  # two lines of 42, the usual limit of subtitles
 MIN_DURATION_S = 1.0
 READING_CHARACTERS_S = 20.0
 SOURCE, TRANSLATION = "source", "translation"
-CLOCKS = ("source", "speech")
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ class SubtitleWriter:
     """
 
     def __init__(self, path: Path, recomposer: SentenceRecomposer, clock: str = "source") -> None:
-        if clock not in CLOCKS:
-            raise ValueError(f"unknown clock '{clock}': choose one of {', '.join(CLOCKS)}")
+        if clock not in SUBTITLE_CLOCKS:
+            raise ValueError(f"unknown clock '{clock}': choose one of {', '.join(SUBTITLE_CLOCKS)}")
         self._recomposer, self._clock = recomposer, clock
         self._tracks = {name: _Track(name, recomposer) for name in (SOURCE, TRANSLATION)}
         self._waiting: list[tuple[float, int, Cue]] = []  # by start; those of one moment as they came

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from echostream.checkpoints.model_files import load_model
 from echostream.checkpoints.model_folder import ModelSettings
+from echostream.checkpoints.model_store import resolve_model
 from echostream.checkpoints.vocoder_files import load_vocoder
 from echostream.constants import SAMPLE_RATE
 from echostream.decoding.ngram import load_arpa
@@ -182,6 +183,19 @@ class StreamingTranslator:
         vocoder = settings.vocoder or (beside if beside.is_dir() else None)
         speaker = load_vocoder(vocoder, device) if vocoder is not None else None
         return cls(loaded.model, loaded.source_symbols, loaded.target_symbols, speaker, **settings.options, **task)
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str] | None = None, **options: Any) -> StreamingTranslator:
+        """Load a model by its name, as ``echostream models list`` shows them, or by its path.
+
+        Args:
+            model: a name such as ``fr-en``, or a path; None: the only model there is.
+            options: as of :meth:`from_checkpoint`.
+
+        Raises:
+            CheckpointError, VocoderError: no such model, or one that is damaged; both are ValueErrors.
+        """
+        return cls.from_checkpoint(resolve_model(model), **options)
 
     @classmethod
     def random(

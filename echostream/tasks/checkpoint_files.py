@@ -17,7 +17,8 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from torch import Tensor, nn
 
-from echostream.checkpoints.safe_loading import UnsafeFileError, load_safely
+from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.safe_loading import load_safely
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.manifests import ManifestError
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import soundfile
 
-from echostream.audio.input import AudioError, open_audio
+from echostream.audio.errors import AudioError
+from echostream.audio.input import open_audio
 from echostream.audio.output import WavWriter
-from echostream.checkpoints import ModelSettings
+from echostream.checkpoints.model_folder import ModelSettings
 from echostream.cli.options import UserError
 from echostream.cli.outputs import find_recordings
 from echostream.constants import FRAME_MS

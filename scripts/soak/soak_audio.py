@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from echostream.audio.input import AudioError, open_audio
+from echostream.audio.errors import AudioError
+from echostream.audio.input import open_audio
 from echostream.constants import SAMPLE_RATE
 from scripts.speech.sounds import at_level, coloured_noise, hum, music
 

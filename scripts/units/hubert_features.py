@@ -19,8 +19,9 @@ from fairseq.data.dictionary import Dictionary
 from omegaconf import nodes
 from torch import Tensor
 
+from echostream.checkpoints.errors import UnsafeFileError
 from echostream.checkpoints.initialisation import CHECKPOINT_TYPES
-from echostream.checkpoints.safe_loading import UnsafeFileError, load_safely
+from echostream.checkpoints.safe_loading import load_safely
 
 LABELS = "label_embs_concat"  # only for the training loss
 MAX_CHUNK_SAMPLES = 1_600_000  # 100 s at once, as in fairseq's own feature dump: attention grows with the square

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 import soxr
 
-from echostream.audio.input import AudioError, open_audio, open_pcm
+from echostream.audio.errors import AudioError
+from echostream.audio.input import open_audio, open_pcm
 
 RATE = 44_100
 

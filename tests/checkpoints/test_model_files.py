@@ -12,11 +12,11 @@ import torch
 from model_files import save_model
 
 import echostream
-from echostream import StreamingTranslator
-from echostream.checkpoints import CheckpointError
+from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.model_files import ModelContent, load_model, read_model, save_released
 from echostream.checkpoints.vocoder_files import load_vocoder, read_vocoder_weights, save_released_vocoder
 from echostream.models.config import EchoStreamConfig
+from echostream.streaming import StreamingTranslator
 from echostream.vocoders.interface import VocoderError
 
 

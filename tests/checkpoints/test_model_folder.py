@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from model_files import save_model
 
-from echostream.checkpoints import ModelSettings
-from echostream.checkpoints.model_files import CheckpointError
+from echostream.checkpoints.errors import CheckpointError
+from echostream.checkpoints.model_folder import ModelSettings
 from echostream.cli import main
 from echostream.cli.options import add_model_options, load_translator, model_settings
 from echostream.decoding.policy import WaitKPolicy

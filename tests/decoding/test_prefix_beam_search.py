@@ -14,7 +14,7 @@ import pytest
 import torch
 from model_files import save_model
 
-from echostream.checkpoints.model_files import CheckpointError
+from echostream.checkpoints.errors import CheckpointError
 from echostream.decoding.ngram import NGramError, load_arpa
 from echostream.decoding.prefix_beam_search import OPEN_FRAMES, SourceTranscriber
 from echostream.modules.ctc import greedy_collapse

@@ -143,7 +143,7 @@ def test_stepped_encoder_reads_what_the_whole_forward_reads():
 
 
 def test_stage_clock_charges_a_stage_its_own_part_only(monkeypatch):
-    from common import translation_systems
+    from scripts.benchmarks import translation_systems
 
     from scripts.benchmarks.translation_systems import StageClock
 

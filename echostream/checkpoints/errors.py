@@ -1,0 +1,9 @@
+"""What may be wrong with the files of a model."""
+
+
+class CheckpointError(ValueError):
+    """A model that is missing, damaged or of another kind; the message names its file and the remedy."""
+
+
+class UnsafeFileError(ValueError):
+    """A file that is damaged, or holds more than data; the message says what is wrong, without the file's name."""

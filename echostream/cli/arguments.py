@@ -1,0 +1,130 @@
+"""Options of the commands, and what their help says; nothing heavy is imported for them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from echostream.cli.options import add_model_options, add_verbosity, at_least
+from echostream.constants import PCM_FORMATS, SUBTITLE_CLOCKS, TASKS
+
+TRANSLATE_HELP = """
+what comes of it:
+  The words are shown live on the standard output, with the time at which they were heard or said; --text prints the
+  text alone, a sentence a line. Everything else that is said goes to the standard error.
+  Speech goes to -o, or beside the recording as NAME.translated.wav. With several recordings or a folder, -o and --vtt
+  are folders. Files named by -o and --vtt for one recording are overwritten; names derived from a recording's are
+  kept if they exist, so that a second run does what is left (--force: do all again), and have .part in them until
+  they are whole.
+
+examples:
+  echostream translate talk.mp3 --model runs/model/checkpoint_last.pt -o talk.en.wav --vtt talk.vtt
+  echostream translate talks/ --model checkpoint_last.pt -o translated/
+  echostream translate talk.wav --model checkpoint_last.pt --text > talk.en.txt
+  echostream translate talk.wav --model checkpoint_last.pt --task s2tt --segment-ms 40 --realtime
+  arecord -t raw -f S16_LE -r 16000 | echostream translate - --model checkpoint_last.pt | aplay -f S16_LE -r 16000
+"""
+ASR_HELP = """
+examples:
+  echostream asr talk.mp3 --model runs/model/checkpoint_last.pt
+  echostream asr talk.mp3 --model checkpoint_last.pt --text > talk.txt
+  echostream asr talks/ --model checkpoint_last.pt --vtt subtitles/
+  sox talk.wav -t s16 -r 16000 -c 1 - | echostream asr - --model checkpoint_last.pt --text
+"""
+EXIT_STATUS = """
+exit status: 0 all done; 1 a recording failed (the others were done); 2 wrong options; 130 stopped by Ctrl-C, 143 by
+a signal, 141 because the reader of a pipe went away: what was made until then is kept.
+"""
+MIC_HELP = """
+Ctrl-C ends the recording: what was heard is translated to its end. A second one stops at once.
+
+examples:
+  echostream mic --model runs/model/checkpoint_last.pt
+  echostream mic --model checkpoint_last.pt --play --segment-ms 40        (with headphones)
+  echostream mic --model checkpoint_last.pt -o me.en.wav --vtt me.vtt
+  echostream mic --list
+"""
+INFO_HELP = """
+example:
+  echostream info models/fr-en
+  echostream info runs/model/checkpoint_last.pt
+"""
+MODELS_HELP = """
+examples:
+  echostream models list
+  echostream models path fr-en
+  echostream models fetch https://example.org/fr-en.tar.gz --sha256 HEX
+"""
+
+
+def add_translate_arguments(parser: argparse.ArgumentParser, task: str | None = None) -> None:
+    """Options of ``translate``, or of ``asr`` where ``task`` says so."""
+    parser.add_argument("audio", type=Path, nargs="+", metavar="IN", help="recording, folder of recordings, or -")
+    group = parser.add_argument_group("output")
+    if task is None:
+        group.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="speech; -: raw s16le to a pipe")
+        group.add_argument(
+            "--task",
+            choices=TASKS,
+            help="translate to speech and text, to text alone, or transcribe (s2st; s2tt with --text and no -o)",
+        )
+    else:
+        parser.set_defaults(output=None, task=task)
+    add_text_options(group, with_clock=task is None)
+    group.add_argument("--force", action="store_true", help="overwrite files with derived names too")
+    group = parser.add_argument_group("input")
+    group.add_argument("--realtime", action="store_true", help="take the recording no faster than it plays")
+    group.add_argument("--input-format", choices=PCM_FORMATS, help="of the samples in - (s16le)")
+    group.add_argument("--input-rate", type=at_least(4000), metavar="HZ", help="sample rate of - (16000)")
+    group.add_argument("--input-channels", type=at_least(1), metavar="N", help="interleaved channels of - (1)")
+    add_model_options(parser)
+    add_verbosity(parser)
+
+
+def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) -> None:
+    """``--text`` and ``--vtt``."""
+    group.add_argument("--text", action="store_true", help="print the text alone, a sentence a line")
+    group.add_argument("--vtt", type=Path, metavar="OUT.vtt", help="WebVTT subtitles: source and translation")
+    if with_clock:
+        group.add_argument(
+            "--vtt-clock",
+            choices=SUBTITLE_CLOCKS,
+            default="source",
+            help="times of the subtitles: those of the recording, or of the spoken translation alone (source)",
+        )
+    else:
+        group.set_defaults(vtt_clock="source")
+
+
+def add_mic_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mic``."""
+    group = parser.add_argument_group("sound devices")
+    group.add_argument("--list", action="store_true", help="list the devices and end")
+    group.add_argument("--input", metavar="DEVICE", help="microphone: number or part of the name (system's default)")
+    group.add_argument("--play", action="store_true", help="play the translation (wear headphones)")
+    group.add_argument("--play-on", metavar="DEVICE", help="where --play is heard (system's default)")
+    group.add_argument("--duration-s", type=float, metavar="S", help="end after so many seconds (Ctrl-C)")
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="speech; -: raw s16le to a pipe")
+    group.add_argument("--task", choices=TASKS, help="as of translate (s2tt; s2st with -o or --play)")
+    add_text_options(group)
+    add_model_options(parser)
+    add_verbosity(parser)
+
+
+def add_info_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``info``."""
+    parser.add_argument("model", type=Path, nargs="?", help="as --model of translate (the only model)")
+    parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
+
+
+def add_models_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``models``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="name, languages, size and place of each model", description="List the models.")
+    where = actions.add_parser("path", help="where a model is", description="Print where a model is.")
+    where.add_argument("name", nargs="?", help="its name (the only one)")
+    fetch = actions.add_parser("fetch", help="get a model", description="Fetch the archive of a model folder.")
+    fetch.add_argument("url", help="https, http or file address of a .tar.gz, .tar or .zip")
+    fetch.add_argument("--sha256", required=True, metavar="HEX", help="of the archive, from whoever you trust")
+    fetch.add_argument("--name", help="to call it by (that of the folder in the archive)")

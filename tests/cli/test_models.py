@@ -1,0 +1,102 @@
+"""echostream models: what there is, and fetching more, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from model_files import save_model
+
+from echostream.checkpoints.model_store import find_models
+from echostream.cli import main
+from echostream.streaming import StreamingTranslator
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("ECHOSTREAM_MODELS", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    return save_model(StreamingTranslator.random("echostream_tiny"), folder, "source_lang: fr\ntarget_lang: en\n")
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def packed(model: Path, path: Path) -> tuple[str, str]:
+    """An archive of the model: its address, and its digest."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in model.rglob("*"):
+                archive.write(file, Path("tiny") / file.relative_to(model))
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(model, "tiny")
+    return path.as_uri(), digest_of(path)
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
+def test_a_fetched_model_is_found_by_name_and_translates(store, model, tmp_path, suffix, capsys):
+    url, digest = packed(model, tmp_path / f"archive{suffix}")
+    assert main(["models", "fetch", url, "--sha256", digest.upper()]) == 0
+    assert capsys.readouterr().out.strip() == str(store / "tiny")
+    assert [path.name for path in store.iterdir()] == ["tiny"], "something was left behind"
+    assert main(["models", "list"]) == 0
+    assert "tiny                 fr to en" in capsys.readouterr().out
+    assert {known.name for known in find_models()} == {"tiny", "fr-en"}
+    assert StreamingTranslator.from_pretrained("tiny").vocoder is not None
+    assert main(["models", "fetch", url, "--sha256", digest]) == 1
+    assert "already: choose another --name" in capsys.readouterr().err
+    assert main(["models", "fetch", url, "--sha256", digest, "--name", "other"]) == 0
+    assert main(["models", "path", "other"]) == 0
+    # Two of one's own and the checkout's: somebody has to choose.
+    assert main(["info"]) == 1
+    assert "there are several models: choose one of fr-en, other, tiny" in capsys.readouterr().err
+
+
+def test_what_is_not_the_archive_asked_for_leaves_nothing(store, model, tmp_path, capsys):
+    url, digest = packed(model, tmp_path / "archive.tar.gz")
+    settings = model / "model.yaml"
+    for address, wanted, message in (
+        (url, "0" * 64, f"its SHA-256 is {digest}"),
+        (url, "abc", "takes 64 hexadecimal digits"),
+        ((tmp_path / "nothing.tar").as_uri(), digest, "cannot fetch"),
+        ("ftp://example.org/a.tar", digest, "must begin with https:, http: or file:"),
+        (settings.as_uri(), digest_of(settings), "no archive"),
+    ):
+        assert main(["models", "fetch", address, "--sha256", wanted]) in (1, 2)
+        assert message in capsys.readouterr().err
+    assert not list(store.glob("*"))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "tiny/../../outside"])
+def test_an_archive_cannot_write_outside(store, tmp_path, name, capsys):
+    path = tmp_path / "archive.tar"
+    with tarfile.open(path, "w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = 1
+        archive.addfile(entry, io.BytesIO(b"x"))
+    assert main(["models", "fetch", path.as_uri(), "--sha256", digest_of(path)]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert not list(tmp_path.rglob("outside")) and not list(store.glob("*"))
+
+
+def test_an_archive_with_a_link_is_refused(store, tmp_path, capsys):
+    path = tmp_path / "archive.tar"
+    with tarfile.open(path, "w") as archive:
+        entry = tarfile.TarInfo("tiny/model.yaml")
+        entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(entry)
+    assert main(["models", "fetch", path.as_uri(), "--sha256", digest_of(path)]) == 1
+    assert "neither a file nor a folder" in capsys.readouterr().err
+    assert not list(store.glob("*"))
