@@ -21,7 +21,7 @@ environments=" ; python_full_version < '3.13' and platform_machine == 'x86_64' a
 compile() {
   local output="requirements/$1.txt"
   "$uv" pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
-    --no-emit-index-url --custom-compile-command "make lock" ${UPGRADE:+--upgrade} --output-file "$output" "${@:2}"
+    --custom-compile-command "make lock" ${UPGRADE:+--upgrade} --output-file "$output" "${@:2}"
   sed -i "s/$environments//" "$output"
 }
 
