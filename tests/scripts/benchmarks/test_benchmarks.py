@@ -144,7 +144,6 @@ def test_stepped_encoder_reads_what_the_whole_forward_reads():
 
 def test_stage_clock_charges_a_stage_its_own_part_only(monkeypatch):
     from scripts.benchmarks import translation_systems
-
     from scripts.benchmarks.translation_systems import StageClock
 
     ticks = iter([0.0, 1.0, 3.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
