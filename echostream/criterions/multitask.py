@@ -148,7 +148,8 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             log = {name: value / 2 for name, value in log.items()}
             log["mt_kl"] = symmetric_kl_sum(output["mt_logits"], sample["target_text"], self.pad)
             log["mt_loss"] = log["mt_loss"] + self.rdrop_alpha * log["mt_kl"]
-        loss: Tensor = sum(self.weights[part] * log[f"{part}_loss"] for part in PARTS)
+        first, *others = (self.weights[part] * log[f"{part}_loss"] for part in PARTS)
+        loss = sum(others, start=first)
         if self.phone_weight:
             loss = loss + self.phone_weight * log["phone_loss"]
         logged: dict[str, Any] = {name: value.detach() for name, value in log.items()}

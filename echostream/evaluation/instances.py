@@ -37,7 +37,7 @@ SOURCE_KEY = "echostream_source"  # in Segment.config: what to call the source
 _begun: set[Path] = set()  # output directories that this process has written records to
 
 
-class RecordingInstance:
+class RecordingInstance(Instance):
     """Mixed into SimulEval's speech-input instances: source read when its turn comes, records kept.
 
     ``record``: the agent's steps so far; it stays without steps for other agents, and is then not written.
@@ -47,7 +47,7 @@ class RecordingInstance:
     prediction_list: Any
 
     def __init__(self, index: int, dataloader: SpeechToTextDataloader, args: Namespace) -> None:
-        super().__init__(index, None, args)  # type: ignore[call-arg]  # no dataloader: nothing is read yet
+        super().__init__(index, None, args)  # no dataloader: nothing is read yet
         self.dataloader = dataloader
         self.reference = dataloader.get_target(index)
         self.tgt_lang = dataloader.get_tgt_lang(index)
@@ -88,11 +88,11 @@ class RecordingInstance:
         """Of the source, Hz; the source is read first, since that says what is wrong with it."""
         if self.sample_rate_value is None:
             _ = self.source
-        return super().sample_rate  # type: ignore[misc]
+        return super().sample_rate
 
     def send_source(self, segment_size: int = 10) -> Segment:
         """The next ``segment_size`` ms, with what to call the source if it can't be used."""
-        segment = super().send_source(segment_size)  # type: ignore[misc]
+        segment = super().send_source(segment_size)
         segment.config[SOURCE_KEY] = f"{self.name}, {self.dataloader.get_source_audio_path(self.index)}"
         return segment
 
@@ -106,7 +106,7 @@ class RecordingInstance:
             raise SystemExit(f"error: {prediction.config[ERROR_KEY]}")
         if CONFIG_KEY in prediction.config:
             self.record.steps.append(StepRecord.from_dict(prediction.config[CONFIG_KEY]))
-        super().receive_prediction(prediction)  # type: ignore[misc]
+        super().receive_prediction(prediction)
         if self.finish_prediction and self.source_finished_reading:
             self.sample_list = None
 
@@ -114,7 +114,7 @@ class RecordingInstance:
         """The line for ``instances.log``; the first one at the end also writes that of ``steps.jsonl``."""
         if self._summary is not None:
             return self._summary
-        summary = super().summarize()  # type: ignore[misc]
+        summary = super().summarize()
         summary["elapsed"] = self.elapsed
         if self.finish_prediction and self.source_finished_reading:
             self._write_record()

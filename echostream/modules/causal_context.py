@@ -19,8 +19,8 @@ def with_past(x: Tensor, past: int, tails: list[Tensor] | None, index: int) -> T
     Returns:
         ``(B, past + T, C)``.
     """
-    started = tails is not None and index < len(tails)
-    x = cat([tails[index], x], dim=1) if started else F.pad(x, (0, 0, past, 0))
-    if tails is not None:
-        tails[index : index + 1] = [x[:, x.size(1) - past :].clone()]
+    if tails is None:
+        return F.pad(x, (0, 0, past, 0))
+    x = cat([tails[index], x], dim=1) if index < len(tails) else F.pad(x, (0, 0, past, 0))
+    tails[index : index + 1] = [x[:, x.size(1) - past :].clone()]
     return x

@@ -30,7 +30,9 @@ class CausalConv(nn.Module):
         """``(B, context + T, D)`` to ``(B, T, D)``."""
         if x.size(1) - self.context <= STEP_FRAMES:
             windows = x.unfold(1, self.context + 1, 1)  # (B, T, D, kernel)
-            return (windows * self.depthwise.weight[:, 0]).sum(dim=-1) + self.depthwise.bias
+            bias = self.depthwise.bias
+            assert bias is not None
+            return (windows * self.depthwise.weight[:, 0]).sum(dim=-1) + bias
         return self.depthwise(x.transpose(1, 2)).transpose(1, 2)
 
     def forward(self, x: Tensor, layout: Layout, tail: Tensor) -> tuple[Tensor, Tensor]:

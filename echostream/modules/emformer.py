@@ -27,6 +27,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 from echostream.modules.causal_conv import CausalConv
 from echostream.modules.masks import valid_positions
+from echostream.modules.module_list import TypedModuleList
 from echostream.modules.rotary import rotary_angles, rotate
 from echostream.modules.segment_layout import Layout
 from echostream.modules.state import BatchedState
@@ -133,13 +134,13 @@ class Emformer(nn.Module):
         self.layer_drop, self.conv_kernel, self.rotary = layer_drop, conv_kernel, rotary
         # Blocks stay in the ring while they are inside the left context, before they become visible.
         self.ring_slots = memory_slots + -(-left_context // memory_block) if memory_slots else 0
-        self.layers = nn.ModuleList(
+        self.layers: TypedModuleList[EmformerLayer] = TypedModuleList(
             EmformerLayer(dim, heads, ffn_dim, dropout, conv_kernel, activation) for _ in range(layers)
         )
 
     def init_state(self, batch_size: int = 1) -> EmformerState:
         """Empty state: zeros that no query ever sees, because the masks know that position 0 has no past."""
-        like = self.layers[0].norm_attention.weight
+        like = self.layers.item(0).norm_attention.weight
         shape = (batch_size, len(self.layers))
         head = (2, self.heads, self.dim // self.heads)
         return EmformerState(
@@ -221,10 +222,12 @@ class Emformer(nn.Module):
             if self.memory_slots and (n > self.left_context or not is_last)
             else None
         )
-        see_blocks = blocks is not None and n > self.left_context
-        parts = [rings] if rings is not None else []
-        parts += [mask] + ([self._block_mask(layout, past, blocks.size(1))] if see_blocks else [])
-        mask = torch.cat(parts, dim=2)[:, None]  # (B, 1, Q, K)
+        visible_blocks = blocks if n > self.left_context else None
+        masks = [] if rings is None else [rings]
+        masks.append(mask)
+        if visible_blocks is not None:
+            masks.append(self._block_mask(layout, past, visible_blocks.size(1)))
+        mask = torch.cat(masks, dim=2)[:, None]  # (B, 1, Q, K)
 
         angles = block_angles = None
         if self.rotary:
@@ -245,8 +248,8 @@ class Emformer(nn.Module):
             keys = [key_value]
             if state is not None:
                 keys = ([state.memory[:, i]] if rings is not None else []) + [state.left[:, i], key_value]
-            if see_blocks:
-                keys.append(self._block_means(blocks, plain[:, :n], state, i, block_angles))
+            if visible_blocks is not None:
+                keys.append(self._block_means(visible_blocks, plain[:, :n], state, i, block_angles))
             hidden = hidden + layer.dropout(layer.attend(query, torch.cat(keys, dim=1), mask))
             tail = no_tail
             if layer.convolution is not None:
@@ -258,6 +261,7 @@ class Emformer(nn.Module):
         out = hidden[:, :n]
         if is_last:
             return out, None
+        assert state is not None  # `forward` makes one for every stream that continues
         new_left = torch.stack([key_value for key_value, _, _ in kept], dim=1)
         if self.left_context > n:
             new_left = torch.cat([state.left[:, :, n:], new_left], dim=2)

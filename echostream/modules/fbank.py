@@ -81,7 +81,7 @@ class OnlineFbank(nn.Module):
         exact = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
-            self._buffers[name] = buffer.to(self._buffers[name].device)
+            self._buffers[name] = buffer.to(self.get_buffer(name).device)
         return self
 
     def set_cmvn(self, mean: Tensor, std: Tensor) -> None:

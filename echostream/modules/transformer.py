@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from echostream.modules.masks import windowed_block_mask
+from echostream.modules.module_list import TypedModuleList
 from echostream.modules.rotary import rotary_angles, rotate
 from echostream.modules.state import BatchedState
 
@@ -145,7 +146,9 @@ class CausalTransformer(nn.Module):
         if dim % (2 * heads):
             raise ValueError(f"transformer dim {dim} must be a multiple of twice the {heads} heads")
         self.dim, self.heads, self.window = dim, heads, window
-        self.layers = nn.ModuleList(TransformerLayer(dim, heads, ffn_dim, dropout, memory_dim) for _ in range(layers))
+        self.layers: TypedModuleList[TransformerLayer] = TypedModuleList(
+            TransformerLayer(dim, heads, ffn_dim, dropout, memory_dim) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(dim)
 
     def init_state(self, batch_size: int = 1) -> TransformerState:

@@ -48,7 +48,7 @@ class CodeHiFiGANState(VocoderState):
     inputs: list[Tensor] = field(default_factory=list)
 
 
-class CodeHiFiGANVocoder(UnitVocoder, HiFiGANGenerator):
+class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
     """The vocoder, from a published ``config.json``.
 
     Attributes:
@@ -153,7 +153,7 @@ class CodeHiFiGANVocoder(UnitVocoder, HiFiGANGenerator):
         if known == len(state.units):
             return state.durations[:0], state.durations
         predicted = to_durations(self.log_durations(state.units[None]))[0]
-        pending = 0 if is_last else self.dur_predictor.lookahead_units
+        pending = 0 if is_last else self.lookahead_units
         new = predicted[known : max(len(state.units) - pending, known)]
         state.durations = torch.cat([state.durations, new])
         return new, torch.cat([state.durations, predicted[len(state.durations) :]])

@@ -29,7 +29,7 @@ class DurationPredictor(nn.Module):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        self.causal = causal
+        self.causal, self.kernel_size = causal, kernel_size
         # fairseq pads the second convolution by 1 whatever its kernel: the same for 3, which all models have
         padding = 0 if causal else kernel_size // 2
         self.conv1 = nn.Sequential(nn.Conv1d(input_dim, hidden_dim, kernel_size, padding=padding), nn.ReLU())
@@ -54,5 +54,5 @@ class DurationPredictor(nn.Module):
 
     def _convolve(self, conv: nn.Sequential, x: Tensor, tails: list[Tensor] | None, index: int) -> Tensor:
         if self.causal:
-            x = with_past(x, conv[0].kernel_size[0] - 1, tails, index)
+            x = with_past(x, self.kernel_size - 1, tails, index)
         return conv(x.transpose(1, 2)).transpose(1, 2)

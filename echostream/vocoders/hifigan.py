@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echostream.modules.module_list import TypedModuleList
+
 SLOPE = 0.1
 EDGE_KERNEL = 7  # of the first and the last convolution
 
@@ -51,13 +53,14 @@ class Conv(nn.Conv1d):
     """Convolution that keeps the length."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
-        padding = (kernel_size - 1) * dilation // 2
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        edge = (kernel_size - 1) * dilation // 2
+        super().__init__(in_channels, out_channels, kernel_size, padding=edge, dilation=dilation)
+        self.edge = edge
         _put_channels_last(self.weight)
 
     def forward(self, x: Tensor, seam: Seam | None = None) -> Tensor:
         """``(B, T, in_channels)`` -> ``(B, T, out_channels)``."""
-        (padding,) = self.padding
+        padding = self.edge
         if seam is not None:
             x, padding = seam.join(x, padding, padding), 0
         picture, kernel = x.transpose(1, 2).unsqueeze(2), self.weight.unsqueeze(2)
@@ -69,25 +72,26 @@ class Upsampling(nn.ConvTranspose1d):
     """Transposed convolution that makes ``rate`` samples of one."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, rate: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, rate, padding=(kernel_size - rate) // 2)
-        self.rate = rate
-        # output o is made of the inputs i with 0 <= o + padding - i * rate < kernel_size
-        self.past = (kernel_size - 1 - self.padding[0]) // rate
+        edge = (kernel_size - rate) // 2
+        super().__init__(in_channels, out_channels, kernel_size, rate, padding=edge)
+        self.rate, self.edge = rate, edge
+        # Output o is computed from the inputs i with 0 <= o + edge - i * rate < kernel_size.
+        self.past = (kernel_size - 1 - edge) // rate
         _put_channels_last(self.weight)
 
-    def forward(self, x: Tensor, seam: Seam | None = None) -> Tensor:
-        """``(B, T, in_channels)`` -> ``(B, T * rate, out_channels)``."""
+    def upsample(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+        """``(B, T, in_channels)`` -> ``(B, T * rate, out_channels)``; ``forward`` is torch's, on ``(B, C, T)``."""
         surplus = 0
         if seam is not None:
             x, surplus = seam.join(x, self.past), self.past * self.rate
             seam.position *= self.rate
         picture, kernel = x.transpose(1, 2).unsqueeze(2), self.weight.unsqueeze(2)
-        y = F.conv_transpose2d(picture, kernel, self.bias, (1, self.rate), (0, *self.padding))
+        y = F.conv_transpose2d(picture, kernel, self.bias, (1, self.rate), (0, self.edge))
         return y.squeeze(2).transpose(1, 2)[:, surplus:]
 
     def inputs_of(self, count: int) -> int:
         """How many inputs from some point on the first ``count`` outputs from there on depend on."""
-        return (count - 1 + self.padding[0]) // self.rate + 1
+        return (count - 1 + self.edge) // self.rate + 1
 
 
 class ResBlock(nn.Module):
@@ -95,8 +99,10 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int]) -> None:
         super().__init__()
-        self.convs1 = nn.ModuleList(Conv(channels, channels, kernel_size, d) for d in dilations)
-        self.convs2 = nn.ModuleList(Conv(channels, channels, kernel_size) for _ in dilations)
+        self.convs1: TypedModuleList[Conv] = TypedModuleList(
+            Conv(channels, channels, kernel_size, dilation) for dilation in dilations
+        )
+        self.convs2: TypedModuleList[Conv] = TypedModuleList(Conv(channels, channels, kernel_size) for _ in dilations)
         # samples on either side that reach an output sample
         self.radius = sum((d + 1) * (kernel_size - 1) // 2 for d in dilations)
 
@@ -147,11 +153,11 @@ class HiFiGANGenerator(nn.Module):
             raise ValueError("resblock_kernel_sizes and resblock_dilation_sizes differ in length")
         self.conv_pre = Conv(input_dim, channels, EDGE_KERNEL)
         widths = [channels // 2**i for i in range(len(rates) + 1)]
-        self.ups = nn.ModuleList(
+        self.ups: TypedModuleList[Upsampling] = TypedModuleList(
             Upsampling(wide, narrow, kernel, rate)
             for (wide, narrow), kernel, rate in zip(pairwise(widths), kernel_sizes, rates, strict=True)
         )
-        self.resblocks = nn.ModuleList(
+        self.resblocks: TypedModuleList[ResBlock] = TypedModuleList(
             ResBlock(width, kernel, dilations)
             for width in widths[1:]
             for kernel, dilations in zip(resblock_kernel_sizes, resblock_dilation_sizes, strict=True)
@@ -170,26 +176,26 @@ class HiFiGANGenerator(nn.Module):
         """
         x = self.conv_pre(x, seam)
         for stage, up in enumerate(self.ups):
-            x = up(F.leaky_relu_(x, SLOPE), seam)
+            x = up.upsample(F.leaky_relu_(x, SLOPE), seam)
             if seam is not None:
                 x = x[:, : seam.position + self.reaches[stage + 1]]
             x = sum(block(x, seam) for block in self._blocks(stage)) / self.num_blocks
         # torch's default slope here, unlike everywhere else: the published weights were trained with it
         return torch.tanh(self.conv_post(F.leaky_relu_(x), seam)).squeeze(2)
 
-    def _blocks(self, stage: int) -> nn.ModuleList:
-        return self.resblocks[stage * self.num_blocks : (stage + 1) * self.num_blocks]
+    def _blocks(self, stage: int) -> list[ResBlock]:
+        return list(self.resblocks)[stage * self.num_blocks : (stage + 1) * self.num_blocks]
 
     def _reaches(self) -> list[int]:
         reach, reaches = EDGE_KERNEL // 2, []
         for stage in reversed(range(len(self.ups))):
             reach += max(block.radius for block in self._blocks(stage))
             reaches.append(reach)
-            reach = self.ups[stage].inputs_of(reach)
+            reach = self.ups.item(stage).inputs_of(reach)
         return [reach + EDGE_KERNEL // 2, *reversed(reaches)]
 
 
-def _put_channels_last(weight: nn.Parameter) -> None:
+def _put_channels_last(weight: Tensor) -> None:
     """Order the memory of a kernel ``(a, b, k)`` as convolutions want it, which otherwise copy it every time."""
     weight.data = weight.data.transpose(1, 2).contiguous().transpose(1, 2)
 

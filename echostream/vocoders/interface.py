@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,9 @@ class VocoderState(State):
     finished: bool = False
 
 
+StateT = TypeVar("StateT", bound=VocoderState)
+
+
 @dataclass
 class VocoderOutput:
     """What one step makes.
@@ -55,7 +58,7 @@ class VocoderOutput:
     durations: Tensor
 
 
-class UnitVocoder(nn.Module, ABC):
+class UnitVocoder(nn.Module, ABC, Generic[StateT]):
     """Common interface of the vocoders. A model serves any number of streams: ``step`` changes only its state.
 
     Attributes:
@@ -130,11 +133,11 @@ class UnitVocoder(nn.Module, ABC):
         return pad_sequence(waves, batch_first=True), torch.stack(frames)
 
     @abstractmethod
-    def init_state(self, speaker: int | None = None) -> VocoderState:
+    def init_state(self, speaker: int | None = None) -> StateT:
         """Start a stream."""
 
     @abstractmethod
-    def step(self, units: Tensor, state: VocoderState, is_last: bool = False, flush: bool = False) -> VocoderOutput:
+    def step(self, units: Tensor, state: StateT, is_last: bool = False, flush: bool = False) -> VocoderOutput:
         """Take the next units ``(n,)``, ``n >= 0``, of a stream; ``is_last`` makes all audio that is still due.
 
         ``flush``, at the end of a word say, lets no unit wait for those that help to tell how long it lasts, which may
@@ -177,7 +180,7 @@ class UnitVocoder(nn.Module, ABC):
             raise VocoderError(f"speaker {speaker} is not among this vocoder's {self.num_speakers} voices")
         return speaker or 0
 
-    def check_open(self, state: VocoderState, units: Tensor) -> None:
+    def check_open(self, state: StateT, units: Tensor) -> None:
         """Refuse ``units``, if there are any, for a stream that was closed, with a :class:`VocoderError`."""
         if state.finished and units.numel():
             raise VocoderError("this stream of units was closed with is_last; start another with init_state()")

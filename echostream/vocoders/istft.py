@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echostream.modules.causal_context import with_past
+from echostream.modules.module_list import TypedModuleList
 from echostream.vocoders.duration_predictor import DurationPredictor
 from echostream.vocoders.interface import (
     MAX_UNIT_FRAMES,
@@ -91,7 +92,7 @@ class ConvNeXtBlock(nn.Module):
         return x + self.scale * self.contract(F.gelu(self.expand(y), approximate="tanh"))
 
 
-class ISTFTVocoder(UnitVocoder):
+class ISTFTVocoder(UnitVocoder[ISTFTState]):
     """The vocoder, from its ``config.json``.
 
     Settings: ``num_embeddings`` units, ``channels``, ``hidden_channels`` and ``layers`` of the blocks,
@@ -108,6 +109,7 @@ class ISTFTVocoder(UnitVocoder):
     """
 
     kind = "istft"
+    window: Tensor  # (n_fft,)
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -128,7 +130,7 @@ class ISTFTVocoder(UnitVocoder):
         self.first = CausalDepthwise(channels, kernel)
         self.mix = nn.Linear(channels, channels)
         self.norm_in = nn.LayerNorm(channels)
-        self.blocks = nn.ModuleList(
+        self.blocks: TypedModuleList[ConvNeXtBlock] = TypedModuleList(
             ConvNeXtBlock(channels, config["hidden_channels"], kernel, 1 / config["layers"])
             for _ in range(config["layers"])
         )

@@ -24,6 +24,8 @@ class SpectralLoss(nn.Module):
         mel_weight: of the log-mel distance.
     """
 
+    filters: Tensor  # (mel_size / 2 + 1, mels)
+
     def __init__(
         self,
         sample_rate: int,
