@@ -199,7 +199,8 @@ def note(watch: Watch, state: EchoStreamState, audio_s: float, progress: Progres
 
 def output_clock_s(translator: StreamingTranslator, state: EchoStreamState) -> float:
     """Where the stream believes its speech to end."""
-    clock = state.output
+    assert state.translation is not None  # the soak speaks
+    clock = state.translation.output
     return (clock.frames * translator.recomposer.hop_samples + clock.pause_samples) / translator.output_sample_rate
 
 
