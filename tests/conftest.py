@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-# Hardware and programs that no package brings. What `pip install -e '.[data,eval,dev]'` brings is not among them.
+# Hardware and programs that no package brings. What `pip install -e '.[dev]'` brings is not among them.
 LEGITIMATE = (
     r"needs a GPU",
     r"needs Chromium",
