@@ -94,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
         option, default = f"--max-{limit.name.replace('_', '-')}", limit.default
         text = f"{limit.metadata['help']} ({default})"
         group.add_argument(option, type=type(default), default=default, metavar="N", help=text)
-    add_model_options(parser, required=False)
+    add_model_options(parser)
     parser.set_defaults(model=SHIPPED, threads=1)
     args = parser.parse_args()
     if not 0.5 <= args.minutes <= 24 * 60:
