@@ -90,8 +90,8 @@ def test_a_damaged_description_is_refused_in_one_line(released):
     path = released / "model.safetensors"
     for text, message in (
         ("{", "is damaged"),
-        ("[" * 5_000 + "]" * 5_000, "nested too deeply"),
-        ("[1]", "not describe"),
+        ("[" * 5_000 + "]" * 5_000, "is damaged: maximum recursion"),
+        ("[1]", "is not a JSON object"),
     ):
         (released / "model.json").write_text(text, encoding="utf-8")
         with pytest.raises(CheckpointError, match=message):
