@@ -251,7 +251,7 @@ def _check_sizes(
 
 
 def _check_weights(path: Path, model: EchoStreamModel, weights: Mapping[str, Any]) -> None:
-    """Refuse weights of another model, and those of a training that went wrong."""
+    """Refuse weights of another model, and features that can't be normalised."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
     if differing := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
@@ -260,12 +260,6 @@ def _check_weights(path: Path, model: EchoStreamModel, weights: Mapping[str, Any
             f"the weights in {path} don't fit its configuration: {len(differing)} tensors differ, the first {name}: "
             f"checkpoint {found.get(name, 'absent')}, configuration {expected.get(name, 'absent')}"
         )
-    for name, value in weights.items():
-        if not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"the weights in {path} hold NaN or infinity, the first in {name}: the training went wrong, take an "
-                "earlier checkpoint"
-            )
     if not bool((weights["fbank.cmvn_std"] > 0).all()):
         raise CheckpointError(f"the CMVN in {path} can't be used: a standard deviation in it isn't positive")
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
-from echostream.checkpoints.text_files import read_yaml
+from echostream.checkpoints.errors import CheckpointError
+from echostream.checkpoints.model_store import SETTINGS_NAME, read_settings
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
 
-SETTINGS_NAME = "model.yaml"
 FILES = ("checkpoint", "vocoder", "source_lm")
 LANGUAGES = ("source_lang", "target_lang")
 KINDS: dict[str, tuple[Any, str]] = {"int": (int, "a whole number"), "float": (int | float, "a number")}
@@ -69,12 +68,7 @@ class ModelSettings:
                 f"no checkpoint at {path}, a folder without {SETTINGS_NAME}: "
                 "give the path of a checkpoint_*.pt of scripts/train.sh"
             )
-        try:
-            values = read_yaml(file)
-        except UnsafeFileError as error:
-            raise CheckpointError(f"{file}: {error}") from error
-        except OSError as error:
-            raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
+        values = read_settings(file)
         _check(file, values)
         files = {name: path / values[name] for name in FILES if values.get(name)}
         return cls(**{name: value for name, value in values.items() if value is not None} | files)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.text_files import read_yaml
@@ -19,6 +20,20 @@ from echostream.installation import checkout_folder
 SETTINGS_NAME = "model.yaml"
 STORE_VARIABLE = "ECHOSTREAM_MODELS"
 FETCH_HINT = "echostream models fetch URL --sha256 HEX"
+
+
+def read_settings(file: Path) -> Any:
+    """The values in a ``model.yaml``, whatever they are.
+
+    Raises:
+        CheckpointError: that file can't be read.
+    """
+    try:
+        return read_yaml(file)
+    except UnsafeFileError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -45,13 +60,7 @@ class StoredModel:
         Raises:
             CheckpointError: that file can't be read.
         """
-        file = self.path / SETTINGS_NAME
-        try:
-            settings = read_yaml(file)
-        except UnsafeFileError as error:
-            raise CheckpointError(f"cannot use {file}: {error}") from error
-        except OSError as error:
-            raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
+        settings = read_settings(self.path / SETTINGS_NAME)
         tags = (settings.get("source_lang"), settings.get("target_lang")) if isinstance(settings, dict) else ()
         named = [tag for tag in tags if isinstance(tag, str) and tag]
         return " to ".join(named) if len(named) == 2 else ""

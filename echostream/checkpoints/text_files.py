@@ -63,19 +63,6 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that ``path`` holds either what it held before or all of ``content``, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
     with Path(path).open("rb") as file:
         data = file.read(max_bytes + 1)

@@ -189,6 +189,17 @@ def build_policy(name: str, stride_n: int | None = None, lag_k: int | None = Non
     return with_policy_options(POLICIES[name](), stride_n=stride_n, lag_k=lag_k)
 
 
+def choose_policy(policy: str | Policy, stride_n: int | None = None, lag_k: int | None = None) -> Policy:
+    """A policy given itself or by name, with its options.
+
+    Raises:
+        ValueError: as :func:`build_policy`.
+    """
+    if isinstance(policy, str):
+        return build_policy(policy, stride_n, lag_k)
+    return with_policy_options(policy, stride_n=stride_n, lag_k=lag_k)
+
+
 def policy_name(policy: Policy) -> str:
     """The name of a policy: ours by :data:`POLICIES`, another's by its class."""
     return next((name for name, kind in POLICIES.items() if type(policy) is kind), type(policy).__name__)

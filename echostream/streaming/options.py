@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from echostream.constants import FRAME_MS, TASKS
-from echostream.decoding.policy import Policy, build_policy, with_policy_options
+from echostream.decoding.policy import Policy, choose_policy
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,4 @@ class TranslatorOptions:
         Raises:
             ValueError: an option that the policy doesn't have, or out of range.
         """
-        if isinstance(policy, str):
-            return replace(self, policy=build_policy(policy, stride_n, lag_k))
-        return replace(self, policy=with_policy_options(policy or self.policy, stride_n=stride_n, lag_k=lag_k))
+        return replace(self, policy=choose_policy(policy or self.policy, stride_n, lag_k))

@@ -159,12 +159,13 @@ class SentenceStage:
         if self.vocoder is None or state.vocoder is None:
             written = (word for writing in writings for word in writing.words if word.text)
             return [OutputWord(word.text, source_time_s, joined=word.joined) for word in written], NO_SAMPLES, state
+        due = [writing for writing in writings if writing.words or writing.ends]
+        if not due:
+            return [], NO_SAMPLES, state
         output, vocoder = state.output, copy.deepcopy(state.vocoder)
         words: list[OutputWord] = []
         pieces: list[np.ndarray] = []
-        for writing in writings:
-            if not (writing.words or writing.ends):
-                continue
+        for writing in due:
             for word in writing.words:
                 output = self.recomposer.add_word(word, source_time_s, output)
             units = torch.tensor([unit for word in writing.words for unit in word.units], dtype=torch.int64)
@@ -175,5 +176,4 @@ class SentenceStage:
             pieces.append(samples)
             if writing.ends:
                 output, vocoder = self.recomposer.end_sentence(output), self.vocoder.init_state()
-        samples = np.concatenate(pieces) if pieces else NO_SAMPLES
-        return words, samples, replace(state, output=output, vocoder=vocoder)
+        return words, np.concatenate(pieces), replace(state, output=output, vocoder=vocoder)

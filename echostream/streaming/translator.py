@@ -22,7 +22,7 @@ from echostream.checkpoints.model_store import resolve_model
 from echostream.checkpoints.vocoder_files import load_vocoder
 from echostream.constants import SAMPLE_RATE
 from echostream.decoding.ngram import load_arpa
-from echostream.decoding.policy import Policy, build_policy
+from echostream.decoding.policy import Policy, choose_policy
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT, SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetector
@@ -154,8 +154,7 @@ class StreamingTranslator:
         )
         self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder)
         right_context = model.cfg.right_context_frames if right_context_frames is None else right_context_frames
-        first = build_policy(policy) if isinstance(policy, str) else policy
-        self.options = TranslatorOptions(segment_ms, right_context, first, task).with_policy(first, stride_n, lag_k)
+        self.options = TranslatorOptions(segment_ms, right_context, choose_policy(policy, stride_n, lag_k), task)
 
     @classmethod
     def from_checkpoint(

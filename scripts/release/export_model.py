@@ -28,7 +28,7 @@ from torch import Tensor
 
 import echostream
 from echostream.checkpoints.model_files import WEIGHTS_NAME, ModelContent, known_options, save_released
-from echostream.checkpoints.model_folder import SETTINGS_NAME
+from echostream.checkpoints.model_store import SETTINGS_NAME
 from echostream.checkpoints.vocoder_files import (
     CONFIG_NAME,
     find_checkpoint,
