@@ -9,9 +9,7 @@ from omegaconf import II, MISSING
 
 @dataclass
 class EchoStreamTaskConfig(FairseqDataclass):
-    """Data, segment sizes and validation of the task ``echostream``; one default a field, units in the
-    help.
-    """
+    """Data, segment sizes and validation of the task ``echostream``."""
 
     data: str = field(default=MISSING, metadata={"help": "folder with the manifests {split}.tsv and the YAML configs"})
     config_yaml: str = field(
