@@ -47,8 +47,7 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
     label_smoothing: Optional[float] = field(  # noqa: UP045
         default=None,
         metadata={
-            "help": "probability spread over all pieces in the text decoder's loss, 0 to below 1 (default: "
-            "the "
+            "help": "probability spread over all pieces in the text decoder's loss, 0 to below 1 (default: the "
             f"multitask YAML's, else {DEFAULT_LABEL_SMOOTHING:g})"
         },
     )
@@ -66,8 +65,7 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
     mt_alignment: ChoiceEnum(["policy", "none"]) = field(  # type: ignore[valid-type]  # made at run time
         default="policy",
         metadata={
-            "help": "frames that a target token attends to in training: 'policy': those there when the "
-            "policy, run on "
+            "help": "frames that a target token attends to in training: 'policy': those there when the policy, run on "
             "the model's own CTC paths, writes its word; 'none': the whole utterance"
         },
     )

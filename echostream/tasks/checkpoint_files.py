@@ -192,6 +192,5 @@ def _check_tensors(path: Path, weights: Mapping[str, Any], cmvn: Any, model: nn.
         raise ManifestError(
             f"cannot go on from {path}: it is of another architecture: {len(differing)} tensors differ, the first "
             f"{name}: checkpoint {saved_shapes.get(name, 'absent')}, model {model_shapes.get(name, 'absent')}; "
-            "give the options "
-            "that it was trained with, or take another --save-dir"
+            "give the options that it was trained with, or take another --save-dir"
         )

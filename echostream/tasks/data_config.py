@@ -213,8 +213,7 @@ def load_multitask_config(path: Path) -> dict[str, TextConfig]:
     one, other = entries["target_unigram"], entries["ctc_target_unigram"]
     if one.dictionary.symbols != other.dictionary.symbols:
         raise ManifestError(
-            f"{path}: target_unigram and ctc_target_unigram must share their symbols, but "
-            f"{one.dictionary_path} "
+            f"{path}: target_unigram and ctc_target_unigram must share their symbols, but {one.dictionary_path} "
             f"({len(one.dictionary)}) and {other.dictionary_path} ({len(other.dictionary)}) differ"
         )
     return entries

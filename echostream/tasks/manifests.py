@@ -200,8 +200,7 @@ def check_units(path: Path, utterances: list[Utterance], num_units: int) -> None
     for utterance in utterances:
         if utterance.units.max() >= num_units:
             raise ManifestError(
-                f"{path}: line {utterance.line}: unit {utterance.units.max()} is out of range; there are "
-                f"{num_units} "
+                f"{path}: line {utterance.line}: unit {utterance.units.max()} is out of range; there are {num_units} "
                 f"units, 0 to {num_units - 1} (--num-units)"
             )
 
