@@ -76,7 +76,7 @@ def content(segments: list):
     return "".join(held) if held and isinstance(held[0], str) else [x for samples in held for x in samples]
 
 
-def test_speech_is_the_translators_own(speech):
+def test_speech_equals_that_of_the_translator(speech):
     agent = make_agent("s2st", "--segment-ms", "320")
     segments = drive(agent, speech, 16 * 320)
     translator = agent.translator
@@ -93,7 +93,7 @@ def test_speech_is_the_translators_own(speech):
 
 
 @pytest.mark.parametrize("task", FILES)
-def test_pushes_of_any_size_give_the_same(task, speech):
+def test_output_does_not_depend_on_push_sizes(task, speech):
     agent = make_agent(task, "--segment-ms", "80")
     by_40, by_320 = ([], [])
     for result, size in ((by_40, 640), (by_320, 5120)):
@@ -112,7 +112,7 @@ def test_finished_once_at_the_end(task, speech):
     assert [segment.finished for segment in segments] == [False] * (len(segments) - 1) + [True]
 
 
-def test_nothing_more_after_the_end(speech):
+def test_no_output_after_the_end(speech):
     agent = make_agent("s2st")
     drive(agent, speech[:5000], 5000)
     after = agent.pop()
@@ -206,7 +206,7 @@ NAN = np.array([0.0, np.nan], dtype=np.float32)
         (TextSegment(content="bonjour"), "has to be speech"),
     ],
 )
-def test_a_bad_source_stops_simuleval_but_not_a_server(segment, message):
+def test_invalid_source_stops_simuleval_but_not_a_server(segment, message):
     agent = make_agent("s2st")
     with pytest.raises(SystemExit, match=message):
         agent.pushpop(segment)
@@ -228,7 +228,7 @@ def test_a_bad_source_stops_simuleval_but_not_a_server(segment, message):
         ([], True, 320),
     ],
 )
-def test_model_segment_follows_the_pushes(options, standalone, segment_ms):
+def test_model_segment_is_derived_from_the_push_size(options, standalone, segment_ms):
     assert make_agent("asr", *options, standalone=standalone).translator.segment_ms == segment_ms
 
 
@@ -241,12 +241,12 @@ def test_model_segment_follows_the_pushes(options, standalone, segment_ms):
         (["--random-arch", ""], "--model-path"),
     ],
 )
-def test_wrong_options_are_named(options, message):
+def test_errors_name_invalid_options(options, message):
     with pytest.raises(SystemExit, match=message):
         make_agent("s2st", *options)
 
 
-def test_half_precision_is_refused():
+def test_half_precision_is_rejected():
     with pytest.raises(SystemExit, match="fp16"):
         make_agent("asr").to("cpu", fp16=True)
 
@@ -301,7 +301,7 @@ def test_text_scores_without_an_output_folder(corpus, monkeypatch, capsys):
     assert "ECHO_ATD" in capsys.readouterr().out
 
 
-def test_a_missing_source_file_is_named(corpus, tmp_path, monkeypatch):
+def test_error_names_a_missing_source_file(corpus, tmp_path, monkeypatch):
     (tmp_path / "b.wav").unlink()
     with pytest.raises(SystemExit, match=r"source 2 .*b\.wav"):
         simuleval(monkeypatch, "s2tt", *corpus, "--source-segment-size", "320")

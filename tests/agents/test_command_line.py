@@ -59,7 +59,7 @@ def server(tmp_path):
 
 
 @pytest.mark.integration
-def test_a_served_agent_gives_what_a_local_one_gives(server, tmp_path):
+def test_remote_agent_equals_local_agent(server, tmp_path):
     speech = np.random.default_rng(0).normal(0, 0.1, 16123).astype(np.float32)
     remote_corpus = write_corpus(tmp_path / "remote", speech)
     size = ["--source-segment-size", "320"]
@@ -83,7 +83,7 @@ def test_a_served_agent_gives_what_a_local_one_gives(server, tmp_path):
 
 
 @pytest.mark.integration
-def test_plain_simuleval_and_ours_score_the_same(tmp_path):
+def test_both_command_lines_give_equal_scores(tmp_path):
     corpus = write_corpus(tmp_path / "c", np.random.default_rng(1).normal(0, 0.1, 8000))
     first = run(
         [sys.executable, "-m", "echostream.evaluation", *AGENT, "--source-segment-size", "40", *corpus, *SCORES]
@@ -96,7 +96,7 @@ def test_plain_simuleval_and_ours_score_the_same(tmp_path):
 
 
 @pytest.mark.integration
-def test_a_wrong_sample_rate_ends_with_one_clear_line(tmp_path):
+def test_wrong_sample_rate_ends_with_one_line(tmp_path):
     corpus = write_corpus(tmp_path / "c", np.zeros(8000), 8000)
     result = run(simuleval(*AGENT, "--source-segment-size", "320", *corpus))
     assert result.returncode == 1

@@ -44,7 +44,7 @@ def test_formats_are_read_in_blocks_as_at_once(tmp_path, sound, name):
     np.testing.assert_allclose(joined(tmp_path / name), expected, atol=1e-6)
 
 
-def test_blocks_have_the_length_asked_for(tmp_path, sound):
+def test_blocks_have_the_requested_length(tmp_path, sound):
     soundfile.write(tmp_path / "a.flac", sound, RATE)
     with open_audio(tmp_path / "a.flac", block_s=0.3) as audio:
         assert audio.duration_s == 2 and audio.rate == RATE and audio.channels == 2
@@ -53,7 +53,7 @@ def test_blocks_have_the_length_asked_for(tmp_path, sound):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.aiff", "a.w64"])
-def test_what_is_left_of_a_truncated_file_comes_first(tmp_path, sound, name):
+def test_blocks_of_a_truncated_file_precede_the_error(tmp_path, sound, name):
     soundfile.write(tmp_path / name, sound, RATE)
     whole = joined(tmp_path / name)
     content = (tmp_path / name).read_bytes()
@@ -66,7 +66,7 @@ def test_what_is_left_of_a_truncated_file_comes_first(tmp_path, sound, name):
     np.testing.assert_allclose(got[:-1000], whole[: got.size - 1000], atol=1e-4)
 
 
-def test_a_wav_written_to_a_pipe_has_no_length_and_is_whole(tmp_path, sound):
+def test_wav_written_to_a_pipe_is_not_reported_as_truncated(tmp_path, sound):
     soundfile.write(tmp_path / "a.wav", sound, RATE)
     expected = joined(tmp_path / "a.wav")
     content = bytearray((tmp_path / "a.wav").read_bytes())
@@ -84,13 +84,13 @@ def test_a_wav_written_to_a_pipe_has_no_length_and_is_whole(tmp_path, sound):
         ("head.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ", "cannot read .*head.wav as audio"),
     ],
 )
-def test_what_is_no_audio_is_refused_on_opening(tmp_path, name, content, message):
+def test_opening_rejects_files_that_are_not_audio(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(AudioError, match=message):
         open_audio(tmp_path / name)
 
 
-def test_missing_files_folders_and_bare_headers_are_refused(tmp_path):
+def test_missing_files_folders_and_empty_recordings_are_rejected(tmp_path):
     soundfile.write(tmp_path / "bare.wav", np.zeros(0), 16_000)
     for name, message in (("nowhere.wav", "no such file"), (".", "is not a file"), ("bare.wav", "holds no samples")):
         with pytest.raises(AudioError, match=message):
@@ -98,7 +98,7 @@ def test_missing_files_folders_and_bare_headers_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN"), (-np.inf, "NaN"), (20_000.0, "up to 20000")])
-def test_bad_samples_end_the_blocks_after_what_is_good(tmp_path, value, message):
+def test_blocks_before_invalid_samples_precede_the_error(tmp_path, value, message):
     wave = np.full(16_000, 0.1, dtype=np.float32)
     wave[10_000] = value
     soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
@@ -108,7 +108,7 @@ def test_bad_samples_end_the_blocks_after_what_is_good(tmp_path, value, message)
     np.testing.assert_array_equal(np.concatenate(blocks), wave[:9600])
 
 
-def test_clipping_is_worth_a_warning(tmp_path):
+def test_clipping_gives_a_warning(tmp_path):
     tone = np.sin(np.arange(16_000) / 20)
     for gain, clipped in ((0.9, False), (1.5, True)):
         soundfile.write(tmp_path / "a.wav", np.clip(gain * tone, -1, 1), 16_000)
@@ -148,7 +148,7 @@ class Trickle(io.RawIOBase):
 
 @pytest.mark.parametrize("size", [1, 7, 5000])
 @pytest.mark.parametrize("encoding", ["s16le", "f32le"])
-def test_a_pipe_gives_what_a_file_gives(sound, encoding, size):
+def test_pipe_and_file_give_equal_blocks(sound, encoding, size):
     piece = sound[:3000]
     content = piece.astype("<f4") if encoding == "f32le" else np.round(piece * 32768).astype("<i2")
     expected = content.astype(np.float32) / (1 if encoding == "f32le" else 32768)
@@ -157,7 +157,7 @@ def test_a_pipe_gives_what_a_file_gives(sound, encoding, size):
     np.testing.assert_array_equal(got, soxr.resample(expected.mean(axis=1), RATE, 16_000))
 
 
-def test_one_sample_is_enough_and_half_of_one_is_told():
+def test_single_sample_is_accepted_and_incomplete_sample_rejected():
     assert [block.size for block in open_pcm(io.BytesIO(b"\0\1"), 16_000, 1, "s16le")] == [1]
     blocks = []
     with pytest.raises(AudioError, match="1 of 2 bytes"):
@@ -166,11 +166,11 @@ def test_one_sample_is_enough_and_half_of_one_is_told():
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "stdin is empty"), (b"RIFF" + bytes(99), "WAV file, not raw")])
-def test_a_pipe_without_raw_samples_is_refused(content, message):
+def test_pipe_without_raw_samples_is_rejected(content, message):
     with pytest.raises(AudioError, match=message):
         list(open_pcm(io.BytesIO(content), 16_000, 1, "s16le"))
 
 
-def test_absurd_headers_are_refused():
+def test_absurd_headers_are_rejected():
     with pytest.raises(AudioError, match="1 channels at 3 Hz"):
         open_pcm(io.BytesIO(b""), 3, 1, "s16le")

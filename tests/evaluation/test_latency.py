@@ -27,12 +27,12 @@ def test_average_lagging_of_words_that_end_before_the_source():
 
 
 @pytest.mark.parametrize("arguments", [([], 1000, 1), ([1.0], 0, 1), ([1.0], 1000, 0)])
-def test_average_lagging_refuses_nothing(arguments):
+def test_average_lagging_rejects_empty_input(arguments):
     with pytest.raises(ValueError, match="lagging"):
         average_lagging(*arguments)
 
 
-def test_cut_leaves_a_shorter_last_token():
+def test_last_speech_token_may_be_shorter():
     assert token_ends(0, 700) == [300, 600, 700]
     assert token_ends(100, 700) == [400, 700]
     assert token_ends(0, 600.00000001) == [300, 600.00000001]
@@ -61,7 +61,7 @@ def test_token_delay_of_speech():
     assert average_token_delay(writes) == pytest.approx(((900 - 300) + (1000 - 600) + (1300 - 900)) / 3)
 
 
-def test_token_delay_of_nothing():
+def test_token_delay_needs_output():
     with pytest.raises(ValueError, match="nothing was written"):
         average_token_delay([])
 
@@ -74,7 +74,7 @@ def test_token_delay_of_nothing():
         ([640, 1280, 1920, 2000], "a b c d"),
     ],
 )
-def test_agrees_with_simuleval_on_text(delays, reference):
+def test_equals_simuleval_for_text_output(delays, reference):
     log = {"index": 0, "delays": delays, "reference": reference, "source_length": 2000, "prediction": "x"}
     instance = LogInstance(json.dumps(log))
     words = len(reference.split())

@@ -39,7 +39,7 @@ def test_word_errors(hypothesis, reference, errors):
     assert word_errors(hypothesis.split(), reference.split()) == errors
 
 
-def test_wer_is_of_all_words():
+def test_wer_is_computed_over_all_words():
     assert wer(["A b!", "x"], ["a b", "c d"]) == pytest.approx(100 * 2 / 4)
     assert math.isnan(wer([""], [""]))
 
@@ -67,7 +67,7 @@ def test_text_metrics(text_log, score):
     assert result["ECHO_chrF"] == pytest.approx(chrf(["ab cd", ""], ["ab cd ef", "gh"]))
 
 
-def test_speech_is_scored_by_the_text_it_was_made_from(speech_log, score):
+def test_text_metrics_of_speech_output_use_its_text(speech_log, score):
     assert score(speech_log, quality=("ECHO_WER",))["ECHO_WER"] == pytest.approx(100 * 2 / 4)
 
 
@@ -91,7 +91,7 @@ def test_speech_metrics_with_and_without_pauses(speech_log, score, reader):
     assert "ab cd 700" in read
 
 
-def test_every_quality_metric_is_known():
+def test_all_quality_metrics_are_registered():
     expected = {f"ECHO_{name}" for name in ("BLEU", "chrF", "WER", "SourceWER", "ST_Recall", "ST_Precision")}
     spoken = [f"ECHO_ASR_{name}{end}" for name in ("BLEU", "chrF", "WER") for end in ("", "_NoPause")]
     spoken.append("ECHO_ASR_WER_OwnText")
@@ -99,7 +99,7 @@ def test_every_quality_metric_is_known():
     assert {name for name in QUALITY_SCORERS_DICT if name.startswith("ECHO_")} == expected
 
 
-def test_what_was_heard_is_scored_by_the_transcripts(speech_log, score, tmp_path):
+def test_source_wer_uses_reference_transcripts(speech_log, score, tmp_path):
     (tmp_path / "source_text.txt").write_text("un deux\ntrois\n", encoding="utf-8")
     result = score(speech_log, quality=("ECHO_SourceWER",), source_text=str(tmp_path / "source_text.txt"))
     assert result["ECHO_SourceWER"] == pytest.approx(100 * 2 / 3)  # "un de", and nothing
@@ -122,7 +122,7 @@ def test_repeated_words_count_once_for_each_in_the_reference():
     assert math.isnan(unigram_precision([""], ["a"]))
 
 
-def test_two_judges_sit_beside_each_other(speech_log, score, monkeypatch, tmp_path):
+def test_one_run_can_use_two_recognisers(speech_log, score, monkeypatch, tmp_path):
     monkeypatch.setattr("echostream.evaluation.quality.find_model", lambda model, language: tmp_path / str(model))
     heard = {"base": "ab cd ef", "tiny.en": "ab"}
     monkeypatch.setattr(asr.Transcriber, "_transcribe", lambda self, samples: heard[self.model.name])
@@ -135,7 +135,7 @@ def test_two_judges_sit_beside_each_other(speech_log, score, monkeypatch, tmp_pa
     assert not (speech_log / "transcripts.jsonl").exists()
 
 
-def test_speech_metrics_refuse_text(text_log, score, reader):
+def test_speech_metrics_reject_text_output(text_log, score, reader):
     with pytest.raises(ValueError, match="speech output"):
         score(text_log, quality=("ECHO_ASR_BLEU",))
 
@@ -149,7 +149,7 @@ def test_speech_metrics_refuse_text(text_log, score, reader):
         ("In 2027, 5 kilometers.", "in twenty twenty seven, 5 kilometres"),
     ],
 )
-def test_what_sounds_the_same_is_written_the_same(read, reference):
+def test_equal_sounding_texts_have_equal_spoken_forms(read, reference):
     pytest.importorskip("whisper_normalizer")
     write = spoken_form("en")
     assert normalise(write(read)) == normalise(write(reference))

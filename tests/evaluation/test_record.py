@@ -18,7 +18,7 @@ def record(index: int, text: str = " é") -> UtteranceRecord:
     return UtteranceRecord(index, 1000.0, steps)
 
 
-def test_a_record_survives_its_line():
+def test_record_survives_serialisation():
     assert UtteranceRecord.from_json(record(3).to_json()) == record(3)
     assert (record(3).text, record(3).source_text, record(3).evidence) == ("é", "s", "e")
 
@@ -40,7 +40,7 @@ def test_a_fresh_run_replaces_and_a_resumed_one_appends(tmp_path):
     assert {i: r.text for i, r in load_records(tmp_path).items()} == {0: "new", 1: "é"}
 
 
-def test_half_a_line_left_by_a_kill_does_no_harm(tmp_path):
+def test_incomplete_line_of_a_killed_run_is_skipped(tmp_path):
     append_record(tmp_path, record(0))
     whole = (tmp_path / LOG_NAME).read_text(encoding="utf-8")
     (tmp_path / LOG_NAME).write_text(whole + whole[:50], encoding="utf-8")
@@ -49,6 +49,6 @@ def test_half_a_line_left_by_a_kill_does_no_harm(tmp_path):
     assert list(load_records(tmp_path)) == [0, 1]
 
 
-def test_a_missing_log_is_named(tmp_path):
+def test_error_names_a_missing_log(tmp_path):
     with pytest.raises(ValueError, match=r"steps\.jsonl is missing"):
         load_records(tmp_path)

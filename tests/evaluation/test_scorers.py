@@ -62,7 +62,7 @@ def test_every_metric_is_tested():
     assert registered - set(FIRST_WORD) == set(SPEECH) == set(TEXT)
 
 
-def test_every_metric_says_what_it_is():
+def test_every_metric_has_a_docstring():
     assert all(LATENCY_SCORERS_DICT[name].__doc__ for name in [*SPEECH, *FIRST_WORD])
 
 
@@ -88,7 +88,7 @@ def test_latency_from_the_end_of_the_first_word(speech_log, text_log, score, tmp
         score(speech_log, tuple(FIRST_WORD), first_word_ends=str(ends))
 
 
-def test_one_early_word_end_does_not_move_the_median(speech_log, score, tmp_path):
+def test_single_outlier_does_not_change_the_median(speech_log, score, tmp_path):
     line = (speech_log / "instances.log").read_text(encoding="utf-8").splitlines()[0]
     record = json.loads((speech_log / LOG_NAME).read_text(encoding="utf-8").splitlines()[0])
     (speech_log / "instances.log").write_text(
@@ -107,13 +107,13 @@ def test_without_reference_length(speech_log, score):
     assert result["ECHO_AL"] == pytest.approx((900 + (1400 - 500)) / 2)
 
 
-def test_simulevals_computation_aware_option_adds_the_twins(speech_log, score):
+def test_computation_aware_option_adds_ca_variants(speech_log, score):
     result = score(speech_log, ("ECHO_ATD", "ECHO_LAAL"), computation_aware=True)
     assert result == pytest.approx({name: SPEECH[name] for name in result})
     assert set(result) == {"ECHO_ATD", "ECHO_ATD_CA", "ECHO_LAAL", "ECHO_LAAL_CA"}
 
 
-def test_a_model_that_says_nothing_has_no_latency(speech_log, score):
+def test_empty_output_has_no_latency(speech_log, score):
     lines = (speech_log / "instances.log").read_text(encoding="utf-8").splitlines()
     (speech_log / "instances.log").write_text(lines[1] + "\n", encoding="utf-8")
     result = score(speech_log, ("ECHO_StartOffset", "ECHO_ATD", "ECHO_DiscontinuityNum", "ECHO_RTF"))
@@ -123,7 +123,7 @@ def test_a_model_that_says_nothing_has_no_latency(speech_log, score):
     assert result["ECHO_RTF"] == pytest.approx(130 / 500)
 
 
-def test_logs_of_two_runs_are_refused(speech_log, score):
+def test_logs_of_two_runs_are_rejected(speech_log, score):
     lines = [json.loads(line) for line in (speech_log / LOG_NAME).read_text(encoding="utf-8").splitlines()]
     lines[0]["source_ms"] = 900.0
     (speech_log / LOG_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -131,7 +131,7 @@ def test_logs_of_two_runs_are_refused(speech_log, score):
         score(speech_log, ("ECHO_ATD",))
 
 
-def test_other_agents_are_told_apart(speech_log, score):
+def test_other_agents_are_recognised(speech_log, score):
     (speech_log / LOG_NAME).write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="EchoStream agent"):
         score(speech_log, ("ECHO_ATD",))

@@ -21,11 +21,11 @@ def test_play_waits_for_the_piece_and_for_the_one_before():
     assert discontinuities(chunks) == [550]
 
 
-def test_rounding_is_no_discontinuity():
+def test_rounding_error_is_not_a_discontinuity():
     assert discontinuities([Chunk(0, 100), Chunk(100.01, 50)]) == []
 
 
-def test_heard_at_maps_output_positions_through_the_pauses():
+def test_heard_at_accounts_for_pauses_of_playback():
     chunks = [Chunk(100, 200), Chunk(500, 100)]  # output 0..200 is heard at 100..300, output 200..300 at 500..600
     assert heard_at(chunks, [50, 200, 200.01, 250, 300, 400]) == pytest.approx([150, 300, 300, 550, 600, 600])
 
@@ -63,6 +63,6 @@ def test_timeline_of_text():
     assert Timeline.of(steps(), speech=False, computation_aware=True).word_ms == [460, 1500]
 
 
-def test_timeline_of_nothing():
+def test_timeline_of_empty_output():
     timeline = Timeline.of(UtteranceRecord(0, 1000.0, [StepRecord(1000, 1)]), speech=True)
     assert (timeline.start_ms, timeline.end_ms, timeline.word_ms) == (None, None, [])

@@ -65,7 +65,7 @@ def test_step_equals_forward(options, segment, right_context):
 @pytest.mark.parametrize("padding", [0.0, 1e3, float("nan")])
 @pytest.mark.parametrize("segment", SEGMENTS)
 @torch.no_grad()
-def test_batch_equals_solo_whatever_the_padding_holds(segment, padding):
+def test_batch_equals_single_with_any_padding(segment, padding):
     model = make_emformer()
     lengths = [NUM_FRAMES, 33, 1, 16]
     batch = torch.full((len(lengths), NUM_FRAMES, 16), padding)
@@ -82,7 +82,7 @@ def test_batch_equals_solo_whatever_the_padding_holds(segment, padding):
 
 @pytest.mark.parametrize("segment", [1, 4, 8])
 @pytest.mark.parametrize("right_context", [0, 1, 2])
-def test_nothing_beyond_the_look_ahead_changes_an_output(segment, right_context):
+def test_frames_beyond_the_look_ahead_do_not_change_outputs(segment, right_context):
     model = make_emformer()
     x = torch.randn(1, 40, 16, requires_grad=True)
     weights = torch.randn(16)
@@ -95,7 +95,7 @@ def test_nothing_beyond_the_look_ahead_changes_an_output(segment, right_context)
 
 
 @torch.no_grad()
-def test_sessions_join_and_leave_a_batch_at_any_step():
+def test_streams_join_and_leave_a_batch_at_any_step():
     model = make_emformer()
     segment, sessions = 4, {}
     solo = {name: (x := torch.randn(1, 61, 16), model(x, segment=segment)[0]) for name in ("a", "b", "c")}
@@ -130,7 +130,7 @@ def test_sessions_join_and_leave_a_batch_at_any_step():
 
 
 @torch.no_grad()
-def test_saved_state_continues_identically_and_a_fork_leaves_the_original_alone():
+def test_copied_state_continues_identically_and_independently():
     model = make_emformer()
     x = torch.randn(1, 60, 16)
     _, _, state = model(x[:, :30], segment=4, is_last=False)
@@ -152,7 +152,7 @@ def test_state_size_does_not_grow():
 
 
 @torch.no_grad()
-def test_memory_reaches_beyond_the_left_context_and_forgets_after_its_slots():
+def test_memory_covers_its_slots_beyond_the_left_context_and_no_more():
     model = make_emformer(conv_kernel=0)
     x = torch.randn(1, 100, 16)
     full, _, _ = model(x, segment=2)
@@ -166,7 +166,7 @@ def test_memory_reaches_beyond_the_left_context_and_forgets_after_its_slots():
 
 @pytest.mark.parametrize("right_context", [0, 1, 3])
 @torch.no_grad()
-def test_agrees_with_torchaudio_where_that_is_defined(right_context):
+def test_equals_torchaudio_for_supported_settings(right_context):
     """Full segments, one item, no padding, no memory, no positions; weights mapped one to one."""
     segment, left, dim, layers = 4, 8, 16, 3
     theirs = TorchaudioEmformer(
@@ -201,12 +201,12 @@ def test_agrees_with_torchaudio_where_that_is_defined(right_context):
 
 
 @pytest.mark.parametrize("options", [{"segment": -1}, {"right_context": -1}])
-def test_negative_sizes_are_refused(options):
+def test_negative_sizes_are_rejected(options):
     with pytest.raises(ValueError, match="negative"):
         make_emformer()(torch.randn(1, 5, 16), **options)
 
 
-def test_padding_in_a_stream_that_goes_on_is_refused():
+def test_padding_before_the_last_chunk_is_rejected():
     with pytest.raises(ValueError, match="last piece"):
         make_emformer()(torch.randn(1, 8, 16), torch.tensor([5]), segment=2, is_last=False)
 

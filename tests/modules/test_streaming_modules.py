@@ -39,7 +39,7 @@ def test_fbank_equals_kaldi(num_samples):
 
 
 @pytest.mark.parametrize("most", [1, 7, 399, 5000])
-def test_fbank_in_pieces_equals_the_whole(most):
+def test_fbank_in_chunks_equals_the_whole(most):
     fbank, wave = OnlineFbank(), torch.randn(4_000) * 0.1
     fbank.set_cmvn(torch.randn(80), torch.rand(80) + 0.5)
     whole, _ = fbank(wave)
@@ -61,7 +61,7 @@ def test_fbank_in_pieces_equals_the_whole(most):
         (torch.zeros(80), torch.zeros(80), "positive"),
     ],
 )
-def test_bad_cmvn_is_refused(mean, std, message):
+def test_invalid_cmvn_is_rejected(mean, std, message):
     with pytest.raises(ValueError, match=message):
         OnlineFbank().set_cmvn(mean, std)
 
@@ -69,7 +69,7 @@ def test_bad_cmvn_is_refused(mean, std, message):
 @pytest.mark.parametrize("kernel", [2, 3, 5])
 @pytest.mark.parametrize("total", [0, 1, 4, 43, 64])
 @torch.no_grad()
-def test_subsampler_in_pieces_and_in_a_padded_batch(kernel, total):
+def test_subsampler_in_chunks_and_in_a_padded_batch(kernel, total):
     subsampler = ConvSubsampler(80, 32, 16, kernel).eval()
     x = torch.randn(1, total, 80)
     whole, lengths, _ = subsampler(x)
@@ -90,7 +90,7 @@ def test_subsampler_in_pieces_and_in_a_padded_batch(kernel, total):
     torch.testing.assert_close(padded[0, : whole.size(1)], whole[0], **CLOSE)
 
 
-def test_subsampler_sees_exactly_its_40_ms_and_the_past():
+def test_subsampler_has_no_look_ahead_beyond_its_40_ms():
     subsampler = ConvSubsampler(80, 32, 16).eval()
     x = torch.randn(1, 40, 80, requires_grad=True)
     out, _, _ = subsampler(x)
@@ -98,7 +98,7 @@ def test_subsampler_sees_exactly_its_40_ms_and_the_past():
     assert gradient[0].abs().sum(dim=1).nonzero().max().item() == 4 * 5 + 3
 
 
-def test_a_ragged_piece_before_the_end_is_refused():
+def test_ragged_chunk_before_the_end_is_rejected():
     with pytest.raises(ValueError, match="multiple of 4"):
         ConvSubsampler(80, 32, 16)(torch.randn(1, 5, 80), is_last=False)
 
@@ -106,7 +106,7 @@ def test_a_ragged_piece_before_the_end_is_refused():
 @pytest.mark.parametrize("right_context", [0, 1, 2])
 @pytest.mark.parametrize("segment", [1, 2, 4, 8, 16, 32, 0])
 @torch.no_grad()
-def test_waveform_to_both_ctc_heads_in_pushes_of_any_size(segment, right_context):
+def test_waveform_to_both_ctc_heads_in_chunks_of_any_size(segment, right_context):
     cfg = architecture_config("echostream_tiny")
     cfg.left_context_frames, cfg.memory_block_frames = 8, 4
     encoder, fbank = EchoStreamSpeechEncoder(cfg).eval(), OnlineFbank()
@@ -141,7 +141,7 @@ def test_waveform_to_both_ctc_heads_in_pushes_of_any_size(segment, right_context
 # --- heads and decoders ---------------------------------------------------------------------------------------------
 
 
-def test_windowed_block_mask_by_definition():
+def test_windowed_block_mask_matches_its_definition():
     block_ids = torch.tensor([[0, 0, 1, 2, 2, 2]])
     mask = windowed_block_mask(torch.tensor([1]), 3, 6, 2, block_ids)[0, 0]
     starts = [0, 0, 2, 3, 3, 3]
@@ -153,7 +153,7 @@ def test_windowed_block_mask_by_definition():
 
 
 @torch.no_grad()
-def test_causal_transformer_in_pieces_with_a_window():
+def test_causal_transformer_in_chunks_with_a_window():
     model = CausalTransformer(16, 3, 2, 32, window=5).eval()
     x = torch.randn(2, 40, 16)
     whole, _ = model(x)
@@ -167,7 +167,7 @@ def test_causal_transformer_in_pieces_with_a_window():
 
 
 @torch.no_grad()
-def test_both_orders_of_cross_attention_are_the_same_product():
+def test_both_orders_of_cross_attention_are_equal():
     attention = CrossAttention(32, 16, 4, dropout=0.0).eval()
     memory, x = torch.randn(2, 50, 16), torch.randn(2, 20, 32)
     mask = torch.rand(2, 20, 50) > 0.5
@@ -220,7 +220,7 @@ def test_unit_decoder_word_by_word(shape):
     assert torch.equal(decoder(changed, word_ids)[0][:, :150], whole[:, :150])
 
 
-def test_ctc_reading_does_not_depend_on_the_cuts():
+def test_ctc_decoding_does_not_depend_on_chunk_boundaries():
     classes = [0, 3, 3, 0, 3, 5, 5, 0, 0, 7, 7, 7, 2]
     whole, _ = CTCReader().read(classes)
     assert [symbol for _, symbol in whole] == [3, 3, 5, 7, 2]

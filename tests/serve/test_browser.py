@@ -38,7 +38,7 @@ async def page_of(server, microphone=None, touched=True):
         assert not page.errors
 
 
-def test_the_translation_of_the_microphone_comes_before_the_source_ends(make_server, wav):
+def test_microphone_is_translated_before_the_source_ends(make_server, wav):
     server = make_server()
 
     async def run():
@@ -63,7 +63,7 @@ def test_the_translation_of_the_microphone_comes_before_the_source_ends(make_ser
     assert server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "1000"}) == 1
 
 
-def test_a_recording_is_played_in_real_time_and_can_be_kept(make_server, wav, tmp_path):
+def test_recording_is_played_in_real_time_and_can_be_saved(make_server, wav, tmp_path):
     server = make_server()
 
     async def run():
@@ -101,7 +101,7 @@ def test_a_recording_is_played_in_real_time_and_can_be_kept(make_server, wav, tm
     assert focused
 
 
-def test_the_keyboard_is_enough_and_everything_has_a_name(make_server, wav):
+def test_page_is_accessible_by_keyboard_and_labelled(make_server, wav):
     async def run():
         async with page_of(make_server(), wav, touched=False) as page:
             seen = []
@@ -129,7 +129,7 @@ def test_the_keyboard_is_enough_and_everything_has_a_name(make_server, wav):
     asyncio.run(run())
 
 
-def test_what_goes_wrong_is_said_on_the_page(make_server, wav, tmp_path):
+def test_errors_are_shown_on_the_page(make_server, wav, tmp_path):
     (tmp_path / "noise.txt").write_bytes(bytes(range(256)) * 10)
     server = make_server(max_length_s=1)
 

@@ -52,25 +52,25 @@ def talk(server, *messages):
         ([start(volume=11)], 'unknown field "volume"'),
     ],
 )
-def test_bad_messages_are_named(make_server, messages, said):
+def test_errors_describe_invalid_messages(make_server, messages, said):
     heard = talk(make_server(), *messages)
     assert heard.code == CloseCode.BAD_MESSAGE == heard.last["code"]
     assert heard.last["type"] == "error" and said in heard.last["message"]
 
 
-def test_audio_after_the_end_is_refused_as_long_as_it_can_be(make_server):
+def test_audio_after_the_end_is_rejected(make_server):
     heard = talk(make_server(), start(), PCM, END, PCM)
     assert heard.code == CloseCode.BAD_MESSAGE and "after the end" in heard.last["message"]
 
 
-def test_a_message_that_is_too_big(make_server):
+def test_message_that_is_too_big(make_server):
     heard = talk(make_server(max_message_kb=10), start(), bytes(10_002))
     assert heard.code == CloseCode.TOO_BIG and "10 kB" in heard.last["message"]
     heard = talk(make_server(max_message_kb=10), start(), bytes(1_000_000))  # not even read
     assert heard.code == CloseCode.TOO_BIG
 
 
-def test_a_session_that_is_too_long_is_translated_up_to_there(make_server, translator):
+def test_session_is_translated_up_to_the_maximum_length(make_server, translator):
     wave = noise(3.0)
     pushes = [to_s16le(wave[at : at + 7_000]) for at in range(0, len(wave), 7_000)]
     heard = talk(make_server(max_length_s=1.5), start(), *pushes, END)
@@ -80,7 +80,7 @@ def test_a_session_that_is_too_long_is_translated_up_to_there(make_server, trans
     assert heard.pcm == expected.pcm and heard.words("words") == expected.words
 
 
-def test_who_says_nothing_is_sent_away_with_what_there_is(make_server, translator):
+def test_idle_session_ends_with_the_translation_so_far(make_server, translator):
     heard = talk(make_server(max_idle_s=0.2))
     assert heard.code == CloseCode.IDLE and heard.last["type"] == "error"
     heard = talk(make_server(max_idle_s=0.2), start(), PCM)
@@ -89,7 +89,7 @@ def test_who_says_nothing_is_sent_away_with_what_there_is(make_server, translato
     assert heard.pcm == expected.pcm and heard.words("source_words") == expected.source_words
 
 
-def test_audio_that_comes_too_fast(make_server):
+def test_audio_that_arrives_too_fast(make_server):
     server = make_server(max_speed=2, max_buffer_s=1)
     heard = talk(server, start(), *[PCM] * 8)
     assert heard.code == CloseCode.TOO_FAST and "2 times as fast" in heard.last["message"]
@@ -121,7 +121,7 @@ def test_one_session_too_many(make_server):
     assert later.code == 1000
 
 
-def test_a_client_that_does_not_read_costs_only_itself(make_server, translator):
+def test_client_that_does_not_read_does_not_affect_others(make_server, translator):
     wave = noise(2.0, 1)
     server = make_server(segment_ms=40, max_unsent_kb=100)
 
@@ -146,7 +146,7 @@ def test_a_client_that_does_not_read_costs_only_itself(make_server, translator):
     assert texts[1]["type"] == "output", "what was sent before arrives"
 
 
-def test_a_client_that_never_reads_again_is_dropped(make_server):
+def test_connection_of_a_client_that_stops_reading_is_aborted(make_server):
     server = make_server(segment_ms=40, max_unsent_kb=100, max_stall_s=0.3)
 
     async def run():
@@ -171,7 +171,7 @@ def test_limits_must_be_positive(name, value):
         Limits(**{name: value})
 
 
-def test_a_meter_lets_through_the_rate_and_a_burst():
+def test_meter_allows_the_rate_and_a_burst():
     meter = Meter(rate=2, burst=3, now_s=10)
     assert [meter.take(1, 10) for _ in range(4)] == [True, True, True, False]
     assert [meter.take(1, 11) for _ in range(3)] == [True, True, False]
@@ -179,6 +179,6 @@ def test_a_meter_lets_through_the_rate_and_a_burst():
     assert sum(meter.take(1, 0.25 * tick) for tick in range(1, 101)) in range(50, 55)
 
 
-def test_a_close_reason_fits_its_frame_and_stays_text():
+def test_close_reason_fits_its_frame_and_is_valid_utf8():
     assert len(close_reason("é" * 100)) <= 123 and close_reason("é" * 100).decode() == "é" * 61
     assert json.loads(json.dumps(close_reason("short").decode())) == "short"

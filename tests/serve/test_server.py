@@ -36,7 +36,7 @@ def ask(server, *paths, headers=None):
     return asyncio.run(run())
 
 
-def test_the_page_needs_nothing_from_elsewhere(make_server):
+def test_page_loads_nothing_from_other_sites(make_server):
     (status, headers, page), *parts = ask(make_server(), "/", *(f"/static/{path.name}" for path in STATIC.iterdir()))
     assert status == 200 and headers["Content-Type"].startswith("text/html")
     policy = headers["Content-Security-Policy"]
@@ -48,7 +48,7 @@ def test_the_page_needs_nothing_from_elsewhere(make_server):
     assert not [body for _, _, body in parts if re.search(r"https?://(?!www\.w3\.org/2000/svg)", body)]
 
 
-def test_unknown_paths_and_files_outside_are_not_found(make_server):
+def test_unknown_paths_and_files_outside_the_folder_are_not_found(make_server):
     for status, headers, _ in ask(make_server(), "/nothing", "/static/", "/static/../app.py", "/static/%2e%2e/app.py"):
         assert status in (403, 404) and "Content-Security-Policy" in headers
 
@@ -78,7 +78,7 @@ def test_health_metrics_and_configuration(make_server):
     assert samples["process_resident_memory_bytes",] > 0
 
 
-def test_health_tells_when_the_translator_is_gone(make_server):
+def test_health_reports_a_stopped_translator(make_server):
     server = make_server()
 
     async def run():
@@ -100,7 +100,7 @@ def test_health_tells_when_the_translator_is_gone(make_server):
         ("null", False),
     ],
 )
-def test_only_the_own_page_and_named_ones_connect(make_server, origin, allowed):
+def test_only_allowed_origins_may_connect(make_server, origin, allowed):
     server = make_server()
     server.origins = ("https://good.example",)
 
@@ -118,7 +118,7 @@ def test_only_the_own_page_and_named_ones_connect(make_server, origin, allowed):
     assert asyncio.run(run()) is allowed
 
 
-def test_a_server_on_loopback_answers_to_its_names_only(make_server):
+def test_loopback_server_accepts_its_own_host_names_only(make_server):
     server = make_server()
     server.hosts = ("localhost", "127.0.0.1")
     assert ask(server, "/health")[0][0] == 200
@@ -156,7 +156,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "echostream.cli", "serve", *map(str, arguments)]
 
 
-def test_the_command_serves_a_client_and_ends_on_ctrl_c(model, translator, tmp_path):
+def test_command_serves_a_client_and_stops_on_ctrl_c(model, translator, tmp_path):
     soundfile.write(tmp_path / "in.wav", noise(1.5), RATE, subtype="PCM_16")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = ["--model", model, "--port", 0, "--policy", "fixed-rate", "--segment-ms", 160, "--threads", 1]
@@ -202,7 +202,7 @@ def test_the_command_serves_a_client_and_ends_on_ctrl_c(model, translator, tmp_p
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8765"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_a_line(model, capsys, options, message):
+def test_invalid_options_of_the_server_give_one_line(model, capsys, options, message):
     from echostream.cli import main
 
     assert main(["serve", "--model", str(model), *options]) == 1

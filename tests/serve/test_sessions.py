@@ -17,7 +17,7 @@ from echostream.serve.session import Session
 SETTINGS = {"segment_ms": 160, "policy": "fixed-rate", "task": "s2st"}
 
 
-def test_a_session_gets_what_the_translator_gives(make_server, translator):
+def test_session_output_equals_that_of_the_translator(make_server, translator):
     samples = noise(2.37)
     expected = alone(translator, samples, **SETTINGS)
     assert expected.words and expected.source_words and expected.pcm
@@ -38,7 +38,7 @@ def test_a_session_gets_what_the_translator_gives(make_server, translator):
     assert all(output["reaction_ms"] > 0 and output["rtf"] > 0 for output in heard.of("output"))
 
 
-def test_any_rate_and_pushes_are_resampled_as_one_recording(make_server, translator):
+def test_resampling_does_not_depend_on_message_sizes(make_server, translator):
     source = noise(1.6, rate=44_100)
     samples = soxr.resample(source, 44_100, RATE)
     expected = alone(translator, samples, **SETTINGS)
@@ -51,7 +51,7 @@ def test_any_rate_and_pushes_are_resampled_as_one_recording(make_server, transla
         assert_heard(heard, expected)
 
 
-def test_batched_sessions_get_the_same_bytes_as_alone(make_server, translator):
+def test_batched_sessions_equal_single_sessions(make_server, translator):
     waves = [noise(1.1 + 0.3 * seed, seed) for seed in range(6)]
     expected = [alone(translator, wave, **SETTINGS) for wave in waves]
     server = make_server()
@@ -66,7 +66,7 @@ def test_batched_sessions_get_the_same_bytes_as_alone(make_server, translator):
     assert sizes["sum"] > 1.5 * sizes["count"], "the steps of waiting sessions are batched"
 
 
-def test_one_by_one_is_an_option(make_server, translator):
+def test_batching_can_be_disabled(make_server, translator):
     server = make_server(max_batch=1)
     wave = noise(1.0)
 
@@ -80,7 +80,7 @@ def test_one_by_one_is_an_option(make_server, translator):
     assert sizes["sum"] == sizes["count"]
 
 
-def test_sessions_of_different_settings_live_side_by_side(make_server, translator):
+def test_sessions_with_different_settings_run_concurrently(make_server, translator):
     wave = noise(1.7)
     wishes = [
         {"segment_ms": 320, "policy": "fixed-rate", "task": "s2st"},
@@ -98,7 +98,7 @@ def test_sessions_of_different_settings_live_side_by_side(make_server, translato
         assert {name: heard.messages[0][name] for name in wish} == wish
 
 
-def test_a_long_backlog_delays_nobody_else(make_server):
+def test_long_backlog_does_not_delay_other_sessions(make_server):
     async def run():
         server = make_server(segment_ms=40)
         async with running(server) as url, connected(url) as greedy, connected(url) as modest:
@@ -117,7 +117,7 @@ def test_a_long_backlog_delays_nobody_else(make_server):
 
 
 @pytest.mark.parametrize("seconds", [0, 0.001, 0.1])
-def test_an_empty_or_short_session_ends_cleanly(make_server, seconds):
+def test_empty_or_short_session_ends_cleanly(make_server, seconds):
     async def run():
         async with running(make_server()) as url:
             return await translate(url, noise(seconds))
@@ -126,7 +126,7 @@ def test_an_empty_or_short_session_ends_cleanly(make_server, seconds):
     assert heard.code == 1000 and heard.last["type"] == "done"
 
 
-def test_a_lost_connection_costs_only_itself(make_server, translator):
+def test_lost_connection_does_not_affect_other_sessions(make_server, translator):
     wave = noise(3.0)
     server = make_server()
 
@@ -149,7 +149,7 @@ def test_a_lost_connection_costs_only_itself(make_server, translator):
     assert server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "1006"}) == 3
 
 
-def test_many_sessions_in_turn_leave_nothing_behind(make_server):
+def test_finished_sessions_do_not_leak(make_server):
     server = make_server()
     bad = "no JSON"
 
@@ -170,7 +170,7 @@ def test_many_sessions_in_turn_leave_nothing_behind(make_server):
     assert server.metrics.registry.get_sample_value("echostream_waiting_audio_seconds") == 0
 
 
-def test_a_failing_step_ends_its_sessions_and_no_others(make_server, translator):
+def test_failed_step_ends_its_own_sessions_only(make_server, translator):
     server = make_server()
 
     async def run():
@@ -188,7 +188,7 @@ def test_a_failing_step_ends_its_sessions_and_no_others(make_server, translator)
     assert_heard(other, alone(translator, noise(1.0), **SETTINGS))
 
 
-def test_stopping_tells_the_clients(make_server):
+def test_clients_are_informed_when_the_server_stops(make_server):
     async def run():
         async with aiohttp.ClientSession() as client:
             async with running(make_server()) as url:
@@ -207,12 +207,12 @@ def batch_sizes(server):
     return {name: value(f"echostream_batch_size_{name}") for name in ("sum", "count")}
 
 
-def test_speech_is_clipped_not_wrapped():
+def test_speech_is_clipped_and_does_not_wrap_around():
     samples = np.array([1.5, -1.5, 0.5], dtype=np.float32)
     assert np.frombuffer(to_s16le(samples), "<i2").tolist() == [32767, -32768, 16384]
 
 
-def test_with_nobody_there_the_server_itself_clears_up(make_server):
+def test_idle_server_releases_memory(make_server):
     async def run():
         async with running(make_server()) as url:
             gc.collect()

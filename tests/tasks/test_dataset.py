@@ -28,7 +28,7 @@ def rows(path):
     return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
 
 
-def test_task_describes_the_data(task):
+def test_task_has_the_properties_of_the_data(task):
     assert task.source_dictionary.symbols[:5] == ["<s>", "<pad>", "</s>", "<unk>", "▁bon"]
     assert len(task.target_text_dictionary) == 12
     assert task.num_units == 20
@@ -38,20 +38,20 @@ def test_task_describes_the_data(task):
     assert std[0] == 2
 
 
-def test_unit_count_follows_from_the_training_manifest(corpus):
+def test_number_of_units_is_derived_from_the_training_manifest(corpus):
     task = EchoStreamTask.setup_task(EchoStreamTaskConfig(data=str(corpus.folder), seed=1, train_subset="train"))
     units = [int(u) for row in rows(corpus.folder / "train.tsv") for u in row["tgt_audio"].split()]
     assert task.num_units == max(units) + 1
 
 
-def test_feature_config_may_name_the_number_of_units(corpus):
+def test_feature_config_may_give_the_number_of_units(corpus):
     config = corpus.folder / "config_gcmvn.yaml"
     config.write_text(config.read_text() + "num_units: 64\n")
     task = EchoStreamTask.setup_task(EchoStreamTaskConfig(data=str(corpus.folder), seed=1, train_subset="train"))
     assert task.num_units == 64
 
 
-def test_batch_holds_what_the_files_say(task, corpus):
+def test_batch_has_the_content_of_the_files(task, corpus):
     data = task.dataset("dev")
     batch = data.collater([data[i] for i in range(3)])
     speech = rows(corpus.folder / "dev.tsv")
@@ -90,7 +90,7 @@ def test_batch_holds_what_the_files_say(task, corpus):
         assert (words[n:] > words[n - 1]).all()  # and so is the padding
 
 
-def test_words_begin_at_marked_pieces():
+def test_words_start_at_marked_subwords():
     starts = torch.tensor([False, False, False, False, True, False])
     tokens = torch.tensor([5, 4, 5, 5, 4, 2])  # a text that begins inside a word
     assert word_indices(tokens, starts).tolist() == [0, 1, 1, 1, 2, 3]
@@ -130,7 +130,7 @@ def test_other_rates_and_channels_become_16_khz_mono(task, corpus):
     torch.testing.assert_close(stereo[5:-5, band], mono[5:-5, band], atol=0.05, rtol=0)
 
 
-def test_damaged_audio_is_named(task, corpus):
+def test_errors_name_damaged_audio(task, corpus):
     (corpus.folder / "audio" / "dev_1.wav").write_bytes(b"RIFF nonsense")
     with pytest.raises(ValueError, match=r"dev_1\.wav: can't be read"):
         task.dataset("dev")[1]
@@ -156,14 +156,14 @@ def test_augmentation_depends_on_epoch_and_utterance_only(task):
     assert plain[0].features.equal(one)
 
 
-def test_features_are_analysed_once(task, corpus):
+def test_features_are_computed_once(task, corpus):
     data = task.dataset("dev")
     before = data[2].features
     (corpus.folder / "audio" / "dev_2.wav").unlink()
     assert data[2].features.equal(before)
 
 
-def test_state_carries_the_dictionaries(task, corpus):
+def test_task_state_contains_the_dictionaries(task, corpus):
     """A task made for a checkpoint reads no file at all."""
     cfg = EchoStreamTaskConfig(data=str(corpus.folder / "gone"), seed=1, train_subset="train")
     restored = EchoStreamTask.setup_task(cfg, from_checkpoint=True)
@@ -177,7 +177,7 @@ def test_state_carries_the_dictionaries(task, corpus):
         dictionary_from_symbols(["a", "b", "c", "d", "e"])
 
 
-def test_other_dictionaries_than_the_checkpoints_are_refused(task, corpus):
+def test_dictionaries_that_differ_from_the_checkpoint_are_rejected(task, corpus):
     """Of the same size, so that no weight would notice."""
     state = task.get_checkpoint_dict()["EchoStreamTask"]
     task.set_checkpoint_dict(state)
@@ -195,7 +195,7 @@ def test_other_dictionaries_than_the_checkpoints_are_refused(task, corpus):
         restored.load_dataset("dev")
 
 
-def test_longest_come_first_and_sizes_are_frames(task):
+def test_longest_utterances_come_first_and_sizes_are_frames(task):
     data = task.dataset("train")
     lengths = [data.num_tokens(i) for i in data.ordered_indices()]
     assert lengths == sorted(lengths, reverse=True)

@@ -38,7 +38,7 @@ def leaves(config: object, prefix: str = "") -> dict[str, object]:
 
 
 @pytest.mark.parametrize("arch", ["echostream", "echostream_tiny"])
-def test_the_two_ways_to_start_are_one_recipe(arch):
+def test_hydra_config_and_args_file_have_equal_options(arch):
     """Every option in configs/train/ARCH.args is in configs/hydra/ARCH.yaml with the same value, and no other."""
     words = [
         word
@@ -67,7 +67,7 @@ def test_architectures_have_their_defaults():
         assert issubclass(config, EchoStreamConfig)
 
 
-def test_slurm_job_is_described():
+def test_slurm_config_is_complete():
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     wanted = ["run=slurm", "hydra.launcher.partition=gpus", "hydra.launcher.nodes=2", "optimization.max_update=5"]
     config = composed("echostream", *wanted, "distributed_training.distributed_world_size=8")

@@ -48,7 +48,7 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("name", BAD_ROWS)
-def test_bad_row_is_named_with_file_and_line(corpus, name):
+def test_errors_of_rows_name_file_and_line(corpus, name):
     column, value, message = BAD_ROWS[name]
     corpus.edit("train.tsv", second_row(column, value))
     with pytest.raises(SystemExit) as error:
@@ -81,7 +81,7 @@ def test_bad_row_is_named_with_file_and_line(corpus, name):
         ("source.txt", " 1\n", "\n", "not a fairseq dictionary"),
     ],
 )
-def test_bad_config_is_named(corpus, file, old, new, message):
+def test_errors_of_configs_name_the_file(corpus, file, old, new, message):
     corpus.replace(file, old, new)
     with pytest.raises(SystemExit) as error:
         load(corpus)
@@ -89,13 +89,13 @@ def test_bad_config_is_named(corpus, file, old, new, message):
     assert "\n" not in str(error.value)
 
 
-def test_dictionary_of_another_text_is_refused(corpus):
+def test_dictionary_of_another_text_is_rejected(corpus):
     corpus.edit("source.txt", lambda text: text.replace("▁", "_"))
     with pytest.raises(SystemExit, match=r"source\.txt does not fit .*source/train\.tsv"):
         load(corpus)
 
 
-def test_target_texts_must_be_one(corpus):
+def test_target_texts_must_be_equal(corpus):
     (corpus.folder / "other").mkdir()
     text = (corpus.folder / "target" / "train.tsv").read_text(encoding="utf-8")
     (corpus.folder / "other" / "train.tsv").write_text(text, encoding="utf-8")
@@ -107,7 +107,7 @@ def test_target_texts_must_be_one(corpus):
 
 
 @pytest.mark.parametrize(("option", "value"), [("segment_sizes", "1,x"), ("valid_segment_sizes", "uniform")])
-def test_bad_segment_sizes_are_quoted(corpus, option, value):
+def test_errors_quote_invalid_segment_sizes(corpus, option, value):
     with pytest.raises(SystemExit, match=f"segment sizes '{value}'"):
         load(corpus, **{option: value})
 
@@ -140,7 +140,7 @@ def test_absolute_paths_and_carriage_returns_are_read(corpus):
     assert task.dataset("train")[0].features.shape[1] == 80
 
 
-def test_the_message_is_all_that_the_user_sees(corpus, capfd):
+def test_user_sees_the_message_only(corpus, capfd):
     """Through fairseq-train's own entry point."""
     from fairseq_cli.train import cli_main
 

@@ -12,7 +12,7 @@ from echostream.tasks.phones import read_source_phones
 from scripts.units.phones_table import write_phones
 
 
-def test_frame_takes_the_phone_that_begins_in_its_middle(tmp_path):
+def test_frame_has_the_phone_of_its_second_half(tmp_path):
     write_phones(tmp_path / "phones.tsv", {"a": ["SIL", "b", "b", "SIL", "o"], "c": ["o", "o"]})
     inventory, phones = read_source_phones(tmp_path / "phones.tsv")
     assert inventory == ["SIL", "b", "o"]
@@ -28,7 +28,7 @@ def test_frame_takes_the_phone_that_begins_in_its_middle(tmp_path):
         ("id\tphones\na\tb b\na\tb b", "line 3: id 'a' was used before, in line 2"),
     ],
 )
-def test_wrong_tables_are_named(tmp_path, table, message):
+def test_errors_name_invalid_tables(tmp_path, table, message):
     if table is not None:
         (tmp_path / "phones.tsv").write_text(table)
     with pytest.raises(ManifestError, match=message):
@@ -57,7 +57,7 @@ def test_batch_has_phones_where_they_are_known(with_phones):
         assert found == expected + [UNKNOWN_PHONE] * (len(found) - len(expected))
 
 
-def test_phone_loss_falls_and_resumes_and_leaves_the_model_alone(with_phones, tmp_path):
+def test_phone_loss_falls_and_resumes_and_does_not_change_the_model(with_phones, tmp_path):
     folder, *_ = with_phones
     options = ["--batch-size", "2", "--source-phones", "phones.tsv", "--phone-weight", "2"]
     whole, expected, _ = train(folder, tmp_path / "whole", 7, *options)
@@ -71,7 +71,7 @@ def test_phone_loss_falls_and_resumes_and_leaves_the_model_alone(with_phones, tm
     assert without.keys() == expected.keys()
 
 
-def test_weight_needs_a_table(corpus, tmp_path):
+def test_phone_weight_needs_a_table(corpus, tmp_path):
     with pytest.raises(SystemExit, match="--phone-weight needs a table"):
         train(corpus.folder, tmp_path, 1, "--phone-weight", "2")
     with pytest.raises(SystemExit, match=r"nowhere.tsv: no such manifest"):

@@ -32,7 +32,7 @@ def make_model(**options) -> EchoStreamModel:
     return EchoStreamModel(EchoStreamConfig(**SIZES, **options), 12, 12, 8)
 
 
-def test_dropout_is_for_training():
+def test_dropout_is_active_in_training_only():
     model = make_model(dropout=0.2)
     everything = {"encoder_out", "asr_logits", "st_logits", "mt_logits", "unit_logits"}
     assert differing(model.train()) == everything
@@ -69,7 +69,7 @@ def test_layer_drop_skips_whole_layers_in_training_only():
     assert differing(model.eval()) == set()
 
 
-def test_specaugment_is_for_training(corpus):
+def test_specaugment_is_active_in_training_only(corpus):
     """Training features of an utterance change from epoch to epoch; validation sees them as they are."""
     for split in ("train", "dev"):  # the same utterances in both
         for name in (f"{split}.tsv", f"source/{split}.tsv", f"target/{split}.tsv"):

@@ -81,7 +81,7 @@ def logged(dictionary: Dictionary, *cuts: list[tuple[str, str]]) -> dict[str, fl
     return meters.get_smoothed_values()
 
 
-def test_scores_of_batches_are_those_of_the_set(dictionary):
+def test_scores_do_not_depend_on_batches(dictionary):
     whole = logged(dictionary, PAIRS)
     assert logged(dictionary, PAIRS[:1], PAIRS[1:]) == pytest.approx(whole)
     hypotheses = ["the cat sat on a mat", "the dogs", "a dog sat"]
@@ -101,7 +101,7 @@ def test_nothing_is_logged_for_training_outputs():
     assert not meters.get_smoothed_values()
 
 
-def test_words_are_joined_from_pieces(dictionary):
+def test_subwords_are_joined_to_words(dictionary):
     tokens = [dictionary.index(p) for p in ["▁the", "▁dog", "s"]] + [dictionary.eos(), dictionary.pad()]
     assert scoring.detokenise(tokens, dictionary) == "the dogs"
     assert scoring.detokenise([], dictionary) == ""
@@ -115,7 +115,7 @@ def test_edit_distance(hypothesis, reference, distance):
     assert edit_distance(hypothesis, reference) == edit_distance(reference, hypothesis) == distance
 
 
-def test_greedy_translation_is_what_the_full_decoder_says(dictionary):
+def test_greedy_translation_equals_that_of_the_full_decoder(dictionary):
     """Step by step with a state, against the whole prefix at once, in a batch of unequal lengths."""
     torch.manual_seed(3)
     model = EchoStreamModel(architecture_config("echostream_tiny"), len(dictionary), len(dictionary), 10).eval()

@@ -4,7 +4,7 @@ import torch
 from test_training import train
 
 
-def test_a_seed_gives_the_same_weights_to_the_bit_and_another_seed_others(corpus, tmp_path):
+def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(corpus, tmp_path):
     options = ["--batch-size", "2", "--dropout", "0.3"]
     losses, weights, _ = train(corpus.folder, tmp_path / "one", 4, *options, "--seed", "7")
     torch.rand(10)  # whatever else was drawn in this process

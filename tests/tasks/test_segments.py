@@ -24,18 +24,18 @@ def draw(task: EchoStreamTask, updates: range, micro_batches: int = 2, frames: i
     return [task.draw_segment(batch_of(frames), u) for u in updates for _ in range(micro_batches)]
 
 
-def test_ranks_agree_whatever_they_hold():
+def test_ranks_draw_the_same_size_for_different_batches():
     """Ranks see different batches and never talk."""
     ranks = [draw(make_task(), range(50), frames=frames) for frames in (400, 77)]
     assert ranks[0] == ranks[1]
 
 
-def test_resumed_run_draws_what_the_uninterrupted_one_does():
+def test_resumed_run_draws_the_same_sizes():
     whole = draw(make_task(), range(50))
     assert draw(make_task(), range(20)) + draw(make_task(), range(20, 50)) == whole
 
 
-def test_seed_update_and_micro_batch_all_matter():
+def test_draws_depend_on_seed_update_and_micro_batch():
     base = draw(make_task(), range(50))
     assert base != draw(make_task(seed=2), range(50))
     assert len(set(base)) == len(SIZES)

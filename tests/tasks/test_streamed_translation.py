@@ -26,7 +26,7 @@ def utterance(seconds: float, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("segment", [1, 8])
 @torch.inference_mode()
-def test_a_batch_is_translated_as_its_streams_are(segment):
+def test_batch_translation_equals_streaming_translation(segment):
     torch.set_num_threads(1)
     translator = StreamingTranslator.random(arch="echostream_tiny", seed=2)
     translator.task, translator.segment_ms = "s2tt", 40 * segment

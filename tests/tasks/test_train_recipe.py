@@ -20,7 +20,7 @@ def train(*arguments: object) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.integration
-def test_two_processes_by_torchrun(corpus, tmp_path):
+def test_training_with_two_processes_and_torchrun(corpus, tmp_path):
     """--launcher torchrun on the processor: one batch of each process in an update, one checkpoint, in bfloat16;
     started again, it goes on.
     """

@@ -50,7 +50,7 @@ def train(folder: Path, save_dir: Path, updates: int, *extra: str) -> tuple[list
     return losses, weights, trainer
 
 
-def test_resumed_run_is_the_uninterrupted_one(corpus, tmp_path):
+def test_resumed_run_equals_an_uninterrupted_one(corpus, tmp_path):
     """Interrupted within an epoch: batches, masks, dropout, segment sizes and weights go on as if nothing had been."""
     options = ["--batch-size", "2"]  # three updates an epoch
     whole, expected, _ = train(corpus.folder, tmp_path / "whole", 7, *options)
@@ -114,7 +114,7 @@ def test_half_precision_trains(corpus, tmp_path, precision):
     assert torch.equal(model.fbank.cmvn_std, torch.full((80,), 2.3))
 
 
-def test_initial_weights_are_for_a_fresh_start_only(corpus, tmp_path, caplog):
+def test_initial_weights_are_not_used_when_resuming(corpus, tmp_path, caplog):
     """A run starts from another one's encoder, with its own decoders; resumed, it goes on from itself."""
     _, first, _ = train(corpus.folder, tmp_path / "first", 2, "--batch-size", "3")
     source = tmp_path / "first" / "checkpoint_last.pt"
@@ -137,7 +137,7 @@ def test_initial_weights_are_for_a_fresh_start_only(corpus, tmp_path, caplog):
         train(corpus.folder, tmp_path / "third", 1, *options)
 
 
-def test_sizes_that_do_not_go_together_stop_the_start(corpus, tmp_path):
+def test_inconsistent_sizes_end_with_a_message(corpus, tmp_path):
     with pytest.raises(SystemExit, match="encoder dim 32 must be a multiple of twice the 5 heads"):
         train(corpus.folder, tmp_path, 1, "--batch-size", "3", "--encoder-heads", "5")
 
@@ -154,7 +154,7 @@ PLAIN = ["--dropout", "0", "--optimizer", "sgd", "--lr", "0.01", "--momentum", "
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over spawn")
-def test_two_ranks_are_one_with_twice_the_batch(corpus, tmp_path):
+def test_two_ranks_equal_one_rank_with_twice_the_batch(corpus, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

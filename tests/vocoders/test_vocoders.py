@@ -91,7 +91,7 @@ def snr_db(wanted, got):
 
 
 @pytest.mark.parametrize(("config", "speaker"), [(CODE_HIFIGAN, None), (MULTI_SPEAKER, 3)])
-def test_published_format_gives_fairseqs_waveform(tmp_path, units, config, speaker):
+def test_published_checkpoint_gives_the_same_waveform_as_fairseq(tmp_path, units, config, speaker):
     from fairseq.models.text_to_speech.codehifigan import CodeGenerator
     from fairseq.models.text_to_speech.vocoder import CodeHiFiGANVocoder
 
@@ -120,7 +120,7 @@ def test_published_format_gives_fairseqs_waveform(tmp_path, units, config, speak
 
 
 @kinds
-def test_saved_vocoder_loads_the_same(tmp_path, vocoder, units):
+def test_saved_vocoder_loads_identically(tmp_path, vocoder, units):
     path = save_vocoder(vocoder, tmp_path / "new", step=12)
     for source in (path, path.parent):
         loaded = load_vocoder(source)
@@ -156,7 +156,7 @@ def test_istft_flushed_at_word_ends_streams_exactly(vocoder, units, size):
 
 
 @pytest.mark.parametrize("vocoder", ["istft_ahead"], indirect=True)
-def test_what_rounding_takes_is_carried_on(vocoder, units):
+def test_rounding_errors_of_durations_are_carried_over(vocoder, units):
     vocoder.dur_predictor.proj.weight.zero_()
     vocoder.dur_predictor.proj.bias.fill_(math.log(2.4 + 1))
     _, (durations,) = vocoder(units[None])
@@ -177,7 +177,7 @@ def test_istft_future_does_not_change_the_past(vocoder, units):
 
 @code_hifigan
 @pytest.mark.parametrize("chunk", [1, 4, 15])
-def test_code_hifigan_joins_are_inaudible(vocoder, units, chunk):
+def test_code_hifigan_has_no_clicks_at_step_boundaries(vocoder, units, chunk):
     vocoder.tail_frames = 12  # random weights reach further than trained ones, for which the default is enough
     (wave,), (durations,) = vocoder(units[None])
     streamed, settled = stream(vocoder, units, chunk)
@@ -189,7 +189,7 @@ def test_code_hifigan_joins_are_inaudible(vocoder, units, chunk):
 
 
 @code_hifigan
-def test_code_hifigan_sees_as_far_ahead_as_it_says(vocoder, units):
+def test_code_hifigan_has_the_documented_look_ahead(vocoder, units):
     embedded = vocoder.dict(units.repeat_interleave(2)[None]).requires_grad_(True)
     middle = vocoder.generate(embedded)[0].unflatten(0, (-1, vocoder.hop_samples))[45]
     (gradient,) = torch.autograd.grad(middle.square().sum(), embedded)
@@ -198,7 +198,7 @@ def test_code_hifigan_sees_as_far_ahead_as_it_says(vocoder, units):
 
 @code_hifigan
 @pytest.mark.parametrize("chunk", [1, 2, 13])
-def test_code_hifigan_that_waits_for_all_it_sees_is_exact(vocoder, units, chunk):
+def test_code_hifigan_with_its_full_look_ahead_is_exact(vocoder, units, chunk):
     frames_each = 3
     fix_durations(vocoder, frames_each)
     vocoder.tail_frames = vocoder.reaches[0]
@@ -231,7 +231,7 @@ def test_code_hifigan_computes_only_new_frames_and_the_tail(vocoder, units, monk
 
 
 @kinds
-def test_rows_of_a_batch_do_not_see_each_other(vocoder, units):
+def test_rows_of_a_batch_are_independent(vocoder, units):
     batch = torch.full((2, 45), -1)
     batch[0], batch[1, :20] = units, units[:20]
     waves, durations = vocoder(batch, lengths=torch.tensor([45, 20]))
@@ -297,7 +297,7 @@ def test_state_is_flat_and_model_unchanged(vocoder):
 
 
 @kinds
-def test_wrong_units_and_speakers_are_refused(vocoder):
+def test_invalid_units_and_speakers_are_rejected(vocoder):
     with pytest.raises(VocoderError, match="unit 50 is not among"):
         vocoder.step(torch.tensor([3, 50]), vocoder.init_state())
     with pytest.raises(VocoderError, match="speaker 4"):
@@ -339,7 +339,7 @@ def break_config(folder, **changes):
         (lambda folder: break_config(folder, type="code_hifigan"), "lacks 'embedding_dim'"),
     ],
 )
-def test_loading_says_what_is_wrong(tmp_path, damage, message):
+def test_loading_errors_name_the_cause(tmp_path, damage, message):
     save_vocoder(build_vocoder(ISTFT), tmp_path)
     damage(tmp_path)
     with pytest.raises(VocoderError, match=message) as caught:
