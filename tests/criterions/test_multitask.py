@@ -1,4 +1,4 @@
-"""The loss is the weighted sum of its parts, each of them what a direct computation gives."""
+"""Multi-task criterion: each loss equals a direct computation, and the total is their weighted sum."""
 
 from types import SimpleNamespace
 
@@ -36,7 +36,7 @@ def make_criterion(task=None, **options) -> EchoStreamMultiTaskCriterion:
 
 
 class RecordingModel(torch.nn.Module):
-    """Answers with fixed logits; remembers how it was called."""
+    """Model that returns fixed logits and records its arguments."""
 
     def __init__(self, seed: int = 0):
         super().__init__()
@@ -84,7 +84,7 @@ def sample() -> dict:
 
 
 def direct_ctc(logits, lengths, targets, target_lengths) -> float:
-    """Utterance by utterance, with torch's own function."""
+    """CTC loss computed with torch for one utterance at a time."""
     total = 0.0
     for b in range(BATCH):
         log_probs = logits[b, : lengths[b]].double().log_softmax(-1)[:, None]
@@ -155,7 +155,7 @@ def test_model_is_called_once_with_segment_and_alignment(sample):
 
 
 def test_padding_does_not_change_loss_and_gradients(sample):
-    """Other values in the padding of tokens and frames leave loss and gradients as they are."""
+    """Loss and gradients must not depend on the values in the padding of tokens and frames."""
     results = []
     for filler in (0.0, 7.0):
         model = RecordingModel()
@@ -178,7 +178,7 @@ def test_infeasible_utterances_are_excluded_and_counted():
     logits = torch.randn(3, 4, 6, requires_grad=True)
     targets = torch.tensor([[1, 2, 3, 4], [1, 1, 1, 0], [2, 2, 0, 0]])
     lengths = torch.tensor([4, 3, 2])
-    frames = torch.tensor([3, 4, 3])  # one short, two short for its repeats, just enough
+    frames = torch.tensor([3, 4, 3])  # one frame too few, two too few because of repeats, just enough
     assert ctc_infeasible(targets, lengths, frames).tolist() == [True, True, False]
     loss, infinite = ctc_sum(logits, frames, targets, lengths)
     assert int(infinite) == 2
@@ -238,7 +238,7 @@ def test_rdrop_without_dropout_does_not_change_the_loss(sample):
 
 
 class TwoPassModel(RecordingModel):
-    """The second half of a doubled batch gets other logits, as other dropout would give."""
+    """Model that returns other logits for the second half of a repeated batch, as a second dropout mask would."""
 
     def forward(self, src_tokens, **others):
         output = super().forward(src_tokens, **others)
@@ -249,7 +249,7 @@ class TwoPassModel(RecordingModel):
 
 
 def test_rdrop_matches_a_direct_computation(sample):
-    """Every loss is the mean of two passes; the text decoder's gets the divergence, token by token."""
+    """Every loss is the mean of two passes; the divergence per token is added to that of the text decoder."""
     model, alpha = TwoPassModel(), 3.0
     loss, _, log = make_criterion(rdrop_alpha=alpha, label_smoothing=0.0)(model, sample)
     passes = []
@@ -258,7 +258,7 @@ def test_rdrop_matches_a_direct_computation(sample):
         with torch.no_grad():
             for name in ("asr_logits", "st_logits", "mt_logits", "unit_logits"):
                 one.output[name] *= scale
-        # the visible frames depend on the logits, but a model with fixed answers doesn't
+        # The visible frames depend on the logits, but the output of this model does not depend on the visible frames.
         passes.append(make_criterion(label_smoothing=0.0)(one, sample)[2])
     divergence = 0.0
     for b, n in enumerate(sample["target_text_lengths"].tolist()):

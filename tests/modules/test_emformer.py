@@ -1,4 +1,4 @@
-"""The Emformer: a step of a stream is the forward pass, and nothing looks further ahead than it says."""
+"""Emformer: streaming equals the whole forward pass, and no output depends on frames beyond the look-ahead."""
 
 import copy
 
@@ -19,7 +19,7 @@ def make_emformer(**options) -> Emformer:
 
 
 def stream(model: Emformer, x: torch.Tensor, pieces: list[int], **options) -> torch.Tensor:
-    """Encode ``x`` cut into ``pieces`` frames (the rest comes last)."""
+    """Encode ``x`` in chunks of ``pieces`` frames; the remaining frames form the last chunk."""
     state, outputs, start = None, [], 0
     for size in pieces:
         out, _, state = model(x[:, start : start + size], state=state, is_last=False, **options)
@@ -88,7 +88,7 @@ def test_frames_beyond_the_look_ahead_do_not_change_outputs(segment, right_conte
     weights = torch.randn(16)
     out, _, _ = model(x, segment=segment, right_context=right_context)
     for frame in (0, 7, 12, 19):
-        # Not the plain sum: it is constant after layer normalisation.
+        # The sum itself would be constant after layer normalisation.
         (gradient,) = torch.autograd.grad(out[0, frame] @ weights, x, retain_graph=True)
         reached = gradient[0].abs().sum(dim=1).nonzero().max().item()
         assert reached == (frame // segment + 1) * segment - 1 + right_context
@@ -105,7 +105,7 @@ def test_streams_join_and_leave_a_batch_at_any_step():
         for name in solo:
             if joins[name] == step:
                 sessions[name] = model.init_state()
-        # Equal waiting frames make states stackable: the first step brings the right context, too.
+        # States can be stacked only with equal numbers of pending frames, so the first step includes the right context.
         groups = {0: [], 1: []}
         for name, session in sessions.items():
             groups[session.pending.size(1)].append(name)
@@ -167,7 +167,7 @@ def test_memory_covers_its_slots_beyond_the_left_context_and_no_more():
 @pytest.mark.parametrize("right_context", [0, 1, 3])
 @torch.no_grad()
 def test_equals_torchaudio_for_supported_settings(right_context):
-    """Full segments, one item, no padding, no memory, no positions; weights mapped one to one."""
+    """Settings: complete segments, one item, no padding, no memory and no rotary positions; weights map one to one."""
     segment, left, dim, layers = 4, 8, 16, 3
     theirs = TorchaudioEmformer(
         dim,

@@ -1,4 +1,4 @@
-"""Front-end, heads and decoders: fed in pieces they give what the whole sequence gives."""
+"""Front end, heads and decoders: processing in chunks equals processing the whole sequence."""
 
 import copy
 
@@ -25,7 +25,7 @@ def _seed():
     torch.manual_seed(0)
 
 
-# --- front-end ------------------------------------------------------------------------------------------------------
+# --- front end ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_samples", [0, 399, 400, 401, 16_123])
@@ -188,7 +188,7 @@ def test_streamed_mt_states_equal_those_of_the_training_mask():
     for index in range(tokens.size(1)):
         there = int(visible[0, index])
         window = frames[:, max(0, there - decoder.window_frames) : there]
-        # A guess that is dropped leaves no trace.
+        # A discarded hypothesis must not change the state.
         decoder(torch.randint(4, 50, (1, 3)), window, state=copy.deepcopy(state))
         streamed, scores, state = decoder(tokens[:, index : index + 1], window, state=state)
         torch.testing.assert_close(streamed[:, 0], hidden[:, index], **CLOSE)

@@ -1,4 +1,4 @@
-"""A tiny corpus in StreamSpeech's format, with noise for speech: enough for plumbing, quick to make."""
+"""A tiny corpus in StreamSpeech's format, with noise instead of speech."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def write_split(folder: Path, split: str, size: int, rng: np.random.Generator) -
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
-    """Six utterances to train on and three to validate with."""
+    """Six training utterances and three validation utterances."""
     folder = tmp_path / "data"
     for name in ("audio", "source", "target"):
         (folder / name).mkdir(parents=True)

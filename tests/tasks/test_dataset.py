@@ -1,4 +1,4 @@
-"""Manifest to batch: every field is what the files say."""
+"""From manifest to batch: all fields have the content of the files."""
 
 import zipfile
 
@@ -92,13 +92,13 @@ def test_batch_has_the_content_of_the_files(task, corpus):
 
 def test_words_start_at_marked_subwords():
     starts = torch.tensor([False, False, False, False, True, False])
-    tokens = torch.tensor([5, 4, 5, 5, 4, 2])  # a text that begins inside a word
+    tokens = torch.tensor([5, 4, 5, 5, 4, 2])  # a text that starts inside a word
     assert word_indices(tokens, starts).tolist() == [0, 1, 1, 1, 2, 3]
     assert word_indices(torch.tensor([4, 2]), starts).tolist() == [0, 1]
 
 
 def test_every_file_format_gives_the_same_features(task, corpus):
-    """A wav file, features in .npy, and either in a stored zip."""
+    """The formats are wav, features in .npy, and either of them in an uncompressed zip."""
     data = task.dataset("dev")
     wav = corpus.folder / "audio" / "dev_0.wav"
     wave, _ = soundfile.read(wav, dtype="float32")
@@ -125,7 +125,7 @@ def test_other_rates_and_channels_become_16_khz_mono(task, corpus):
     reader = task.dataset("dev").reader
     stereo, mono = (reader.read(str(corpus.folder / f"{name}.wav")) for name in ("stereo", "mono"))
     assert stereo.shape == mono.shape == (48, 80)
-    # the tone's own band; the others hold rounding noise
+    # Compare the band of the tone only; the others contain rounding noise.
     band = mono.mean(0).argmax()
     torch.testing.assert_close(stereo[5:-5, band], mono[5:-5, band], atol=0.05, rtol=0)
 
@@ -144,7 +144,7 @@ def test_augmentation_depends_on_epoch_and_utterance_only(task):
     np.random.seed(99)
     state = np.random.get_state()[1].tolist()
     assert data[0].features.equal(first)
-    assert np.random.get_state()[1].tolist() == state  # and disturbs nobody else
+    assert np.random.get_state()[1].tolist() == state  # the global generator is not changed
     seen = []
     for epoch in range(2, 6):
         data.set_epoch(epoch)
@@ -164,7 +164,7 @@ def test_features_are_computed_once(task, corpus):
 
 
 def test_task_state_contains_the_dictionaries(task, corpus):
-    """A task made for a checkpoint reads no file at all."""
+    """A task that is set up from a checkpoint reads no files."""
     cfg = EchoStreamTaskConfig(data=str(corpus.folder / "gone"), seed=1, train_subset="train")
     restored = EchoStreamTask.setup_task(cfg, from_checkpoint=True)
     state = task.state_dict()
@@ -178,7 +178,7 @@ def test_task_state_contains_the_dictionaries(task, corpus):
 
 
 def test_dictionaries_that_differ_from_the_checkpoint_are_rejected(task, corpus):
-    """Of the same size, so that no weight would notice."""
+    """The dictionaries have equal sizes, so that the shapes of the weights agree."""
     state = task.get_checkpoint_dict()["EchoStreamTask"]
     task.set_checkpoint_dict(state)
     swapped = {**state, "source_symbols": [*state["source_symbols"][:-2], *state["source_symbols"][:-3:-1]]}

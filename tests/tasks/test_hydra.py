@@ -1,4 +1,4 @@
-"""``fairseq-hydra-train`` with ``configs/hydra``: it trains, resumes, runs as a job, and says the same as the .args."""
+"""``fairseq-hydra-train`` with ``configs/hydra``: training, resuming, cluster jobs; options equal the .args files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def leaves(config: object, prefix: str = "") -> dict[str, object]:
 
 @pytest.mark.parametrize("arch", ["echostream", "echostream_tiny"])
 def test_hydra_config_and_args_file_have_equal_options(arch):
-    """Every option in configs/train/ARCH.args is in configs/hydra/ARCH.yaml with the same value, and no other."""
+    """configs/train/ARCH.args and configs/hydra/ARCH.yaml must contain the same options with the same values."""
     words = [
         word
         for line in (CONFIGURATIONS / "train" / f"{arch}.args").read_text(encoding="utf-8").splitlines()
@@ -80,7 +80,7 @@ def test_slurm_config_is_complete():
 
 
 def hydra_train(corpus, save_dir: Path, *overrides: str, flags: Sequence[str] = ()) -> subprocess.CompletedProcess:
-    """The command of the README, in a process of its own."""
+    """Run the command of the README in its own process."""
     command = [
         sys.executable, "-m", "fairseq_cli.hydra_train", *flags, "--config-dir", "configs/hydra", "--config-name",
         "echostream_tiny", "common.user_dir=echostream", f"task.data={corpus.folder}",
@@ -97,7 +97,7 @@ def test_hydra_trains_and_resumes(corpus, tmp_path):
     assert "valid on 'dev' subset" in first.stdout + first.stderr
     path = tmp_path / "run" / "checkpoint_last.pt"
     loaded = load_model(path).model.cfg
-    assert (loaded.encoder_dim, loaded.encoder_layers, loaded.dropout) == (144, 1, 0.1)  # the architecture's, and ours
+    assert (loaded.encoder_dim, loaded.encoder_layers, loaded.dropout) == (144, 1, 0.1)  # defaults and overrides
     second = hydra_train(corpus, tmp_path / "run", "optimization.max_update=3")
     assert second.returncode == 0, second.stderr[-2000:]
     state = torch.load(path, weights_only=True)
@@ -123,7 +123,7 @@ def tensorboard_scalars(folder: Path) -> set[str]:
 
 @pytest.mark.integration
 def test_hydra_trains_as_a_job(corpus, tmp_path):
-    """submitit's launcher for the local machine: what SLURM does, without SLURM."""
+    """Use submitit's launcher for the local machine, which runs jobs as SLURM would."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     job = hydra_train(corpus, tmp_path / "run", "run=local_job", "optimization.max_update=2", flags=["--multirun"])
     assert job.returncode == 0, job.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the data is found at the start and named with file, line and value."""
+"""Errors in the data are found at the start, and messages name the file, the line and the value."""
 
 import sys
 from pathlib import Path
@@ -141,7 +141,7 @@ def test_absolute_paths_and_carriage_returns_are_read(corpus):
 
 
 def test_user_sees_the_message_only(corpus, capfd):
-    """Through fairseq-train's own entry point."""
+    """Use the entry point of fairseq-train."""
     from fairseq_cli.train import cli_main
 
     corpus.edit("train.tsv", second_row(3, ""))

@@ -1,4 +1,4 @@
-"""The table of the source's phones: read, checked, brought to the encoder's frames, and learned from."""
+"""Source phones: reading and checking the table, conversion to encoder frames, and training with the phone loss."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_errors_name_invalid_tables(tmp_path, table, message):
 
 @pytest.fixture
 def with_phones(corpus):
-    """The corpus with phones of all training utterances but the last."""
+    """The corpus with phones for all training utterances except the last one."""
     generator = np.random.default_rng(0)
     rows = read_utterances(corpus.folder / "train.tsv", corpus.folder / "audio")
     phones = {row.id: list(generator.choice(["a", "b", "SIL"], row.n_frames // 2)) for row in rows[:-1]}

@@ -1,4 +1,4 @@
-"""fairseq finds the task and the criterion, and every option of theirs has a help text."""
+"""fairseq finds the task and the criterion, and all their options have help texts."""
 
 import dataclasses
 import subprocess
@@ -34,7 +34,7 @@ def test_every_option_has_help(config):
 
 
 def test_help_shows_every_option():
-    """In a process of its own, as a user runs it."""
+    """Run in its own process, as a user does."""
     command = [sys.executable, str(REPOSITORY / "scripts" / "training/train_options.py"), "--arch", "echostream_tiny"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for config in (EchoStreamTaskConfig, EchoStreamMultiTaskCriterionConfig, EchoStreamConfig):

@@ -1,4 +1,4 @@
-"""SpecAugment, dropout and layer drop act in training, and in nothing else."""
+"""SpecAugment, dropout and layer drop are active in training only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def outputs(model: EchoStreamModel, seed: int) -> dict[str, torch.Tensor]:
 
 
 def differing(model: EchoStreamModel) -> set[str]:
-    """Which outputs depend on the state of the random generator."""
+    """Names of the outputs that depend on the state of the random generator."""
     one, other = outputs(model, 1), outputs(model, 2)
     return {name for name, value in one.items() if value.is_floating_point() and not torch.equal(value, other[name])}
 
@@ -41,7 +41,7 @@ def test_dropout_is_active_in_training_only():
 
 
 def test_each_part_has_dropout():
-    """With only one part in training mode its own output is random, and what does not follow from it is not."""
+    """With one part in training mode, its output is random, and outputs that don't depend on it are not."""
     expected = {
         "encoder": {"encoder_out", "asr_logits", "st_logits", "mt_logits", "unit_logits"},
         "st_head": {"st_logits"},
@@ -70,7 +70,7 @@ def test_layer_drop_skips_whole_layers_in_training_only():
 
 
 def test_specaugment_is_active_in_training_only(corpus):
-    """Training features of an utterance change from epoch to epoch; validation sees them as they are."""
+    """Training features change from epoch to epoch; validation features are not augmented."""
     for split in ("train", "dev"):  # the same utterances in both
         for name in (f"{split}.tsv", f"source/{split}.tsv", f"target/{split}.tsv"):
             (corpus.folder / name).write_text((corpus.folder / name.replace("train", "dev")).read_text())

@@ -1,4 +1,4 @@
-"""Validation scores are those of the whole set, however it was cut into batches and ranks."""
+"""Validation scores are those of the whole set, independent of batches and ranks."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ def one_hot(rows: list[list[int]], classes: int) -> torch.Tensor:
 
 
 def batch(dictionary: Dictionary, pairs: list[tuple[str, str]]) -> tuple[dict, dict]:
-    """Model output and sample whose CTC paths say the first and whose references are the second of each pair."""
+    """Model output and sample for pairs of (text of the CTC paths, reference)."""
     size = len(dictionary)
     frames, said = 20, []
     for hypothesis, _ in pairs:
@@ -116,7 +116,7 @@ def test_edit_distance(hypothesis, reference, distance):
 
 
 def test_greedy_translation_equals_that_of_the_full_decoder(dictionary):
-    """Step by step with a state, against the whole prefix at once, in a batch of unequal lengths."""
+    """Compare decoding step by step with a state to decoding whole prefixes, in a batch of unequal lengths."""
     torch.manual_seed(3)
     model = EchoStreamModel(architecture_config("echostream_tiny"), len(dictionary), len(dictionary), 10).eval()
     features, lengths = torch.randn(2, 60, 80), torch.tensor([60, 35])

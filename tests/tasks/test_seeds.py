@@ -1,4 +1,4 @@
-"""One seed, one training: weights, dropout, masks, batches and segment sizes all come from ``--seed``."""
+"""Reproducible training: weights, dropout, masks, batches and segment sizes are determined by ``--seed``."""
 
 import torch
 from test_training import train
@@ -7,7 +7,7 @@ from test_training import train
 def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(corpus, tmp_path):
     options = ["--batch-size", "2", "--dropout", "0.3"]
     losses, weights, _ = train(corpus.folder, tmp_path / "one", 4, *options, "--seed", "7")
-    torch.rand(10)  # whatever else was drawn in this process
+    torch.rand(10)  # earlier draws in this process must not matter
     same_losses, same, _ = train(corpus.folder, tmp_path / "two", 4, *options, "--seed", "7")
     assert losses == same_losses
     assert all(torch.equal(weights[name], value) for name, value in same.items())

@@ -1,4 +1,4 @@
-"""Segment sizes: reproducible, the same on all ranks, none left out."""
+"""Segment sizes are reproducible and equal on all ranks, and all of them are drawn."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ def draw(task: EchoStreamTask, updates: range, micro_batches: int = 2, frames: i
 
 
 def test_ranks_draw_the_same_size_for_different_batches():
-    """Ranks see different batches and never talk."""
+    """Ranks have different batches and do not communicate."""
     ranks = [draw(make_task(), range(50), frames=frames) for frames in (400, 77)]
     assert ranks[0] == ranks[1]
 

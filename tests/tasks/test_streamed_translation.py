@@ -1,4 +1,4 @@
-"""Validation's streamed translation is what the runtime makes of the same utterance."""
+"""The streamed translation of validation equals that of the streaming translator."""
 
 import numpy as np
 import pytest
@@ -34,14 +34,14 @@ def test_batch_translation_equals_streaming_translation(segment):
     translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = 10**6  # one sentence
     model, random = translator.model, torch.Generator().manual_seed(0)
     norm = model.mt_decoder.stack.norm
-    norm.weight.copy_(torch.randn(norm.weight.shape, generator=random))  # else it repeats its last token for ever
+    norm.weight.copy_(torch.randn(norm.weight.shape, generator=random))  # otherwise it repeats its last token for ever
     waves = [utterance(1.5, 0), utterance(0.9, 1)]
     features = [model.fbank(torch.from_numpy(wave))[0] for wave in waves]
     lengths = torch.tensor([len(f) for f in features])
     batch = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
     encoded = model.encode(batch, lengths)
     for head, name in ((model.asr_head, "asr_logits"), (model.st_head, "st_logits")):
-        logits = encoded[name][0]  # untrained heads answer nearly the same everywhere; these have symbols and blanks
+        logits = encoded[name][0]  # the output of untrained heads hardly changes; these logits have symbols and blanks
         head.output.bias.sub_(logits.mean(0))
         head.output.bias[BLANK] += 2.5 * logits.std(0).mean()
     encoded = model.encode(batch, lengths, segment)
@@ -55,4 +55,4 @@ def test_batch_translation_equals_streaming_translation(segment):
         expected.append("".join(word.text if word.joined else f" {word.text}" for word in words).strip())
     assert translated == expected
     assert all(translated)
-    assert translated != offline  # having seen less makes a difference
+    assert translated != offline  # fewer visible frames give another translation

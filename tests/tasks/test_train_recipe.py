@@ -1,4 +1,4 @@
-"""scripts/train.sh over several processes, and the configs that are copied beside data."""
+"""scripts/train.sh with several processes, and the configs to be copied to data folders."""
 
 import re
 import shutil
@@ -21,9 +21,7 @@ def train(*arguments: object) -> subprocess.CompletedProcess:
 
 @pytest.mark.integration
 def test_training_with_two_processes_and_torchrun(corpus, tmp_path):
-    """--launcher torchrun on the processor: one batch of each process in an update, one checkpoint, in bfloat16;
-    started again, it goes on.
-    """
+    """On a CPU in bfloat16: an update has one batch of each process, there is one checkpoint, and a run can resume."""
     options = ["--data", corpus.folder, "--save-dir", tmp_path, "--max-tokens", 300, "--save-every", 2]
     options += ["--device", "cpu", "--launcher", "torchrun", "--num-gpus", 2, "--precision", "bf16", "--tensorboard"]
     options += ["--python", sys.executable]
@@ -47,7 +45,7 @@ def test_training_with_two_processes_and_torchrun(corpus, tmp_path):
 
 @pytest.mark.parametrize("pair", ["fr-en", "es-en", "de-en"])
 def test_configs_of_each_pair_fit_streamspeech_data(pair, corpus):
-    """Copied beside data with StreamSpeech's file names they load; no absolute path is in them."""
+    """Copied to a data folder with StreamSpeech's file names, the configs load; they contain no absolute paths."""
     source = pair.split("-")[0]
     configs = REPOSITORY / "configs"
     for path in (configs / "config_gcmvn.yaml", configs / pair / "config_multitask.yaml"):

@@ -1,4 +1,4 @@
-"""Training through fairseq's trainer: it resumes exactly, and ranks add up to one large batch."""
+"""Training with fairseq's trainer: a run resumes exactly, and several ranks equal one large batch."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def train(folder: Path, save_dir: Path, updates: int, *extra: str) -> tuple[list
 
 
 def test_resumed_run_equals_an_uninterrupted_one(corpus, tmp_path):
-    """Interrupted within an epoch: batches, masks, dropout, segment sizes and weights go on as if nothing had been."""
-    options = ["--batch-size", "2"]  # three updates an epoch
+    """Batches, masks, dropout, segment sizes and weights must not change if a run is interrupted within an epoch."""
+    options = ["--batch-size", "2"]  # three updates per epoch
     whole, expected, _ = train(corpus.folder, tmp_path / "whole", 7, *options)
     first, _, _ = train(corpus.folder, tmp_path / "parts", 4, *options)
     second, weights, trainer = train(corpus.folder, tmp_path / "parts", 3, *options)
@@ -68,7 +68,7 @@ def test_checkpoint_is_safe_and_complete(corpus, tmp_path):
     state = torch.load(path, weights_only=True)
     assert state["task_state"]["num_units"] == 20
     assert state["task_state"]["source_symbols"][:4] == ["<s>", "<pad>", "</s>", "<unk>"]
-    corpus.folder.rename(tmp_path / "elsewhere")  # fairseq loads it where the data is not
+    corpus.folder.rename(tmp_path / "elsewhere")  # the checkpoint must load without the data
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(path)])
     assert task.num_units == 20
     assert model.fbank.cmvn_mean[0] == 10
@@ -78,7 +78,7 @@ def test_validation_reports_each_segment_size(corpus, tmp_path):
     _, _, trainer = train(corpus.folder, tmp_path / "run", 1, "--batch-size", "3", "--eval-mt-bleu")
     trainer.task.load_dataset("dev")
     results = []
-    for _ in range(2):  # nothing in it is drawn
+    for _ in range(2):  # validation must not be random
         with metrics.aggregate(new_root=True) as logged:
             for sample in trainer.get_valid_iterator("dev").next_epoch_itr(shuffle=False):
                 trainer.valid_step(sample)
@@ -96,9 +96,9 @@ def test_validation_reports_each_segment_size(corpus, tmp_path):
 
 @pytest.mark.parametrize("precision", ["--bf16", "--fp16", "--amp", "--memory-efficient-bf16"])
 def test_half_precision_trains(corpus, tmp_path, precision):
-    """The losses stay near those in full precision, and the normalisation in the checkpoint is not rounded."""
+    """Losses are close to those in full precision, and the normalisation in the checkpoint is not rounded."""
     np.savez(corpus.folder / "gcmvn.npz", mean=np.full(80, 10.1, "float32"), std=np.full(80, 2.3, "float32"))
-    # a GPU's flat gradients need one; the rest of --fp16 runs on a CPU too
+    # Flat gradients need a GPU; everything else of --fp16 also runs on a CPU.
     flags = [precision, *(["--fp16-no-flatten-grads"] if precision == "--fp16" else [])]
     exact, _, _ = train(corpus.folder, tmp_path / "exact", 3, "--batch-size", "3", "--dropout", "0")
     losses, weights, trainer = train(corpus.folder, tmp_path / "half", 3, "--batch-size", "3", "--dropout", "0", *flags)
@@ -115,7 +115,7 @@ def test_half_precision_trains(corpus, tmp_path, precision):
 
 
 def test_initial_weights_are_not_used_when_resuming(corpus, tmp_path, caplog):
-    """A run starts from another one's encoder, with its own decoders; resumed, it goes on from itself."""
+    """A new run starts from the encoder of another run; a resumed run continues from its own checkpoint."""
     _, first, _ = train(corpus.folder, tmp_path / "first", 2, "--batch-size", "3")
     source = tmp_path / "first" / "checkpoint_last.pt"
     options = ["--batch-size", "3", "--init-encoder-from", str(source), "--lr", "1e-30", "--seed", "7"]
@@ -149,7 +149,7 @@ def _rank(rank: int, port: int, folder: str, save_dir: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-# Dropout differs between ranks by nature; Adam blows rounding up where a gradient is nearly nothing.
+# Dropout is off because it differs between ranks; Adam amplifies rounding errors where a gradient is nearly zero.
 PLAIN = ["--dropout", "0", "--optimizer", "sgd", "--lr", "0.01", "--momentum", "0"]
 
 

@@ -1,4 +1,4 @@
-"""Unit vocoders: the published format, streaming against whole utterances, and clear refusals."""
+"""Unit vocoders: published checkpoints, streaming compared with whole utterances, and error messages."""
 
 import copy
 import json
@@ -50,7 +50,7 @@ kinds = pytest.mark.parametrize("vocoder", list(CONFIGS), indirect=True)
 
 
 def make_lively(model):
-    """Random weights that make a signal about as loud as speech, with units of about three frames."""
+    """Set random weights that give a signal about as loud as speech, and units of about three frames."""
     torch.manual_seed(3)
     for name, parameter in model.named_parameters():
         if name == "dur_predictor.proj.bias":
@@ -73,7 +73,7 @@ def units():
 
 
 def stream(vocoder, units, chunk, state=None):
-    """Push ``units`` by ``chunk`` at a time; all samples and durations."""
+    """Push ``units`` in chunks of ``chunk``; returns all samples and durations."""
     state = state or vocoder.init_state()
     pieces = units.split(chunk)
     outs = [vocoder.step(piece, state, is_last=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
@@ -81,7 +81,7 @@ def stream(vocoder, units, chunk, state=None):
 
 
 def fix_durations(vocoder, frames):
-    """Every unit lasts ``frames``."""
+    """Make every unit last ``frames`` unit frames."""
     vocoder.dur_predictor.proj.weight.zero_()
     vocoder.dur_predictor.proj.bias.fill_(math.log(frames + 1))
 
@@ -146,7 +146,7 @@ def test_istft_flushed_at_word_ends_streams_exactly(vocoder, units, size):
     wave = vocoder(units[None], durations[None])[0][0]
     state, outs = vocoder.init_state(), []
     for word in units.split(size):
-        first = vocoder.step(word[:2], state)  # how a word is pushed does not matter
+        first = vocoder.step(word[:2], state)  # a word may be pushed in several steps
         outs += [first, vocoder.step(word[2:], state, flush=True), vocoder.step(word[:0], state, flush=True)]
         assert not len(state.waiting)
     assert torch.equal(torch.cat([out.durations for out in outs]), durations)
@@ -161,7 +161,7 @@ def test_rounding_errors_of_durations_are_carried_over(vocoder, units):
     vocoder.dur_predictor.proj.bias.fill_(math.log(2.4 + 1))
     _, (durations,) = vocoder(units[None])
     assert durations[:5].tolist() == [2, 3, 2, 3, 2] and int(durations.sum()) == round(2.4 * 45)
-    vocoder.dur_predictor.proj.bias.fill_(math.log(0.2 + 1))  # shorter than any unit can be
+    vocoder.dur_predictor.proj.bias.fill_(math.log(0.2 + 1))  # shorter than the minimum of one frame
     assert set(vocoder(units[None])[1][0].tolist()) == {1}
 
 
@@ -178,13 +178,13 @@ def test_istft_future_does_not_change_the_past(vocoder, units):
 @code_hifigan
 @pytest.mark.parametrize("chunk", [1, 4, 15])
 def test_code_hifigan_has_no_clicks_at_step_boundaries(vocoder, units, chunk):
-    vocoder.tail_frames = 12  # random weights reach further than trained ones, for which the default is enough
+    vocoder.tail_frames = 12  # random weights need a longer tail than trained ones
     (wave,), (durations,) = vocoder(units[None])
     streamed, settled = stream(vocoder, units, chunk)
     assert torch.equal(settled, durations)
     assert streamed.shape == wave.shape
     assert snr_db(wave, streamed) >= 30
-    # a click would be a jump between neighbouring samples that the whole utterance does not have there
+    # A click would be a jump between neighbouring samples that the whole utterance does not have at this place.
     assert (streamed.diff() - wave.diff()).abs().max() < 0.2 * wave.diff().abs().max()
 
 
@@ -214,7 +214,7 @@ def test_code_hifigan_with_its_full_look_ahead_is_exact(vocoder, units, chunk):
 
 @code_hifigan
 def test_code_hifigan_computes_only_new_frames_and_the_tail(vocoder, units, monkeypatch):
-    fix_durations(vocoder, 3)  # two units, whose durations are not certain yet, are as long as the tail
+    fix_durations(vocoder, 3)  # two units, whose durations are still provisional, are as long as the tail
     computed, generate = [], vocoder.generate
 
     def counted(frames, seam):
