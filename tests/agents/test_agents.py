@@ -1,4 +1,4 @@
-"""The agent files under SimulEval, with random weights: what comes out is the translator's, however it is driven."""
+"""The agent files in SimulEval with random weights: their output equals that of the translator for any pushes."""
 
 import importlib.util
 import json
@@ -41,7 +41,7 @@ def no_agents():
 
 
 def make_agent(task: str, *options: str, standalone: bool = False):
-    """The class in an agent file, loaded as SimulEval does it, built from its command line."""
+    """Build the agent of an agent file from command-line options, as SimulEval does."""
     spec = importlib.util.spec_from_file_location("agents", FILES[task])
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     agent_class = EVALUATION_SYSTEM_LIST.pop()
@@ -64,14 +64,14 @@ def push(samples: np.ndarray, finished: bool = False, sample_rate: int = 16000) 
 
 
 def drive(agent, samples: np.ndarray, push_samples: int, states=None) -> list:
-    """Push a whole utterance, one pushpop a piece."""
+    """Push a whole utterance in pieces, with one pushpop each."""
     ends = range(push_samples, len(samples) + push_samples, push_samples)
     pieces = [(samples[end - push_samples : end], end >= len(samples)) for end in ends]
     return [agent.pushpop(push(piece, last), states) for piece, last in pieces]
 
 
 def content(segments: list):
-    """What the segments hold, joined."""
+    """Joined content of the segments."""
     held = [segment.content for segment in segments if not segment.is_empty]
     return "".join(held) if held and isinstance(held[0], str) else [x for samples in held for x in samples]
 
@@ -139,9 +139,9 @@ def test_reset_starts_a_new_utterance(speech):
     agent = make_agent("s2st", "--segment-ms", "320")
     first = content(drive(agent, speech, 5120))
     agent.reset()
-    drive(agent, speech[::-1].copy()[:9000], 10000)  # another one, then the first again
+    drive(agent, speech[::-1].copy()[:9000], 10000)  # another utterance, then the first one again
     agent.reset()
-    agent.push(push(speech[:5120]))  # given up half-way
+    agent.push(push(speech[:5120]))  # reset before its end
     agent.reset()
     assert content(drive(agent, speech, 5120)) == first
 
@@ -253,7 +253,7 @@ def test_half_precision_is_rejected():
 
 @pytest.fixture
 def corpus(tmp_path, speech) -> list[str]:
-    """Two sources, the second of them empty, as SimulEval's options."""
+    """SimulEval's options for two sources, of which the second is empty."""
     for name, samples in (("a", speech), ("b", speech[:0])):
         soundfile.write(tmp_path / f"{name}.wav", samples, 16000)
     (tmp_path / "wavs").write_text(f"{tmp_path / 'a.wav'}\n{tmp_path / 'b.wav'}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""SimulEval's command line and its remote mode with our agents, in processes of their own."""
+"""SimulEval's command line and remote mode with EchoStream's agents, in separate processes."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ def write_corpus(folder: Path, samples: np.ndarray, sample_rate: int = 16000) ->
 
 @pytest.fixture
 def server(tmp_path):
-    """A standalone agent; gives its port."""
+    """A standalone agent; yields its port."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = str(probe.getsockname()[1])
@@ -72,7 +72,7 @@ def test_remote_agent_equals_local_agent(server, tmp_path):
     sound = [(tmp_path / kind / "out" / "wavs" / "0_pred.wav").read_bytes() for kind in ("remote", "local")]
     assert sound[0] == sound[1]
 
-    # a bad source ends the client with one clear line, and the server goes on
+    # An invalid source ends the client with a one-line message, and the server continues.
     bad = run(simuleval(*client, *write_corpus(tmp_path / "rate", np.zeros(640), 8000), *SCORES))
     assert bad.returncode == 1
     assert bad.stderr.splitlines()[-1].startswith("error: source 1 of the list, ")

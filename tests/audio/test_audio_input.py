@@ -1,4 +1,4 @@
-"""Any recording as 16 kHz mono blocks: the same samples as all at once, flat memory, and plain words for bad files."""
+"""Audio input in blocks of 16 kHz mono: equality with whole recordings, constant memory, and error messages."""
 
 import io
 import tracemalloc
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
 
 
 class Trickle(io.RawIOBase):
-    """A pipe that gives a few bytes at a time, as they come."""
+    """A pipe that returns a few bytes at a time."""
 
     def __init__(self, content: bytes, size: int) -> None:
         self._content, self._size = content, size

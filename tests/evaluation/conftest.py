@@ -1,4 +1,4 @@
-"""SimulEval logs made by hand, and SimulEval's own evaluator to score them."""
+"""Hand-made SimulEval logs, and SimulEval's evaluator to score them."""
 
 import json
 from argparse import Namespace
@@ -13,7 +13,7 @@ from simuleval.evaluator import SentenceLevelEvaluator
 import echostream.evaluation  # noqa: F401  # importing registers
 from echostream.evaluation.record import StepRecord, UtteranceRecord, WordRecord, append_record
 
-# Utterance 0: 1 s of source; "ab" made at 400 ms and spoken over two steps, "cd" at the end. Utterance 1: nothing.
+# Utterance 0: 1 s of source; "ab" is written at 400 ms and spoken over two steps, "cd" at the end. Utterance 1: empty.
 RECORDS = (
     UtteranceRecord(
         0,
@@ -30,7 +30,7 @@ REFERENCES = ("ab cd ef", "gh")
 
 
 def write_speech_log(output: Path) -> Path:
-    """What SimulEval leaves of speech output: the wav holds the pauses of playback."""
+    """Write the log of speech output as SimulEval does; the wav file contains the pauses of playback."""
     (output / "wavs").mkdir(parents=True)
     (output / "config.yaml").write_text("source_type: speech\ntarget_type: speech\n", encoding="utf-8")
     tone = (0.1 * np.sin(np.arange(16 * 400))).astype(np.float32)
@@ -50,7 +50,7 @@ def write_speech_log(output: Path) -> Path:
 
 
 def write_text_log(output: Path) -> Path:
-    """What SimulEval leaves of text output."""
+    """Write the log of text output as SimulEval does."""
     output.mkdir(parents=True)
     (output / "config.yaml").write_text("source_type: speech\ntarget_type: text\n", encoding="utf-8")
     write_lines(output, [{"delays": [400, 1000]}, {"delays": []}], ["ab cd", ""])

@@ -1,4 +1,4 @@
-"""Finding and running the recogniser, where faster-whisper is installed."""
+"""Finding and running the recogniser, if faster-whisper is installed."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_damaged_model_parts_are_rejected(monkeypatch, tmp_path):
 
 def test_silence_and_missing_files_have_empty_transcripts(tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
-    reader = Transcriber(tmp_path)  # no model is there: none must be loaded
+    reader = Transcriber(tmp_path)  # there is no model, so none must be loaded
     assert reader.files([tmp_path / "silence.wav", tmp_path / "missing.wav"]) == ["", ""]
 
 
@@ -56,7 +56,7 @@ def test_speech_with_rounding_errors_is_transcribed_once(tmp_path, monkeypatch):
     reader = Transcriber(tmp_path, cache=cache)
     assert reader((speech * 32768).round().astype(np.float32) / 32768) == "first"
     other = speech.copy()
-    other[8000:8800] *= 0.9  # a twentieth of a second a little softer
+    other[8000:8800] *= 0.9  # 50 ms are slightly quieter
     assert reader(other) == "second"
     assert reader(speech[:-320]) == "second"
     assert Transcriber(tmp_path, "fr", cache=cache)(speech) == "second"

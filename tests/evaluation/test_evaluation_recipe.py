@@ -1,4 +1,4 @@
-"""scripts/evaluate.sh and its table."""
+"""scripts/evaluate.sh and its result table."""
 
 import importlib.util
 import json
@@ -63,11 +63,11 @@ def test_a_finished_run_is_kept_until_its_settings_change(evaluation, tmp_path):
     settings = evaluation.describe([f"model={model}", "task=s2st"])
     assert evaluation.begin(run, settings) == evaluation.TO_DO
     (run / "instances.log").write_text("half a line", encoding="utf-8")
-    assert evaluation.begin(run, settings) == evaluation.TO_DO  # nothing in it is of use
+    assert evaluation.begin(run, settings) == evaluation.TO_DO  # it contains no results
     (run / "instances.log").write_text("a line\nhalf a", encoding="utf-8")
     assert evaluation.begin(run, settings) == evaluation.BEGUN
     assert (run / "instances.log").read_text(encoding="utf-8") == "a line\n"
-    assert evaluation.begin(run, {**settings, "task": "s2tt"}) == evaluation.TO_DO  # of another kind: from the start
+    assert evaluation.begin(run, {**settings, "task": "s2tt"}) == evaluation.TO_DO  # another kind of run
     assert not (run / "instances.log").exists()
     assert evaluation.begin(run, settings) == evaluation.TO_DO
     (run / "scores.tsv").write_text("A\n1\n", encoding="utf-8")
@@ -166,10 +166,10 @@ def test_the_whole_recipe(lists, tmp_path):
         assert metric in first.stdout
     streamed, offline = (load_records(tmp_path / "out" / f"segment_{size}ms")[0].steps for size in (40, 0))
     assert len(streamed) > 10
-    assert [step.arrived_ms for step in offline] == [500]  # the whole recording at once
+    assert [step.arrived_ms for step in offline] == [500]  # the whole recording in one step
     log = tmp_path / "out" / "segment_0ms" / "instances.log"
     assert log.read_text(encoding="utf-8").count("\n") == 1  # of two sources
-    (tmp_path / "out" / "segment_0ms" / "scores.tsv").unlink()  # as if it had been stopped while it was scored
+    (tmp_path / "out" / "segment_0ms" / "scores.tsv").unlink()  # as after an interruption during scoring
     before = log.read_text(encoding="utf-8")
     again = evaluate(*options, "--segments", "40 0")
     assert again.stdout.count("finished before") == 1

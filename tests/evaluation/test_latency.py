@@ -1,4 +1,4 @@
-"""Latency formulas, by hand and against SimulEval's own where those are right (text output)."""
+"""Latency metrics compared with results by hand, and for text output with SimulEval's own metrics."""
 
 import json
 
@@ -18,7 +18,7 @@ from echostream.evaluation.timeline import Chunk
 
 
 def test_average_lagging():
-    # an ideal translator of 4 words says one each 250 ms: lags 500, 600 - 250, 1000 - 500, and the 4th is cut off
+    # An ideal translator of 4 words writes one every 250 ms: lags 500, 600 - 250, 1000 - 500; the 4th is not counted.
     assert average_lagging([500, 600, 1000, 1000], 1000, 4) == pytest.approx((500 + 350 + 500) / 3)
 
 
@@ -40,24 +40,25 @@ def test_last_speech_token_may_be_shorter():
 
 
 def test_token_delay_of_text():
-    # read 600 (tokens end at 300, 600), write 1 word; read on to 1000 (900, 1000), write 3
+    # Read 600 ms (tokens end at 300, 600), write 1 word; read up to 1000 ms (900, 1000), write 3.
     writes = text_writes([600, 1000, 1000, 1000], [600, 1000, 1000, 1000])
-    # ranks 1 to 4 against source tokens 300, 600, 900, 1000; never ahead
+    # Target tokens 1 to 4 are compared with source tokens 300, 600, 900, 1000; the output is never ahead.
     assert average_token_delay(writes) == pytest.approx((300 + 400 + 100 + 0) / 4)
 
 
 def test_token_delay_when_the_output_is_ahead():
-    # 300 ms read (1 token), 3 words written; 300 more (2 tokens): the 4th word is put back by the 2 ahead, rank 2
+    # Read 300 ms (1 token), write 3 words; read 300 ms more (2 tokens). The output is 2 tokens ahead, so the 4th word
+    # is compared with source token 2.
     writes = text_writes([300, 300, 300, 600], [300, 300, 300, 600])
     assert average_token_delay(writes) == pytest.approx((0 + 0 + 0 + 0) / 4)
-    # 900 ms read in the second round: 4 - 2 = 2, which is the source token that ends at 600
+    # Read up to 900 ms in the second step: 4 - 2 = 2, the source token that ends at 600.
     assert average_token_delay(text_writes([300, 300, 300, 900], [300, 300, 300, 900])) == pytest.approx(300 / 4)
 
 
 def test_token_delay_of_speech():
-    # 600 ms read, then 400 ms of speech (tokens end at 900 and 1000); read on to 1000, 300 ms more (1300)
+    # Read 600 ms, play 400 ms of speech (tokens end at 900 and 1000); read up to 1000 ms, play 300 ms more (1300).
     writes = speech_writes([600, 1000], [Chunk(600, 400), Chunk(1000, 300)])
-    # against 300, 600, 900
+    # They are compared with source tokens 300, 600, 900.
     assert average_token_delay(writes) == pytest.approx(((900 - 300) + (1000 - 600) + (1300 - 900)) / 3)
 
 

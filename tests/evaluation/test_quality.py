@@ -1,4 +1,4 @@
-"""Quality metrics, by hand; the recogniser is only loaded where it is installed."""
+"""Quality metrics compared with results by hand; the recogniser is used only if it is installed."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_text_metrics_of_speech_output_use_its_text(speech_log, score):
 
 @pytest.fixture
 def reader(monkeypatch, tmp_path):
-    """A recogniser that reads the length in ms, so that the path around Whisper can be followed."""
+    """A recogniser whose transcript contains the length of the audio in ms, to test all code around Whisper."""
     monkeypatch.setattr("echostream.evaluation.quality.find_model", lambda model, language: tmp_path)
     monkeypatch.setattr(asr.Transcriber, "_transcribe", lambda self, samples: f"ab cd {len(samples) // 16}")
 
@@ -81,7 +81,7 @@ def reader(monkeypatch, tmp_path):
 def test_speech_metrics_with_and_without_pauses(speech_log, score, reader):
     names = ("ECHO_ASR_WER", "ECHO_ASR_WER_NoPause", "ECHO_ASR_WER_OwnText", "ECHO_ASR_BLEU")
     result = score(speech_log, quality=names)
-    # read: "ab cd 1000" with pauses, "ab cd 700" without, nothing for the second
+    # Transcripts: "ab cd 1000" with pauses, "ab cd 700" without, and an empty one for the second utterance.
     assert result["ECHO_ASR_WER"] == result["ECHO_ASR_WER_NoPause"] == pytest.approx(100 * 2 / 4)
     assert result["ECHO_ASR_WER_OwnText"] == pytest.approx(100 * 1 / 2)
     assert result["ECHO_ASR_BLEU"] == pytest.approx(bleu(["ab cd 1000", ""], ["ab cd ef", "gh"]))

@@ -1,4 +1,4 @@
-"""The log of steps survives writing, resuming and being cut off."""
+"""The log of steps after writing, resuming and interruptions."""
 
 import pytest
 

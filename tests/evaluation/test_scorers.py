@@ -1,4 +1,4 @@
-"""Every registered latency metric, against numbers worked out by hand from the logs in conftest."""
+"""All registered latency metrics compared with results by hand for the logs in conftest.py."""
 
 import json
 
@@ -13,7 +13,7 @@ SPEECH = {
     "ECHO_EndOffset": 400,
     "ECHO_DiscontinuityNum": 2 / 2,  # the silent utterance has none
     "ECHO_DiscontinuitySum": (200 + 100) / 2,
-    # heard at 900 and 1400; the reference has 3 words, one each 333 ms
+    # heard at 900 and 1400; the reference has 3 words, one every 333 ms
     "ECHO_AL": (900 + (1400 - 1000 / 3)) / 2,
     "ECHO_LAAL": (900 + (1400 - 1000 / 3)) / 2,
     # target tokens end at 600, 900, 1300, 1400; source tokens at 300, 400 | 700, 800 | 1000
@@ -53,7 +53,7 @@ TEXT = {
 }
 
 
-# the first source word ended at 250 ms
+# The first source word ends at 250 ms.
 FIRST_WORD = {"ECHO_StartOffset_FirstWord": 400 - 250, "ECHO_StartOffset_FirstWord_CA": 460 - 250}
 
 

@@ -1,4 +1,4 @@
-"""The playback clock, by hand."""
+"""Playback timelines compared with results by hand."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def test_ideal_clock_is_the_arrival():
 
 
 def test_computation_aware_clock_waits_for_audio_and_for_the_step_before():
-    # step 1 starts at 320, done at 820; step 2 (audio at 640) waits for it; step 3 (at 1500) finds the machine idle
+    # Step 1 runs from 320 to 820; step 2 (audio at 640) waits for it; step 3 (audio at 1500) starts at once.
     assert ready_times([320, 640, 1500], [500, 100, 50]) == [820, 920, 1550]
 
 
@@ -31,7 +31,7 @@ def test_heard_at_accounts_for_pauses_of_playback():
 
 
 def steps() -> UtteranceRecord:
-    """1 s of source; 'a' is made at 400 ms and spoken over two steps, 'b' at the end."""
+    """1 s of source; 'a' is written at 400 ms and spoken over two steps, 'b' at the end."""
     return UtteranceRecord(
         0,
         1000.0,

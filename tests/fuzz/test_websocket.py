@@ -1,4 +1,4 @@
-"""A real server among clients that say anything in any order: the documented answer, and nobody else is disturbed."""
+"""A real server with clients that send random messages: documented answers, and no effect on other sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from budget import DEEP, cases
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 from tiny_translator import make_translator, noise
-from wire import END, Heard, alone, assert_heard, connected, listen, running, start, translate, until
+from wire import (
+    END,
+    Received,
+    assert_output,
+    connected,
+    expected_output,
+    receive_all,
+    running,
+    start,
+    translate,
+    until,
+)
 
 from echostream.audio.output import to_s16le
 from echostream.serve.app import Server
@@ -81,15 +92,15 @@ def expected_codes(script: list) -> set[int]:
     return {CloseCode.DONE} if ended else set()
 
 
-def check_grammar(heard: Heard, allowed: set[int]) -> None:
+def check_grammar(received: Received, allowed: set[int]) -> None:
     """``ready output* (done | error) close``, each at its place."""
-    kinds = [message["type"] for message in heard.messages]
-    assert set(kinds) <= set(KINDS) and heard.code in allowed, (heard.code, allowed, heard.messages)
+    kinds = [message["type"] for message in received.messages]
+    assert set(kinds) <= set(KINDS) and received.code in allowed, (received.code, allowed, received.messages)
     assert kinds.count("ready") <= 1 and "ready" not in kinds[1:] and kinds[-1] in ("done", "error")
     assert not {"done", "error"} & set(kinds[:-1]) and ("output" not in kinds or kinds[0] == "ready")
-    assert heard.last["code"] == heard.code
-    assert (kinds[-1] == "done") == (heard.code == CloseCode.DONE)
-    times = [output["source_s"] for output in heard.of("output")]
+    assert received.last["code"] == received.code
+    assert (kinds[-1] == "done") == (received.code == CloseCode.DONE)
+    times = [output["source_s"] for output in received.of("output")]
     assert times == sorted(times)
 
 
@@ -109,7 +120,7 @@ async def misbehave(url: str, script: list, ending: str, over: asyncio.Event) ->
         elif ending == "close":
             await connection.close()
         elif allowed := expected_codes(script):
-            check_grammar(await listen(connection), allowed)
+            check_grammar(await receive_all(connection), allowed)
         else:
             await over.wait()
 
@@ -117,15 +128,15 @@ async def misbehave(url: str, script: list, ending: str, over: asyncio.Event) ->
 async def undisturbed(server: Server, url: str, others: list, translator, over: asyncio.Event) -> None:
     """All ``others`` at once, and one who gets what the translator gives; nothing of them stays."""
 
-    async def bystander() -> Heard:
-        heard = await translate(url, BYSTANDER, **SETTINGS)
+    async def bystander() -> Received:
+        received = await translate(url, BYSTANDER, **SETTINGS)
         over.set()
-        return heard
+        return received
 
     async with asyncio.timeout(TIMEOUT_S):
-        heard, *_ = await asyncio.gather(bystander(), *others)
+        received, *_ = await asyncio.gather(bystander(), *others)
         await until(lambda: not server.sessions and not server.batcher.streams)
-    assert_heard(heard, alone(translator, BYSTANDER, **SETTINGS))
+    assert_output(received, expected_output(translator, BYSTANDER, **SETTINGS))
     value = server.metrics.registry.get_sample_value
     assert value("echostream_sessions") == 0 and value("echostream_waiting_audio_seconds") == 0
 

@@ -21,16 +21,16 @@ START_S = 60
 
 
 def find_chromium() -> str | None:
-    """The browser's command, if it is installed."""
+    """Command of the browser; None if it is not installed."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Page:
-    """A tab."""
+    """A browser tab."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
-        self.errors: list[str] = []  # of scripts, and of what the security policy blocked
+        self.errors: list[str] = []  # of scripts and of the security policy
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._reading = asyncio.create_task(self._read())
@@ -47,7 +47,7 @@ class Page:
                 self.errors.append(data["params"]["entry"]["text"])
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """A command of the protocol."""
+        """Send a command of the protocol and return its result."""
         number = next(self._ids)
         self._waiting[number] = asyncio.get_running_loop().create_future()
         await self.socket.send_json({"id": number, "method": method, "params": params})
@@ -63,7 +63,7 @@ class Page:
         return result["result"].get("value")
 
     async def wait_for(self, expression: str, timeout_s: float = 30) -> Any:
-        """Value of an expression as soon as it is true."""
+        """Wait until a JavaScript expression is true, and return its value."""
         deadline = time.monotonic() + timeout_s
         while not (value := await self.evaluate(expression)):
             if time.monotonic() > deadline:
@@ -73,18 +73,18 @@ class Page:
         return value
 
     async def open(self, url: str) -> None:
-        """Go to a page, and wait until its controls work."""
+        """Open a page and wait until its controls work."""
         await self.call("Page.navigate", url=url)
         await self.wait_for("document.querySelectorAll('#segment option').length")
 
     async def press(self, key: str, code: int, text: str = "") -> None:
-        """Press a key, as a person does."""
+        """Press a key with real input events."""
         common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         await self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
         await self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     async def click(self, selector: str) -> None:
-        """Click in the middle of an element, as a person does."""
+        """Click in the middle of an element with real input events."""
         box = await self.evaluate(
             f"(() => {{ const e = document.querySelector('{selector}'); e.scrollIntoView({{block: 'nearest'}}); "
             "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
@@ -97,13 +97,13 @@ class Page:
             )
 
     async def choose_file(self, selector: str, path: Path) -> None:
-        """Put a file into a file input."""
+        """Choose a file in a file input."""
         root = await self.call("DOM.getDocument")
         node = await self.call("DOM.querySelector", nodeId=root["root"]["nodeId"], selector=selector)
         await self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
 
     async def screenshot(self, path: Path, width: int, height: int, dark: bool = False) -> None:
-        """Picture of the page at a size, in light or dark."""
+        """Save a screenshot of the page at the given size, in the light or dark scheme."""
         await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
         )
@@ -115,7 +115,7 @@ class Page:
 
 @contextlib.asynccontextmanager
 async def chromium(command: str, microphone: Path | None = None) -> AsyncIterator[Page]:
-    """A tab of a fresh browser, whose microphone hears a wav file once."""
+    """A tab of a new browser, whose microphone plays a wav file once."""
     options = [
         "--headless=new",
         "--no-sandbox",

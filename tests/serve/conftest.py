@@ -42,8 +42,8 @@ def small_vocoder() -> UnitVocoder:
 
 @pytest.fixture(scope="session")
 def translator() -> StreamingTranslator:
-    """Says different things for different noises, and comes to an end where the source does."""
-    torch.set_num_threads(1)  # so little work goes slower in many
+    """A translator with different output for different noises, which ends when the source ends."""
+    torch.set_num_threads(1)  # so little work is slower with several threads
     random = StreamingTranslator.random(arch="echostream_tiny", seed=0)
     with torch.no_grad():
         for parameter in random.model.parameters():
@@ -58,7 +58,7 @@ def translator() -> StreamingTranslator:
 
 @pytest.fixture
 def make_server(translator) -> Callable[..., Server]:
-    """A server that writes whatever it hears, with limits of one's own."""
+    """Factory of servers with a fixed-rate policy and the given limits."""
 
     def make(max_batch: int = 32, segment_ms: int = 160, task: str = "s2st", **limits: float) -> Server:
         options = {"max_speed": 1e9, "max_messages_per_s": 1e6, "max_buffer_s": 60} | limits

@@ -1,4 +1,4 @@
-"""The page in a real browser: a microphone that plays a wav file, a recording, and a keyboard."""
+"""The web page in a real browser: microphone input from a wav file, a recording, and keyboard use."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ def wav(tmp_path):
 async def page_of(server, microphone=None, touched=True):
     async with running(server) as url, chromium(BROWSER, microphone) as page:
         await page.open(url)
-        if touched:  # or the browser keeps the page silent
+        if touched:  # otherwise the browser does not let the page play sound
             await page.click("h1")
         yield page
         assert not page.errors
@@ -49,7 +49,7 @@ def test_microphone_is_translated_before_the_source_ends(make_server, wav):
             assert stream.waiting_s < 2 and not stream.ended
             heard_s = await page.evaluate(HEARD_S)
             assert 0 < heard_s < 5.5, "words are written while the file goes on"
-            # ... and spoken: the player has begun
+            # ... and spoken: playback has started
             await page.wait_for("document.querySelectorAll('#translation span:not(.due)').length")
             assert not stream.ended and await page.evaluate(HEARD_S) < 5.9
             figures = await page.evaluate(

@@ -1,10 +1,23 @@
-"""What a session may not do ends it, with a close code and a sentence, and touches no other."""
+"""A session that exceeds a limit ends with a close code and a message, and does not affect other sessions."""
 
 import asyncio
 import json
 
 import pytest
-from wire import END, RATE, LazyClient, alone, assert_heard, connected, noise, running, say, start, translate, until
+from wire import (
+    END,
+    RATE,
+    LazyClient,
+    assert_output,
+    connected,
+    expected_output,
+    noise,
+    running,
+    send_all,
+    start,
+    translate,
+    until,
+)
 
 from echostream.audio.output import to_s16le
 from echostream.serve.limits import Limits, Meter
@@ -16,7 +29,7 @@ PCM = to_s16le(noise(0.5))
 def talk(server, *messages):
     async def run():
         async with running(server) as url:
-            return await say(url, *messages)
+            return await send_all(url, *messages)
 
     return asyncio.run(run())
 
@@ -53,57 +66,57 @@ def talk(server, *messages):
     ],
 )
 def test_errors_describe_invalid_messages(make_server, messages, said):
-    heard = talk(make_server(), *messages)
-    assert heard.code == CloseCode.BAD_MESSAGE == heard.last["code"]
-    assert heard.last["type"] == "error" and said in heard.last["message"]
+    received = talk(make_server(), *messages)
+    assert received.code == CloseCode.BAD_MESSAGE == received.last["code"]
+    assert received.last["type"] == "error" and said in received.last["message"]
 
 
 def test_audio_after_the_end_is_rejected(make_server):
-    heard = talk(make_server(), start(), PCM, END, PCM)
-    assert heard.code == CloseCode.BAD_MESSAGE and "after the end" in heard.last["message"]
+    received = talk(make_server(), start(), PCM, END, PCM)
+    assert received.code == CloseCode.BAD_MESSAGE and "after the end" in received.last["message"]
 
 
 def test_message_that_is_too_big(make_server):
-    heard = talk(make_server(max_message_kb=10), start(), bytes(10_002))
-    assert heard.code == CloseCode.TOO_BIG and "10 kB" in heard.last["message"]
-    heard = talk(make_server(max_message_kb=10), start(), bytes(1_000_000))  # not even read
-    assert heard.code == CloseCode.TOO_BIG
+    received = talk(make_server(max_message_kb=10), start(), bytes(10_002))
+    assert received.code == CloseCode.TOO_BIG and "10 kB" in received.last["message"]
+    received = talk(make_server(max_message_kb=10), start(), bytes(1_000_000))  # not even read
+    assert received.code == CloseCode.TOO_BIG
 
 
 def test_session_is_translated_up_to_the_maximum_length(make_server, translator):
     wave = noise(3.0)
     pushes = [to_s16le(wave[at : at + 7_000]) for at in range(0, len(wave), 7_000)]
-    heard = talk(make_server(max_length_s=1.5), start(), *pushes, END)
-    assert heard.code == CloseCode.TOO_LONG == heard.last["code"] and heard.last["type"] == "done"
-    assert "1.5 s of audio" in heard.last["message"]
-    expected = alone(translator, wave[: round(1.5 * RATE)], segment_ms=160, policy="fixed-rate", task="s2st")
-    assert heard.pcm == expected.pcm and heard.words("words") == expected.words
+    received = talk(make_server(max_length_s=1.5), start(), *pushes, END)
+    assert received.code == CloseCode.TOO_LONG == received.last["code"] and received.last["type"] == "done"
+    assert "1.5 s of audio" in received.last["message"]
+    expected = expected_output(translator, wave[: round(1.5 * RATE)], segment_ms=160, policy="fixed-rate", task="s2st")
+    assert received.pcm == expected.pcm and received.words("words") == expected.words
 
 
 def test_idle_session_ends_with_the_translation_so_far(make_server, translator):
-    heard = talk(make_server(max_idle_s=0.2))
-    assert heard.code == CloseCode.IDLE and heard.last["type"] == "error"
-    heard = talk(make_server(max_idle_s=0.2), start(), PCM)
-    assert heard.code == CloseCode.IDLE and heard.last["type"] == "done" and "0.2 s" in heard.last["message"]
-    expected = alone(translator, noise(0.5), segment_ms=160, policy="fixed-rate", task="s2st")
-    assert heard.pcm == expected.pcm and heard.words("source_words") == expected.source_words
+    received = talk(make_server(max_idle_s=0.2))
+    assert received.code == CloseCode.IDLE and received.last["type"] == "error"
+    received = talk(make_server(max_idle_s=0.2), start(), PCM)
+    assert received.code == CloseCode.IDLE and received.last["type"] == "done" and "0.2 s" in received.last["message"]
+    expected = expected_output(translator, noise(0.5), segment_ms=160, policy="fixed-rate", task="s2st")
+    assert received.pcm == expected.pcm and received.words("source_words") == expected.source_words
 
 
 def test_audio_that_arrives_too_fast(make_server):
     server = make_server(max_speed=2, max_buffer_s=1)
-    heard = talk(server, start(), *[PCM] * 8)
-    assert heard.code == CloseCode.TOO_FAST and "2 times as fast" in heard.last["message"]
+    received = talk(server, start(), *[PCM] * 8)
+    assert received.code == CloseCode.TOO_FAST and "2 times as fast" in received.last["message"]
 
 
 def test_more_audio_than_the_model_can_take(make_server):
     server = make_server(max_buffer_s=2, segment_ms=40)
-    heard = talk(server, start(), *[to_s16le(noise(1.9))] * 4)
-    assert heard.code == CloseCode.BUSY and "s of audio wait for the model" in heard.last["message"]
+    received = talk(server, start(), *[to_s16le(noise(1.9))] * 4)
+    assert received.code == CloseCode.BUSY and "s of audio wait for the model" in received.last["message"]
 
 
 def test_more_messages_than_needed(make_server):
-    heard = talk(make_server(max_messages_per_s=20), start(), *[b""] * 40)
-    assert heard.code == CloseCode.TOO_FAST and "20 messages a second" in heard.last["message"]
+    received = talk(make_server(max_messages_per_s=20), start(), *[b""] * 40)
+    assert received.code == CloseCode.TOO_FAST and "20 messages a second" in received.last["message"]
 
 
 def test_one_session_too_many(make_server):
@@ -112,7 +125,7 @@ def test_one_session_too_many(make_server):
         async with running(server) as url:
             async with connected(url), connected(url):
                 await until(lambda: len(server.sessions) == 2)
-                refused = await say(url)
+                refused = await send_all(url)
             await until(lambda: not server.sessions)
             return refused, await translate(url, noise(0.3))
 
@@ -141,7 +154,7 @@ def test_client_that_does_not_read_does_not_affect_others(make_server, translato
             return texts, int.from_bytes(data[:2], "big"), other
 
     texts, code, other = asyncio.run(run())
-    assert_heard(other, alone(translator, wave, segment_ms=40, policy="fixed-rate", task="s2st"))
+    assert_output(other, expected_output(translator, wave, segment_ms=40, policy="fixed-rate", task="s2st"))
     assert code == CloseCode.SLOW_CLIENT == texts[-1]["code"] and "100 kB" in texts[-1]["message"]
     assert texts[1]["type"] == "output", "what was sent before arrives"
 

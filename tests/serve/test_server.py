@@ -1,4 +1,4 @@
-"""The server beyond its sessions: who may connect, what watches it, and the command that runs it."""
+"""The server apart from its sessions: access control, monitoring, and the command ``echostream serve``."""
 
 import asyncio
 import dataclasses
@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from prometheus_client.parser import text_string_to_metric_families
-from wire import RATE, alone, noise, running, start, translate
+from wire import RATE, expected_output, noise, running, start, translate
 
 from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.serve.app import STATIC, is_loopback
@@ -137,7 +137,7 @@ def test_loopback_is_recognised(host, expected):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, translator):
-    """A checkpoint as training writes it, and a vocoder beside it."""
+    """A checkpoint as training writes it, and a vocoder in the same folder."""
     folder = tmp_path_factory.mktemp("model")
     task = {
         "source_symbols": translator.detector.symbols,
@@ -184,9 +184,9 @@ def test_command_serves_a_client_and_stops_on_ctrl_c(model, translator, tmp_path
     assert "heard" in done.stdout and "said" in done.stdout and "1.5 s heard" in done.stdout
     assert refused.returncode == 1 and refused.stderr.startswith("error: segment_ms must be a multiple of 40")
     assert server.returncode == 0 and "stopping" in errors and "Traceback" not in errors + rest
-    # the English end symbol is the model's own here, and not the fixture's: the end of the speech may differ
+    # Here the model has its own end symbol instead of that of the fixture, so the end of the speech may differ.
     speech, rate = soundfile.read(tmp_path / "out.wav", dtype="int16")
-    expected = alone(translator, noise(1.5), segment_ms=160, policy="fixed-rate", task="s2st")
+    expected = expected_output(translator, noise(1.5), segment_ms=160, policy="fixed-rate", task="s2st")
     assert rate == RATE and speech.astype("<i2").tobytes()[:20_000] == expected.pcm[:20_000]
 
 

@@ -1,4 +1,4 @@
-"""Sessions over real sockets get what the translator gives, alone or together, and leave nothing behind."""
+"""Sessions over real sockets: their output equals that of the translator, also in batches, and nothing leaks."""
 
 import asyncio
 import gc
@@ -7,7 +7,19 @@ import aiohttp
 import numpy as np
 import pytest
 import soxr
-from wire import RATE, alone, assert_heard, connected, listen, noise, running, say, start, translate, until
+from wire import (
+    RATE,
+    assert_output,
+    connected,
+    expected_output,
+    noise,
+    receive_all,
+    running,
+    send_all,
+    start,
+    translate,
+    until,
+)
 
 from echostream.audio.output import to_s16le
 from echostream.serve.app import IDLE_S
@@ -19,49 +31,49 @@ SETTINGS = {"segment_ms": 160, "policy": "fixed-rate", "task": "s2st"}
 
 def test_session_output_equals_that_of_the_translator(make_server, translator):
     samples = noise(2.37)
-    expected = alone(translator, samples, **SETTINGS)
+    expected = expected_output(translator, samples, **SETTINGS)
     assert expected.words and expected.source_words and expected.pcm
 
     async def run():
         async with running(make_server()) as url:
             return await translate(url, samples)
 
-    heard = asyncio.run(run())
-    assert_heard(heard, expected)
-    ready, last = heard.messages[0], heard.last
+    received = asyncio.run(run())
+    assert_output(received, expected)
+    ready, last = received.messages[0], received.last
     assert ready["type"] == "ready" and ready["output_sample_rate"] == RATE
     assert {name: ready[name] for name in SETTINGS} == SETTINGS
     assert last["type"] == "done" and last["source_s"] == pytest.approx(2.37, abs=1e-3)
     assert last["speech_s"] == pytest.approx(len(expected.pcm) / 2 / RATE, abs=1e-3)
-    times = [output["source_s"] for output in heard.of("output")]
+    times = [output["source_s"] for output in received.of("output")]
     assert times == sorted(times) and times[0] < 0.3, "words come while the source goes on"
-    assert all(output["reaction_ms"] > 0 and output["rtf"] > 0 for output in heard.of("output"))
+    assert all(output["reaction_ms"] > 0 and output["rtf"] > 0 for output in received.of("output"))
 
 
 def test_resampling_does_not_depend_on_message_sizes(make_server, translator):
     source = noise(1.6, rate=44_100)
     samples = soxr.resample(source, 44_100, RATE)
-    expected = alone(translator, samples, **SETTINGS)
+    expected = expected_output(translator, samples, **SETTINGS)
 
     async def run():
         async with running(make_server()) as url:
             return [await translate(url, source, push, sample_rate=44_100) for push in (441, 10_007)]
 
-    for heard in asyncio.run(run()):
-        assert_heard(heard, expected)
+    for received in asyncio.run(run()):
+        assert_output(received, expected)
 
 
 def test_batched_sessions_equal_single_sessions(make_server, translator):
     waves = [noise(1.1 + 0.3 * seed, seed) for seed in range(6)]
-    expected = [alone(translator, wave, **SETTINGS) for wave in waves]
+    expected = [expected_output(translator, wave, **SETTINGS) for wave in waves]
     server = make_server()
 
     async def run():
         async with running(server) as url:
             return await asyncio.gather(*(translate(url, wave) for wave in waves))
 
-    for heard, wanted in zip(asyncio.run(run()), expected, strict=True):
-        assert_heard(heard, wanted)
+    for received, wanted in zip(asyncio.run(run()), expected, strict=True):
+        assert_output(received, wanted)
     sizes = batch_sizes(server)
     assert sizes["sum"] > 1.5 * sizes["count"], "the steps of waiting sessions are batched"
 
@@ -74,8 +86,8 @@ def test_batching_can_be_disabled(make_server, translator):
         async with running(server) as url:
             return await asyncio.gather(*(translate(url, wave) for _ in range(3)))
 
-    for heard in asyncio.run(run()):
-        assert_heard(heard, alone(translator, wave, **SETTINGS))
+    for received in asyncio.run(run()):
+        assert_output(received, expected_output(translator, wave, **SETTINGS))
     sizes = batch_sizes(server)
     assert sizes["sum"] == sizes["count"]
 
@@ -93,9 +105,9 @@ def test_sessions_with_different_settings_run_concurrently(make_server, translat
         async with running(make_server()) as url:
             return await asyncio.gather(*(translate(url, wave, **wish) for wish in wishes))
 
-    for heard, wish in zip(asyncio.run(run()), wishes, strict=True):
-        assert_heard(heard, alone(translator, wave, **wish))
-        assert {name: heard.messages[0][name] for name in wish} == wish
+    for received, wish in zip(asyncio.run(run()), wishes, strict=True):
+        assert_output(received, expected_output(translator, wave, **wish))
+        assert {name: received.messages[0][name] for name in wish} == wish
 
 
 def test_long_backlog_does_not_delay_other_sessions(make_server):
@@ -105,7 +117,7 @@ def test_long_backlog_does_not_delay_other_sessions(make_server):
             await greedy.send_json(start())
             await greedy.send_bytes(to_s16le(noise(20.0))[: 2 * 100_000])
             await greedy.receive_json()
-            await greedy.receive_json()  # it is being translated
+            await greedy.receive_json()  # its translation has started
             await modest.send_json(start())
             await modest.send_bytes(to_s16le(noise(0.3, 1)))
             await modest.receive_json()
@@ -122,8 +134,8 @@ def test_empty_or_short_session_ends_cleanly(make_server, seconds):
         async with running(make_server()) as url:
             return await translate(url, noise(seconds))
 
-    heard = asyncio.run(run())
-    assert heard.code == 1000 and heard.last["type"] == "done"
+    received = asyncio.run(run())
+    assert received.code == 1000 and received.last["type"] == "done"
 
 
 def test_lost_connection_does_not_affect_other_sessions(make_server, translator):
@@ -131,7 +143,7 @@ def test_lost_connection_does_not_affect_other_sessions(make_server, translator)
     server = make_server()
 
     async def leave(url, wave):
-        """Go without a word in the middle of a step."""
+        """Disconnect without a close frame in the middle of a step."""
         async with aiohttp.ClientSession() as client:
             connection = await client.ws_connect(f"{url}/ws")
             await connection.send_json(start())
@@ -141,11 +153,13 @@ def test_lost_connection_does_not_affect_other_sessions(make_server, translator)
 
     async def run():
         async with running(server) as url:
-            heard, *_ = await asyncio.gather(translate(url, wave), *(leave(url, noise(2.0, seed)) for seed in range(3)))
+            received, *_ = await asyncio.gather(
+                translate(url, wave), *(leave(url, noise(2.0, seed)) for seed in range(3))
+            )
             await until(lambda: not server.sessions and not server.batcher.streams)
-            return heard
+            return received
 
-    assert_heard(asyncio.run(run()), alone(translator, wave, **SETTINGS))
+    assert_output(asyncio.run(run()), expected_output(translator, wave, **SETTINGS))
     assert server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "1006"}) == 3
 
 
@@ -158,7 +172,7 @@ def test_finished_sessions_do_not_leak(make_server):
             await translate(url, noise(0.5))
             tasks = len(asyncio.all_tasks())
             for turn in range(20):
-                await (say(url, start(), bad) if turn % 3 else translate(url, noise(0.4, turn)))
+                await (send_all(url, start(), bad) if turn % 3 else translate(url, noise(0.4, turn)))
             await until(lambda: not server.sessions)
             assert len(asyncio.all_tasks()) <= tasks
         gc.collect()
@@ -180,12 +194,12 @@ def test_failed_step_ends_its_own_sessions_only(make_server, translator):
             (stream,) = server.batcher.streams
             stream.state.encoder = None
             await broken.send_bytes(to_s16le(noise(1.0)))
-            ended = await listen(broken)
+            ended = await receive_all(broken)
             return ended, await translate(url, noise(1.0))
 
     broken, other = asyncio.run(run())
     assert broken.code == 1011 and "log" in broken.last["message"]
-    assert_heard(other, alone(translator, noise(1.0), **SETTINGS))
+    assert_output(other, expected_output(translator, noise(1.0), **SETTINGS))
 
 
 def test_clients_are_informed_when_the_server_stops(make_server):
@@ -195,11 +209,11 @@ def test_clients_are_informed_when_the_server_stops(make_server):
                 connection = await client.ws_connect(f"{url}/ws")
                 await connection.send_json(start())
                 await connection.receive_json()
-                listening = asyncio.create_task(listen(connection))
+                listening = asyncio.create_task(receive_all(connection))
             return await listening
 
-    heard = asyncio.run(run())
-    assert heard.code == 1001 and heard.last["message"] == "the server is stopping"
+    received = asyncio.run(run())
+    assert received.code == 1001 and received.last["message"] == "the server is stopping"
 
 
 def batch_sizes(server):
@@ -216,7 +230,7 @@ def test_idle_server_releases_memory(make_server):
     async def run():
         async with running(make_server()) as url:
             gc.collect()
-            gc.disable()  # it would come by chance
+            gc.disable()  # otherwise it could run at any time
             try:
                 await translate(url, noise(1.0))
                 await asyncio.sleep(0.1)

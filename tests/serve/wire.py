@@ -1,4 +1,4 @@
-"""A real server on a real socket, and clients that say what a test wants them to say."""
+"""A real server on a real socket, and clients for the tests."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PATIENCE_S = 30
 
 
 def noise(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
-    """float32 ``(n,)`` that 16-bit samples hold exactly."""
+    """Noise, float32 ``(n,)``, that 16-bit samples represent exactly."""
     random = np.random.default_rng(seed)
     return (random.normal(0, 3000, round(seconds * rate)).round().clip(-32768, 32767) / 32768).astype(np.float32)
 
 
 @contextlib.asynccontextmanager
 async def running(server: Server, send_buffer: int | None = None) -> AsyncIterator[str]:
-    """Serve on a free port of this machine; gives ``http://host:port``."""
+    """Run the server on a free local port; yields ``http://host:port``."""
     runner = web.AppRunner(server.application(), shutdown_timeout=2)
     await runner.setup()
     listener = socket.socket()
@@ -45,8 +45,8 @@ async def running(server: Server, send_buffer: int | None = None) -> AsyncIterat
 
 
 @dataclass
-class Heard:
-    """All that a client got."""
+class Received:
+    """All messages and speech that a client has received."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     pcm: bytes = b""
@@ -66,13 +66,13 @@ class Heard:
 
 @contextlib.asynccontextmanager
 async def connected(url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """A client's socket."""
+    """The socket of a connected client."""
     async with aiohttp.ClientSession() as client, client.ws_connect(f"{url}/ws", max_msg_size=0) as connection:
         yield connection
 
 
 class LazyClient:
-    """A client that reads when it is told to, and not before; aiohttp's reads by itself. Frames: RFC 6455."""
+    """A client that reads only when :meth:`read` is called; aiohttp's client reads by itself. Frames: RFC 6455."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -95,7 +95,7 @@ class LazyClient:
     async def send(self, message: dict[str, Any] | bytes) -> None:
         data = message if isinstance(message, bytes) else json.dumps(message).encode()
         opcode = 2 if isinstance(message, bytes) else 1
-        mask = bytes(4)  # leaves the data as they are
+        mask = bytes(4)  # a mask of zeros does not change the data
         self.writer.write(bytes([0x80 | opcode, 0x80 | 127]) + len(data).to_bytes(8, "big") + mask + data)
         await self.writer.drain()
 
@@ -108,25 +108,25 @@ class LazyClient:
         return head[0] & 15, await self.reader.readexactly(length)
 
 
-async def listen(connection: aiohttp.ClientWebSocketResponse) -> Heard:
-    """Read to the end; the speech must be where its output says."""
-    heard, due = Heard(), 0
+async def receive_all(connection: aiohttp.ClientWebSocketResponse) -> Received:
+    """Read until the connection closes; checks that speech follows the message that announces it."""
+    received, due = Received(), 0
     async with asyncio.timeout(PATIENCE_S):
         async for message in connection:
             if message.type == aiohttp.WSMsgType.BINARY:
                 assert len(message.data) == 2 * due
-                heard.pcm += message.data
+                received.pcm += message.data
                 due = 0
             else:
                 assert not due
-                heard.messages.append(json.loads(message.data))
-                due = heard.last.get("samples", 0)
-    heard.code = connection.close_code
-    return heard
+                received.messages.append(json.loads(message.data))
+                due = received.last.get("samples", 0)
+    received.code = connection.close_code
+    return received
 
 
-async def say(url: str, *messages: dict[str, Any] | bytes | str) -> Heard:
-    """Send messages and read to the end."""
+async def send_all(url: str, *messages: dict[str, Any] | bytes | str) -> Received:
+    """Send messages and read until the connection closes."""
     async with connected(url) as connection:
         for message in messages:
             if isinstance(message, dict):
@@ -135,7 +135,7 @@ async def say(url: str, *messages: dict[str, Any] | bytes | str) -> Heard:
                 await connection.send_bytes(message)
             else:
                 await connection.send_str(message)
-        return await listen(connection)
+        return await receive_all(connection)
 
 
 def start(**options: Any) -> dict[str, Any]:
@@ -146,38 +146,38 @@ def start(**options: Any) -> dict[str, Any]:
 END = {"type": "end"}
 
 
-async def translate(url: str, samples: np.ndarray, push: int = 3_000, **options: Any) -> Heard:
-    """A whole session."""
+async def translate(url: str, samples: np.ndarray, push: int = 3_000, **options: Any) -> Received:
+    """Run a complete session."""
     pushes = [to_s16le(samples[at : at + push]) for at in range(0, len(samples), push)]
-    return await say(url, start(**options), *pushes, END)
+    return await send_all(url, start(**options), *pushes, END)
 
 
 @dataclass
 class Expected:
-    """What the translator gives without a server."""
+    """Output of the translator without a server."""
 
     pcm: bytes
     words: list[tuple[str, bool]]
     source_words: list[tuple[str, bool]]
 
 
-def alone(translator: StreamingTranslator, samples: np.ndarray, **settings: Any) -> Expected:
-    """One stream, one push."""
+def expected_output(translator: StreamingTranslator, samples: np.ndarray, **settings: Any) -> Expected:
+    """Translate one stream in one push, without a server."""
     view = translator.view(**settings)
     out = view.step(samples, view.init_state(), is_last=True)
     words, source = ([(word.text, word.joined) for word in side] for side in (out.words, out.source_words))
     return Expected(to_s16le(out.samples), words, source)
 
 
-def assert_heard(heard: Heard, expected: Expected) -> None:
-    assert heard.code == 1000, heard.last
-    assert heard.words("source_words") == expected.source_words
-    assert heard.words("words") == expected.words
-    assert heard.pcm == expected.pcm
+def assert_output(received: Received, expected: Expected) -> None:
+    assert received.code == 1000, received.last
+    assert received.words("source_words") == expected.source_words
+    assert received.words("words") == expected.words
+    assert received.pcm == expected.pcm
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Wait for something that happens elsewhere in this process."""
+    """Wait until a condition in this process is true."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.005)
