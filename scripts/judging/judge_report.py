@@ -67,7 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Put the figures of a judgement into Markdown files.")
     parser.add_argument("--results", type=Path, required=True, help="results.json of scripts/judging/judge.py")
     parser.add_argument("--fill", type=Path, nargs="+", required=True, help="Markdown files with marks")
-    parser.add_argument("--plots", type=Path, default=Path("docs/images"), help="folder for the plots (default: %(default)s)")
+    parser.add_argument(
+        "--plots", type=Path, default=Path("docs/images"), help="folder for the plots (default: %(default)s)"
+    )
     parser.add_argument("--check", action="store_true", help="change nothing, fail if something would change")
     args = parser.parse_args()
     try:
