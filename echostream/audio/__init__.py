@@ -1,1 +1,1 @@
-"""Recordings, pipes and devices as samples, and samples as files."""
+"""Audio input from files and pipes, and speech output to files and pipes."""

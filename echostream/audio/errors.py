@@ -1,5 +1,5 @@
-"""What may be wrong with a recording."""
+"""Errors of audio input."""
 
 
 class AudioError(ValueError):
-    """A recording that can't be used, or not to its end; the message names it and the remedy."""
+    """A recording can't be used, or only up to a certain point; the message names the recording and a remedy."""

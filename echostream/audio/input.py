@@ -1,7 +1,7 @@
-"""Audio in, in blocks: any file that libsndfile reads, or raw PCM from a pipe, as 16 kHz mono.
+"""Audio input in blocks of 16 kHz mono, from any file that libsndfile supports or as raw PCM from a pipe.
 
-Files are read, mixed down and resampled (soxr) block by block, so memory does not grow with their length, and the
-blocks joined together are what resampling the whole recording at once gives.
+Files are read, mixed down and resampled (soxr) block by block, so that memory does not grow with their length. The
+joined blocks equal the result of resampling the whole recording at once.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import soxr
 from echostream.audio.errors import AudioError
 from echostream.constants import PCM_FORMATS, SAMPLE_RATE
 
-BLOCK_S = 0.04  # an encoder frame
+BLOCK_S = 0.04  # one encoder frame
 PCM_TYPES: dict[str, np.dtype] = dict(zip(PCM_FORMATS, (np.dtype("<i2"), np.dtype("<f4")), strict=True))
 RATES = range(4_000, 768_001)
 MAX_CHANNELS = 64
 FULL_SCALE = 0.999
-CLIPPED_FRACTION = 0.005  # speech that is not clipped touches full scale now and then at most
-MAX_PEAK = 16.0  # floats beyond are integers that nobody scaled
-FILE_MARKS = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}
-# libsndfile's note of a chunk that says to be longer than the file holds; recorders that write to a pipe put a
-# length of about 2 or 4 GiB there, which promises nothing.
+CLIPPED_FRACTION = 0.005  # share of samples at full scale above which a warning is due; unclipped speech has fewer
+MAX_PEAK = 16.0  # larger floating-point samples must be integers that were not scaled to [-1, 1]
+FILE_SIGNATURES = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}
+# libsndfile's log line for a chunk that is shorter than its header says. Recorders that write to a pipe don't know the
+# length and write about 2 or 4 GiB instead, which is no sign of a truncated file.
 SHORT_CHUNK = re.compile(r"^\s*(data|SSND|riff) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 UNKNOWN_LENGTH = 0x7FFFF000
 
 
 class _SequentialFile(soundfile.SoundFile):
-    """A file that is read from its start to its end.
+    """A file for sequential reading.
 
-    A seekable one is put to its place again after every read, which an MP3 decoder pays for with clicks.
+    soundfile seeks in a seekable file after every read, which makes the MP3 decoder produce clicks.
     """
 
     def seekable(self) -> bool:
@@ -43,21 +43,23 @@ class _SequentialFile(soundfile.SoundFile):
 
 
 class AudioStream(Iterator[np.ndarray]):
-    """Blocks of a recording, float32 ``(n,)`` at 16 kHz: ``block_s`` long but for the last one.
+    """Iterator over blocks of a recording, float32 ``(n,)`` at 16 kHz; the last block may be shorter than ``block_s``.
 
-    A context manager; it also keeps count of what a warning may be due for.
+    It is also a context manager, and counts clipped samples for :attr:`warning`.
 
     Args:
-        name: of the recording, for messages.
+        name: name of the recording for messages.
         chunks: float arrays ``(n, channels)`` at ``rate``.
-        rate: of the source in Hz.
-        channels: of the source, mixed down by their mean.
+        rate: sample rate of the source in Hz.
+        channels: number of channels of the source; they are mixed down to their mean.
         block_s: length of a block in seconds.
-        duration_s: of the source if it is known.
-        source: what to close in the end.
+        duration_s: duration of the source in seconds, if it is known.
+        source: file to close at the end.
 
     Raises:
-        AudioError: while iterating, samples that can't be used, once the blocks before have been given out.
+        AudioError: the sample rate or the number of channels is out of range; or, during iteration, samples can't be
+            used. All blocks before them are returned first.
+        ValueError: ``block_s`` is not positive.
     """
 
     def __init__(
@@ -79,8 +81,8 @@ class AudioStream(Iterator[np.ndarray]):
             raise ValueError(f"block_s must be positive, got {block_s}")
         self.name, self.rate, self.channels, self.duration_s = name, rate, channels, duration_s
         self._chunks, self._source = chunks, source
-        self._read = self._clipped = 0  # samples of all channels
-        self._blocks = self._cut(max(round(block_s * SAMPLE_RATE), 1))
+        self._read = self._clipped = 0  # number of samples over all channels
+        self._blocks = self._split_into_blocks(max(round(block_s * SAMPLE_RATE), 1))
 
     def __next__(self) -> np.ndarray:
         return next(self._blocks)
@@ -98,7 +100,7 @@ class AudioStream(Iterator[np.ndarray]):
 
     @property
     def warning(self) -> str | None:
-        """What is wrong with the audio read so far without making it useless."""
+        """Problem of the audio read so far that does not prevent its use; None if there is none."""
         if self._clipped > CLIPPED_FRACTION * max(self._read, 1):
             return (
                 f"{self.name} is clipped: {100 * self._clipped / self._read:.1f} % of its samples are at full scale; "
@@ -106,9 +108,9 @@ class AudioStream(Iterator[np.ndarray]):
             )
         return None
 
-    def _cut(self, size: int) -> Iterator[np.ndarray]:
-        """Blocks of ``size`` samples out of pieces of any sizes."""
-        waiting: list[np.ndarray] = []
+    def _split_into_blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Blocks of ``size`` samples from pieces of any sizes."""
+        pending: list[np.ndarray] = []
         length = 0
         failure = None
         pieces = self._resampled()
@@ -119,15 +121,15 @@ class AudioStream(Iterator[np.ndarray]):
                 piece, failure = None, error
             if piece is None:
                 break
-            waiting.append(piece)
+            pending.append(piece)
             length += len(piece)
             if length >= size:
-                audio = np.concatenate(waiting)
+                audio = np.concatenate(pending)
                 whole = length - length % size
                 yield from audio[:whole].reshape(-1, size)
-                waiting, length = [audio[whole:]], length - whole
+                pending, length = [audio[whole:]], length - whole
         if length:
-            yield np.concatenate(waiting)
+            yield np.concatenate(pending)
         if failure is not None:
             raise failure
 
@@ -158,18 +160,18 @@ class AudioStream(Iterator[np.ndarray]):
 
 
 def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
-    """Blocks of a recording in any format, sample rate and channel count that libsndfile reads.
+    """Open a recording in any format, sample rate and number of channels that libsndfile supports.
 
     Args:
-        path: of the file.
+        path: the file.
         block_s: length of a block in seconds.
 
     Returns:
-        an iterator of float32 blocks ``(n,)``, 16 kHz mono.
+        An iterator of float32 blocks ``(n,)``, 16 kHz mono.
 
     Raises:
-        AudioError: a file that is missing, empty or no audio; and, while iterating, when the blocks up to there
-            have been given out: one that is cut short or damaged, or holds NaN or infinity.
+        AudioError: the file is missing, empty or not audio; or, during iteration and after all blocks before the fault,
+            it is truncated or damaged, or contains NaN or infinity.
     """
     path = Path(path)
     file = _open(path, str(path))
@@ -189,17 +191,17 @@ def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
 
 
 def read_audio(source: str | Path | BinaryIO, name: str | None = None) -> tuple[np.ndarray, int]:
-    """A whole recording as it is.
+    """Read a whole recording without mixing or resampling.
 
     Args:
-        source: a file, or its content.
-        name: for messages; that of the file where it is left out.
+        source: the path of a file, or an open binary file.
+        name: name for messages; None: the path.
 
     Returns:
-        float32 ``(n, channels)`` and the sample rate in Hz.
+        Samples, float32 ``(n, channels)``, and the sample rate in Hz. A file without samples gives ``n = 0``.
 
     Raises:
-        AudioError: as :func:`open_audio`, but at once; no samples are none.
+        AudioError: the file is missing, empty, not audio, truncated or damaged, or contains NaN or infinity.
     """
     path = Path(source) if isinstance(source, str | Path) else source
     name = name or str(source)
@@ -213,10 +215,10 @@ def read_audio(source: str | Path | BinaryIO, name: str | None = None) -> tuple[
 
 
 def _open(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:
-    """The decoder of a file, or of its content.
+    """Open the decoder of a file.
 
     Raises:
-        AudioError: there is none.
+        AudioError: the file is missing or empty, or libsndfile can't decode it.
     """
     try:
         if isinstance(source, Path):
@@ -237,7 +239,11 @@ def _open(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:
 
 
 def _check_samples(name: str, magnitude: np.ndarray, at_s: float) -> None:
-    """Refuse samples that can't be used, given their magnitudes and where they begin."""
+    """Check the magnitudes of samples that start at ``at_s`` seconds.
+
+    Raises:
+        AudioError: they contain NaN, infinity or values that are too large.
+    """
     if not np.isfinite(magnitude).all():
         raise AudioError(f"{name} holds NaN or infinity after {at_s:.2f} s: repair the recording")
     if magnitude.size and (peak := magnitude.max()) > MAX_PEAK:
@@ -248,7 +254,11 @@ def _check_samples(name: str, magnitude: np.ndarray, at_s: float) -> None:
 
 
 def _file_chunks(name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """Chunks ``(n, channels)`` of 40 ms to the end of the file, which must be where it was said to be."""
+    """Chunks ``(n, channels)`` of 40 ms.
+
+    Raises:
+        AudioError: the file is damaged, or ends earlier than its header says.
+    """
     size = max(round(file.samplerate * BLOCK_S), 1)
     frames = 0
     while True:
@@ -268,12 +278,12 @@ def _file_chunks(name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 def _cut_short(file: soundfile.SoundFile, frames: int) -> str | None:
-    """Why a file that was read to its end, ``frames`` long, is not whole."""
+    """Why a file is truncated if reading it to its end gave ``frames`` frames; None if it is complete."""
     if file.frames - frames > file.samplerate // 10:
         return f"it says to be {file.frames / file.samplerate:.2f} s long"
-    for _, said, held in SHORT_CHUNK.findall(file.extra_info):
-        if int(held) < int(said) < UNKNOWN_LENGTH:
-            return f"its header promises {int(said) - int(held)} bytes more"
+    for _, declared, actual in SHORT_CHUNK.findall(file.extra_info):
+        if int(actual) < int(declared) < UNKNOWN_LENGTH:
+            return f"its header promises {int(declared) - int(actual)} bytes more"
     if "lacks an end-of-stream bit" in file.extra_info:
         return "its last page is missing"
     return None
@@ -282,18 +292,20 @@ def _cut_short(file: soundfile.SoundFile, frames: int) -> str | None:
 def open_pcm(
     stream: BinaryIO, rate: int, channels: int, encoding: str, block_s: float = BLOCK_S, name: str = "stdin"
 ) -> AudioStream:
-    """Blocks of raw PCM from a pipe, each given out as soon as it has come.
+    """Read raw PCM from a pipe; every block is available as soon as its samples have arrived.
 
     Args:
         stream: buffered binary reader.
-        rate: in Hz.
-        channels: interleaved.
+        rate: sample rate in Hz.
+        channels: number of interleaved channels.
         encoding: ``s16le`` or ``f32le``.
         block_s: length of a block in seconds.
-        name: for messages.
+        name: name for messages.
 
     Raises:
-        AudioError: while iterating, a stream that is empty, has a file header or holds NaN or infinity.
+        AudioError: the sample rate or the number of channels is out of range; or, during iteration, the stream is
+            empty, starts with a file header, ends inside a sample, or contains NaN or infinity.
+        ValueError: the encoding is unknown.
     """
     if encoding not in PCM_TYPES:
         raise ValueError(f"unknown PCM encoding '{encoding}': choose one of {', '.join(PCM_TYPES)}")
@@ -302,13 +314,13 @@ def open_pcm(
 
 def _pcm_chunks(stream: BinaryIO, rate: int, channels: int, dtype: np.dtype, name: str) -> Iterator[np.ndarray]:
     frame_bytes = channels * dtype.itemsize
-    most = frame_bytes * max(round(rate * BLOCK_S), 1)
+    max_bytes = frame_bytes * max(round(rate * BLOCK_S), 1)
     scale = np.float32(32768 if dtype.kind == "i" else 1)
-    data = stream.read(4)  # enough to know a file's header
+    data = stream.read(4)  # enough to recognise the header of a file
     if not data:
         raise AudioError(f"{name} is empty: no audio came")
-    for mark, kind in FILE_MARKS.items():
-        if data.startswith(mark):
+    for signature, kind in FILE_SIGNATURES.items():
+        if data.startswith(signature):
             raise AudioError(
                 f"{name} is a {kind} file, not raw PCM: give the file's name instead of -, "
                 "or convert it: sox IN -t s16 -r 16000 -c 1 -"
@@ -320,6 +332,6 @@ def _pcm_chunks(stream: BinaryIO, rate: int, channels: int, dtype: np.dtype, nam
         rest = data[whole:]
         if whole:
             yield np.frombuffer(data[:whole], dtype).reshape(-1, channels).astype(np.float32) / scale
-        data = stream.read1(most)  # type: ignore[attr-defined]  # buffered readers have it
+        data = stream.read1(max_bytes)  # type: ignore[attr-defined]  # buffered readers have this method
     if rest:
         raise AudioError(f"{name} ended inside a sample, {len(rest)} of {frame_bytes} bytes: check format and channels")

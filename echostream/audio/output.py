@@ -1,4 +1,4 @@
-"""Speech out as it comes: a WAV file that is whole after every write, or raw PCM into a pipe."""
+"""Output of speech while it is produced: a WAV file that is valid after every write, or raw PCM to a pipe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 
 def to_s16le(samples: np.ndarray) -> bytes:
-    """float32 ``(n,)`` in [-1, 1] as little-endian 16-bit samples, clipped at full scale."""
+    """Convert float32 ``(n,)`` in [-1, 1] to little-endian 16-bit samples, clipped at full scale."""
     return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
 class SpeechWriter(Protocol):
-    """Takes speech, float32 ``(n,)``, piece by piece."""
+    """Sink for speech, float32 ``(n,)``, in pieces."""
 
     def write(self, samples: np.ndarray) -> None: ...
 
@@ -24,14 +24,14 @@ class SpeechWriter(Protocol):
 
 
 class WavWriter:
-    """A 16-bit mono WAV file whose header is right after every write, so that it survives being interrupted.
+    """Writes a 16-bit mono WAV file. Its header is correct after every write, even if the program is interrupted.
 
     Args:
-        path: overwritten; its folder is made.
+        path: the file, which is overwritten; its folder is created.
         sample_rate: in Hz.
 
     Raises:
-        OSError: a place that can't be written to.
+        OSError: the file can't be written.
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
@@ -56,7 +56,7 @@ class WavWriter:
         """Close the file."""
         try:
             self._wave.close()
-        finally:  # on a full disk the other one fails too, but closes
+        finally:  # on a full disk both calls raise, but the file is closed
             self._file.close()
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class WavWriter:
 
 
 class PcmWriter:
-    """Raw 16-bit little-endian mono samples into a pipe, flushed at once; the pipe stays open."""
+    """Writes raw 16-bit little-endian mono samples to a pipe and flushes it after every write; the pipe stays open."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -79,4 +79,4 @@ class PcmWriter:
             self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: every write is flushed, and the pipe stays open."""

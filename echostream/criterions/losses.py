@@ -1,4 +1,4 @@
-"""Sums of the loss parts over a batch, in float32 whatever the model computes in."""
+"""Losses summed over a batch, in float32 whatever the precision of the model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from echostream.modules.ctc import BLANK
 
 
 def ctc_infeasible(targets: Tensor, target_lengths: Tensor, input_lengths: Tensor) -> Tensor:
-    """Bool ``(B,)``: no CTC path spells the target, because each symbol takes a frame and a repeat one
-    more.
-    """
+    """Whether each target has no CTC path, bool ``(B,)``: a symbol takes one frame, a repeated symbol one more."""
     position = torch.arange(targets.size(1), device=targets.device)
     repeats = (targets[:, 1:] == targets[:, :-1]) & (position[1:] < target_lengths[:, None])
     return input_lengths < target_lengths + repeats.sum(1)
@@ -28,7 +26,7 @@ def ctc_sum(logits: Tensor, input_lengths: Tensor, targets: Tensor, target_lengt
         target_lengths: ``(B,)`` valid targets.
 
     Returns:
-        The sum in nats over the utterances whose loss is finite, and the number of those whose is not.
+        The sum in nats over utterances with a finite loss, and the number of utterances with an infinite one.
     """
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, classes)
     with torch.autocast(logits.device.type, enabled=False):
@@ -42,11 +40,11 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor, padding_idx: int, smoothi
     Args:
         logits: ``(B, N, classes)``.
         targets: int64 ``(B, N)``.
-        padding_idx: target to leave out.
+        padding_idx: target to exclude.
         smoothing: probability mass spread evenly over all classes, 0 to below 1.
 
     Returns:
-        The smoothed sum and the plain negative log-likelihood, both in nats.
+        The label-smoothed loss and the negative log-likelihood without smoothing, both in nats.
     """
     log_probs = logits.float().log_softmax(-1)
     keep = targets != padding_idx
@@ -63,10 +61,10 @@ def frame_cross_entropy_sum(logits: Tensor, targets: Tensor, unknown: int) -> tu
     Args:
         logits: ``(B, T, classes)``.
         targets: int64 ``(B, T)``.
-        unknown: target to leave out, negative.
+        unknown: target of frames to exclude, negative.
 
     Returns:
-        The sum in nats, the number of those frames, and on how many of them the likeliest class is right.
+        The sum in nats, the number of frames in it, and the number of those whose most likely class is correct.
     """
     loss = F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=unknown, reduction="sum")
     known = targets != unknown
@@ -74,16 +72,18 @@ def frame_cross_entropy_sum(logits: Tensor, targets: Tensor, unknown: int) -> tu
 
 
 def symmetric_kl_sum(logits: Tensor, targets: Tensor, padding_idx: int) -> Tensor:
-    """Mean of the two Kullback-Leibler divergences between the halves of a doubled batch (R-Drop, Liang et
-    al. 2021).
+    """Mean of both Kullback-Leibler divergences between the halves of a repeated batch (R-Drop, Liang et al. 2021).
 
     Args:
-        logits: ``(2B, N, classes)``, the two passes one after the other.
-        targets: int64 ``(B, N)``, whose padding is left out.
+        logits: ``(2B, N, classes)``, the first pass followed by the second.
+        targets: int64 ``(B, N)``; padding is excluded.
         padding_idx: padding symbol.
+
+    Returns:
+        The sum over all target tokens, in nats.
     """
     one, other = logits.float().log_softmax(-1).chunk(2)
     keep = (targets != padding_idx)[..., None]
-    # (p - q)(log p - log q) is the sum of both directions
+    # (p - q)(log p - log q), summed over the classes, is the sum of the divergences in both directions.
     both = (one.exp() - other.exp()) * (one - other)
     return 0.5 * (both * keep).sum()

@@ -1,12 +1,14 @@
 """The multi-task loss: L = w_asr L_asr + w_st L_st + w_mt L_mt + w_unit L_unit (+ w_phone L_phone).
 
-ASR, ST and units are CTC, MT is label-smoothed cross entropy under the mask that the policy would have
-caused. Sums over the batch are divided by one number, its units, so that the gradient of several ranks or
-accumulated batches is that of one large batch; each part is logged in nats per token of its own.
+The ASR, ST and unit losses are CTC. The MT loss is label-smoothed cross entropy, where every target token attends only
+to the frames that the policy would have made visible. All sums are divided by the number of units in the batch, so that
+the gradient over several ranks or accumulated batches is that of one large batch. Each loss is logged in nats per token
+of its own kind.
 
-The phone loss, off unless asked for, is cross entropy of each encoder frame's phone. With few hours of speech the CTC
-heads can stay for long where they only know how frequent the pieces are; an encoder that is told where each sound lies
-leaves that place soon. Its layer is the criterion's: the model is the same with and without it.
+The phone loss is off by default. It is the cross entropy of the phone of each encoder frame. With only a few hours of
+speech, the CTC heads can stay for a long time at a plateau where they have learned the frequency of the subwords only;
+an encoder that is trained on the position of each phone leaves it early. The linear layer of this loss belongs to the
+criterion, so that the model is the same with and without it.
 """
 
 from dataclasses import dataclass, field
@@ -29,14 +31,14 @@ DEFAULT_LABEL_SMOOTHING = 0.1
 YAML_ENTRIES = {"asr": "source_unigram", "st": "ctc_target_unigram", "mt": "target_unigram"}
 
 
-def _weight_field(part: str, what: str) -> Any:
+def _weight_field(part: str, loss_name: str) -> Any:
     source = f"the multitask YAML's loss_weight of {YAML_ENTRIES[part]}, else " if part in YAML_ENTRIES else ""
-    return field(default=None, metadata={"help": f"weight of {what} (default: {source}{DEFAULT_WEIGHTS[part]:g})"})
+    return field(default=None, metadata={"help": f"weight of {loss_name} (default: {source}{DEFAULT_WEIGHTS[part]:g})"})
 
 
 @dataclass
 class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
-    """Weights of the loss parts and the policy that training assumes."""
+    """Weights of the losses, and the policy that training simulates."""
 
     asr_weight: Optional[float] = _weight_field("asr", "the source CTC loss")  # noqa: UP045
     st_weight: Optional[float] = _weight_field("st", "the target CTC loss")  # noqa: UP045
@@ -45,8 +47,7 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
     label_smoothing: Optional[float] = field(  # noqa: UP045
         default=None,
         metadata={
-            "help": "probability spread over all pieces in the text decoder's loss, 0 to below 1 (default: "
-            "the "
+            "help": "probability spread over all pieces in the text decoder's loss, 0 to below 1 (default: the "
             f"multitask YAML's, else {DEFAULT_LABEL_SMOOTHING:g})"
         },
     )
@@ -64,8 +65,7 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
     mt_alignment: ChoiceEnum(["policy", "none"]) = field(  # type: ignore[valid-type]  # made at run time
         default="policy",
         metadata={
-            "help": "frames that a target token attends to in training: 'policy': those there when the "
-            "policy, run on "
+            "help": "frames that a target token attends to in training: 'policy': those there when the policy, run on "
             "the model's own CTC paths, writes its word; 'none': the whole utterance"
         },
     )
@@ -80,12 +80,12 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
 
 @register_criterion("echostream_multitask", dataclass=EchoStreamMultiTaskCriterionConfig)
 class EchoStreamMultiTaskCriterion(FairseqCriterion):
-    """Weighted sum of the four losses.
+    """Weighted sum of the losses.
 
-    R-Drop (Liang et al. 2021), if asked for, runs each utterance twice with different dropout. All four losses become
-    means over the two passes, and the text decoder's gets ``rdrop_alpha`` times the symmetric divergence between its
-    two predictions of each token. The CTC heads get none: two passes that spell the same words a frame apart agree,
-    and a divergence frame by frame would punish them for it.
+    R-Drop (Liang et al. 2021), off by default, runs each utterance twice with different dropout. All losses become
+    means over the two passes, and ``rdrop_alpha`` times the symmetric divergence between the two predictions of each
+    token is added to the loss of the text decoder. No divergence is added for the CTC heads: two passes that emit the
+    same symbols one frame apart agree, but a divergence per frame would penalise the difference.
 
     Raises:
         ValueError: an option out of range.
@@ -122,19 +122,22 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         self.source_word_starts = word_starts(task.source_dictionary)
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
-        """Loss, its denominator (units in the batch) and sums to log.
+        """Loss of a batch.
 
         Args:
             model: the model, or fairseq's distributed wrapper around it; it is called once.
             sample: batch of the data set, with ``segment`` (25 Hz frames, 0: whole utterance).
-            reduce: accepted for fairseq's sake; the loss is always a sum.
+            reduce: ignored; part of fairseq's interface. The loss is always a sum.
+
+        Returns:
+            The loss, its denominator (units in the batch), and sums to log.
         """
         return self.compute(model, sample)[:3]
 
     def compute(self, model: Any, sample: dict[str, Any]) -> tuple[Tensor, int, dict[str, Any], dict[str, Tensor]]:
-        """As :meth:`forward`, and what the model returned."""
+        """Return what :meth:`forward` returns, followed by the output of the model."""
         rdrop = self.rdrop_alpha > 0 and self.training
-        batch = _doubled(sample) if rdrop else sample
+        batch = _repeat_batch(sample) if rdrop else sample
         segment = sample.get("segment", 0)
         output = model(
             **batch["net_input"],
@@ -166,9 +169,7 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         return loss, sample["ntokens"], logged, output
 
     def _alignment(self, sample: dict[str, Any], segment: int) -> Any:
-        """Callable from the encoder's output to visible frames ``(B, N)``, or None if all frames are
-        visible.
-        """
+        """Function from the encoder's output to the visible frames of each token, ``(B, N)``; None: all visible."""
         if not self.align_by_policy:
             return None
 
@@ -188,13 +189,13 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         return align
 
     def _losses(self, output: dict[str, Tensor], sample: dict[str, Any]) -> dict[str, Tensor]:
-        """``{part}_loss`` sums and ``{part}_inf``, the number of utterances left out because no path fits."""
+        """Sums ``{part}_loss``, and ``{part}_inf``, the number of utterances excluded because they have no CTC path."""
         frames = output["frame_lengths"]
         log = {}
         log["asr_loss"], log["asr_inf"] = ctc_sum(
             output["asr_logits"], frames, sample["source_text"], sample["source_text_lengths"]
         )
-        # the ST CTC spells the target without its EOS
+        # The target of the ST CTC is the text without EOS.
         log["st_loss"], log["st_inf"] = ctc_sum(
             output["st_logits"], frames, sample["target_text"], sample["target_text_lengths"] - 1
         )
@@ -206,16 +207,14 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         )
         if self.phone_weight:
             logits = self.phone_head(output["encoder_out"])
-            log["phone_loss"], log["phone_frames"], log["phone_right"] = frame_cross_entropy_sum(
+            log["phone_loss"], log["phone_frames"], log["phone_correct"] = frame_cross_entropy_sum(
                 logits, sample["phones"], UNKNOWN_PHONE
             )
         return log
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log ``loss`` (per unit), each part in nats per token of its own, and utterances with infinite CTC
-        loss.
-        """
+        """Log ``loss`` (per unit), each loss in nats per token, and the number of utterances with infinite CTC loss."""
 
         def total(name: str) -> float:
             return float(sum(log.get(name, 0) for log in logging_outputs))
@@ -229,8 +228,8 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         metrics.log_scalar("mt_nll", total("mt_nll") / max(tokens, 1), tokens, round=3)
         if total("phone_frames"):
             metrics.log_scalar("phone", total("phone_loss") / total("phone_frames"), total("phone_frames"), round=3)
-            right = 100 * total("phone_right") / total("phone_frames")
-            metrics.log_scalar("phone_acc", right, total("phone_frames"), round=1)
+            accuracy = 100 * total("phone_correct") / total("phone_frames")
+            metrics.log_scalar("phone_acc", accuracy, total("phone_frames"), round=1)
         if any("mt_kl" in log for log in logging_outputs):
             metrics.log_scalar("mt_kl", total("mt_kl") / max(tokens, 1), tokens, round=3)
         for part in CTC_PARTS:
@@ -238,14 +237,14 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """All entries are sums over utterances."""
+        """True: all entries are sums over utterances."""
         return True
 
 
-def _doubled(sample: dict[str, Any]) -> dict[str, Any]:
-    """The batch twice, one after the other, so that dropout makes two versions of each utterance."""
+def _repeat_batch(sample: dict[str, Any]) -> dict[str, Any]:
+    """The batch followed by itself, so that each utterance is computed with two dropout masks."""
     return {
-        name: _doubled(value)
+        name: _repeat_batch(value)
         if isinstance(value, dict)
         else torch.cat([value, value])
         if isinstance(value, Tensor)

@@ -1,4 +1,4 @@
-"""What data set and criterion agree on about targets."""
+"""Definitions of targets that the data set and the criterion share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from echostream.text import WORD_MARK
 
-UNKNOWN_PHONE = -100  # cross entropy passes over it
+UNKNOWN_PHONE = -100  # ignored by the cross entropy
 
 
 def word_starts(dictionary: Dictionary) -> Tensor:
-    """Bool ``(vocabulary,)``: the symbol begins a word."""
+    """Bool ``(vocabulary,)``: True for symbols that start a word."""
     return torch.tensor([symbol.startswith(WORD_MARK) for symbol in dictionary.symbols])

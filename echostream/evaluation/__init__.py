@@ -1,7 +1,7 @@
 """EchoStream in SimulEval: agents, instances and metrics.
 
-Importing this package registers the ``ECHO_`` metrics and the instances that keep what they need. SimulEval
-looks metrics up before it loads an ``--agent`` file, so name the folder of the agents beside it::
+Importing this package registers the ``ECHO_`` metrics and the instances that record the data for them. SimulEval looks
+up metrics before it loads an ``--agent`` file, so also give it the folder of the agents as ``--user-dir``::
 
     simuleval --user-dir agent --agent agent/speech_to_speech.echostream.agent.py \\
         --latency-metrics ECHO_ATD ...

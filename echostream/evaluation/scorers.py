@@ -1,7 +1,8 @@
 """Latency, continuity and compute metrics for SimulEval's ``--latency-metrics``, from ``steps.jsonl``.
 
-Names begin with ``ECHO_`` so that none of SimulEval's own is replaced. Those ending in ``_CA`` run on the
-computation-aware clock of :mod:`echostream.evaluation.timeline`. Each also fills SimulEval's ``metrics.tsv``.
+Names start with ``ECHO_``, so that they don't replace SimulEval's own. Those with the suffix ``_CA`` use the
+computation-aware clock of :mod:`echostream.evaluation.timeline`. The scores of the utterances are also written to
+SimulEval's ``metrics.tsv``.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ logger = logging.getLogger("echostream.evaluation.scorers")
 
 
 class RecordScorer(LatencyScorer):
-    """Base of the metrics that need the agents' records: finds the record of each instance."""
+    """Base class of metrics that are computed from the records of the agents."""
 
     metric = ""
-    # SimulEval builds the extra scorers of --computation-aware without its arguments; the plain one of the
-    # same class is always built from the arguments right before.
+    # A class attribute, because SimulEval builds the additional scorers of --computation-aware without arguments,
+    # always right after the ordinary scorer of the same class.
     output: str | None = None
 
     @classmethod
     def from_args(cls, args: Namespace) -> RecordScorer:
-        """Build the metric; SimulEval adds the ``_CA`` twin of ``--computation-aware`` by itself."""
+        """Build the metric; SimulEval itself adds the ``_CA`` variant of ``--computation-aware``."""
         cls.output = args.output
         return cls(use_ref_len=not args.no_use_ref_len)
 
@@ -50,11 +51,11 @@ class RecordScorer(LatencyScorer):
         return self.metric + ("_CA" if aware else "")
 
     def reduce(self, scores: list[float]) -> float:
-        """Corpus score from those of the utterances that have one: their mean, NaN if none has."""
+        """Corpus score from the scores of the utterances: their mean, or NaN if there are none."""
         return mean(scores) if scores else math.nan
 
     def score(self, record: UtteranceRecord, instance: AnyInstance) -> float | None:
-        """Score of one utterance, ``None`` if it has none (an empty output has no latency)."""
+        """Score of one utterance; None if it is undefined, such as the latency of an empty output."""
         raise NotImplementedError
 
     def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
@@ -66,7 +67,7 @@ class RecordScorer(LatencyScorer):
                 scores.append(score)
         if len(scores) < len(instances):
             logger.warning(
-                "%s leaves out %d of %d utterances that it has no value for (nothing was put out or said)",
+                "%s leaves out %d of %d utterances that it is not defined for (no output, or no source)",
                 self.metric_name,
                 len(instances) - len(scores),
                 len(instances),
@@ -75,22 +76,22 @@ class RecordScorer(LatencyScorer):
 
 
 def is_speech(instance: AnyInstance) -> bool:
-    """Whether the output is speech: only then SimulEval keeps ``durations``."""
+    """Whether the output is speech: only then SimulEval's instance has ``durations``."""
     return hasattr(instance, "durations")
 
 
 def start_offset(timeline: Timeline, reference_words: int) -> float | None:
-    """Time from the start of the source to the start of the output, ms (text: the first word)."""
+    """Time from the start of the source to the start of the output (for text, the first word), in ms."""
     return timeline.start_ms
 
 
 def end_offset(timeline: Timeline, reference_words: int) -> float | None:
-    """Time from the end of the source to the end of the output, ms."""
+    """Time from the end of the source to the end of the output, in ms."""
     return None if timeline.end_ms is None else timeline.end_ms - timeline.source_ms
 
 
 def token_delay(timeline: Timeline, reference_words: int) -> float | None:
-    """Average Token Delay (Kano et al. 2023), ms; unlike SimulEval's own it knows speech output from text."""
+    """Average Token Delay (Kano et al. 2023) in ms; unlike SimulEval's own it distinguishes speech and text output."""
     if timeline.chunks:
         return average_token_delay(speech_writes(timeline.chunk_arrived_ms, timeline.chunks))
     if timeline.word_ms:
@@ -99,12 +100,12 @@ def token_delay(timeline: Timeline, reference_words: int) -> float | None:
 
 
 def lagging(timeline: Timeline, reference_words: int) -> float | None:
-    """Average Lagging (Ma et al. 2019) on words, ms; a spoken word counts when its end is heard."""
+    """Average Lagging (Ma et al. 2019) of words in ms; the time of a spoken word is that of its end."""
     return _lagging(timeline, reference_words or len(timeline.word_ms))
 
 
 def length_adaptive_lagging(timeline: Timeline, reference_words: int) -> float | None:
-    """Length-Adaptive Average Lagging (Papi et al. 2022) on words, ms."""
+    """Length-Adaptive Average Lagging (Papi et al. 2022) of words in ms."""
     return _lagging(timeline, max(reference_words, len(timeline.word_ms)))
 
 
@@ -115,12 +116,12 @@ def _lagging(timeline: Timeline, target_length: int) -> float | None:
 
 
 def discontinuity_count(timeline: Timeline, reference_words: int) -> float | None:
-    """Pauses in playback because the next piece wasn't there, per utterance."""
+    """Number of pauses of playback, where the next piece of audio was not ready, per utterance."""
     return float(len(discontinuities(timeline.chunks)))
 
 
 def discontinuity_sum(timeline: Timeline, reference_words: int) -> float | None:
-    """Their total length, ms per utterance."""
+    """Total length of the pauses of playback, in ms per utterance."""
     return sum(discontinuities(timeline.chunks))
 
 
@@ -136,7 +137,7 @@ TIMELINE_METRICS: dict[str, Callable[[Timeline, int], float | None]] = {
 
 
 class TimelineScorer(RecordScorer):
-    """A metric of the timeline of each utterance, averaged over utterances."""
+    """A metric computed from the timeline of each utterance and averaged over utterances."""
 
     measure: Callable[[Timeline, int], float | None]
 
@@ -147,7 +148,7 @@ class TimelineScorer(RecordScorer):
 
 
 class ComputationAwareScorer(TimelineScorer):
-    """The same on the computation-aware clock, whatever ``--computation-aware`` says."""
+    """A timeline metric on the computation-aware clock, with or without ``--computation-aware``."""
 
     def __init__(self, computation_aware: bool = True, use_ref_len: bool = True) -> None:
         super().__init__(computation_aware=True, use_ref_len=use_ref_len)
@@ -165,25 +166,29 @@ for _name, _measure in TIMELINE_METRICS.items():
 
 @register_latency_scorer("ECHO_StartOffset_FirstWord")
 class FirstWordScorer(RecordScorer):
-    """Median time from the end of the first source word to the start of the output, ms.
+    """Median time from the end of the first source word to the start of the output, in ms.
 
-    A policy of words can't begin before it; the silence before that word and its length are the speaker's. When it
-    ended is read from a list: a model's own opinion of that would be measured with itself.
+    A word-level policy can't start before this word has ended, and the time until then depends only on the speaker. The
+    ends of the words are read from a list, because with times from the model itself its errors would affect its score.
     """
 
     metric = "ECHO_StartOffset_FirstWord"
-    list_name: str | None = None  # like `output`
+    list_name: str | None = None  # a class attribute for the same reason as `output`
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """The list of word ends."""
+        """Option for the list of word ends."""
         parser.add_argument(
             "--first-word-ends", metavar="FILE", help="end of the first word of each source, seconds, one a line"
         )
 
     @classmethod
     def from_args(cls, args: Namespace) -> RecordScorer:
-        """Build the metric, once the list is known to be one."""
+        """Build the metric after a check of the list.
+
+        Raises:
+            SystemExit: as :func:`read_word_ends`.
+        """
         FirstWordScorer.list_name = args.first_word_ends
         read_word_ends(args.first_word_ends)
         return super().from_args(args)
@@ -204,7 +209,7 @@ class FirstWordScorer(RecordScorer):
 
 @register_latency_scorer("ECHO_StartOffset_FirstWord_CA")
 class ComputationAwareFirstWordScorer(FirstWordScorer):
-    """The same on the computation-aware clock."""
+    """:class:`FirstWordScorer` on the computation-aware clock."""
 
     metric = "ECHO_StartOffset_FirstWord_CA"
 
@@ -213,10 +218,10 @@ class ComputationAwareFirstWordScorer(FirstWordScorer):
 
 
 def read_word_ends(path: str | None) -> list[float]:
-    """A list of seconds, as ms.
+    """Read a list of times in seconds, one per line, as ms.
 
     Raises:
-        SystemExit: no list, or something else than numbers in it.
+        SystemExit: the list can't be read or contains anything but numbers.
     """
     try:
         return [1000 * float(line) for line in Path(path or "").read_text(encoding="utf-8").splitlines()]
@@ -226,7 +231,7 @@ def read_word_ends(path: str | None) -> list[float]:
 
 @register_latency_scorer("ECHO_RTF")
 class RealTimeFactorScorer(RecordScorer):
-    """Compute time over source time of the whole test set; below 1 keeps up with the speaker."""
+    """Real-time factor: total compute time over total source time of the test set; below 1 is faster than real time."""
 
     metric = "ECHO_RTF"
 
@@ -244,7 +249,7 @@ class RealTimeFactorScorer(RecordScorer):
 
 
 class StepPercentileScorer(RecordScorer):
-    """A percentile of the compute time of a step, ms, over all steps of the test set."""
+    """A percentile of the compute time per step over all steps of the test set, in ms."""
 
     percent = 50.0
 
@@ -259,14 +264,14 @@ class StepPercentileScorer(RecordScorer):
 
 @register_latency_scorer("ECHO_StepP50")
 class StepMedianScorer(StepPercentileScorer):
-    """Median compute time of a step, ms."""
+    """Median compute time per step in ms."""
 
     metric = "ECHO_StepP50"
 
 
 @register_latency_scorer("ECHO_StepP95")
 class StepP95Scorer(StepPercentileScorer):
-    """95th percentile of the compute time of a step, ms; above the segment size the output falls behind."""
+    """95th percentile of the compute time per step in ms; above the segment size the output falls behind."""
 
     metric = "ECHO_StepP95"
     percent = 95.0

@@ -1,4 +1,4 @@
-"""The state of an utterance in an agent: the samples that no step has seen, and the translator's state."""
+"""SimulEval states of an utterance: new source samples, and the state of the translator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simuleval.data.segments import EmptySegment, Segment, SpeechSegment
 
 
 class _Joinable(Protocol):
-    """A target or source word."""
+    """A target or source word; ``joined`` if it continues the previous word without a space."""
 
     @property
     def joined(self) -> bool: ...
@@ -21,14 +21,18 @@ Word = TypeVar("Word", bound=_Joinable)
 
 
 class StreamStates(AgentStates):
-    """AgentStates that doesn't pile up the source.
+    """AgentStates that keeps only samples that the translator has not processed yet.
 
-    SimulEval's own appends every sample of the utterance to a list of Python floats. Here what has been
-    pushed is handed out once by :meth:`take_new`; ``arrived_samples`` counts it. ``stream`` is the
-    translator's state, ``view`` what a person sees of it; both are made anew for each utterance.
+    SimulEval's own class appends every sample of the utterance to a list of Python floats. Here :meth:`take_new`
+    returns new samples once and then drops them.
 
     Args:
-        sample_rate: what the translator expects, Hz.
+        sample_rate: sample rate that the translator expects, in Hz.
+
+    Attributes:
+        stream: state of the translator; None before the first step of an utterance.
+        view: live display of the translation; None before the first step of an utterance.
+        arrived_samples: number of samples of the utterance received so far.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -36,7 +40,7 @@ class StreamStates(AgentStates):
         super().__init__()
 
     def reset(self) -> None:
-        """Forget the utterance."""
+        """Start a new utterance."""
         super().reset()
         self.stream: Any = None
         self.view: Any = None
@@ -46,15 +50,15 @@ class StreamStates(AgentStates):
         self._has_words = False
 
     @property
-    def has_news(self) -> bool:
-        """Whether anything was pushed since the last :meth:`take_new`."""
+    def has_new_input(self) -> bool:
+        """Whether a segment, possibly an empty one, was pushed since the last :meth:`take_new`."""
         return self._pushed
 
     def update_source(self, segment: Segment) -> None:
-        """Take in a speech segment or an empty one.
+        """Add a speech segment or an empty segment.
 
         Raises:
-            ValueError: text instead of speech, another sample rate, more than one channel, NaN or infinity.
+            ValueError: the segment is text, has another sample rate or several channels, or contains NaN or infinity.
         """
         self._pushed = True
         self.source_finished = segment.finished
@@ -77,17 +81,17 @@ class StreamStates(AgentStates):
         self.arrived_samples += len(samples)
 
     def take_new(self) -> np.ndarray:
-        """Samples pushed since the last call, float32 ``(n,)``."""
+        """Return the samples pushed since the last call, float32 ``(n,)``."""
         samples = np.concatenate(self._new) if self._new else np.zeros(0, dtype=np.float32)
         self._new.clear()
         self._pushed = False
         return samples
 
-    def begun_words(self, words: Iterable[Word]) -> list[Word]:
-        """Those of ``words`` that don't go on from the word before; an utterance's first never does."""
-        begun = []
+    def without_continuations(self, words: Iterable[Word]) -> list[Word]:
+        """Drop those of the next ``words`` that continue the previous word, but never the first of an utterance."""
+        first_parts = []
         for word in words:
             if not (word.joined and self._has_words):
-                begun.append(word)
+                first_parts.append(word)
             self._has_words = True
-        return begun
+        return first_parts

@@ -1,1 +1,1 @@
-"""Mechanisms of EchoStream, one a file, in plain torch: they know neither fairseq nor SimulEval."""
+"""Building blocks of EchoStream in plain torch, one mechanism per file, independent of fairseq and SimulEval."""

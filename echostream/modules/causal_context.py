@@ -1,4 +1,4 @@
-"""What a causal convolution sees of the past: zeros at the start of a signal, its last inputs in a stream."""
+"""Left context of causal convolutions: zeros for a whole signal, the cached last inputs in a stream."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch.nn import functional as F
 
 
 def with_past(x: Tensor, past: int, tails: list[Tensor] | None, index: int) -> Tensor:
-    """Put the last ``past`` inputs before ``x``.
+    """Prepend the left context of a causal convolution to its input.
 
     Args:
-        x: ``(B, T, C)``.
-        past: inputs before the first that the convolution needs.
-        tails: of a stream, one a convolution, empty before its first input; ``tails[index]`` is read and replaced.
-            None for a whole signal.
-        index: which convolution this is; they come in order.
+        x: input ``(B, T, C)``.
+        past: left context in frames: kernel size minus one.
+        tails: the stream's cached left contexts, one ``(B, past, C)`` per convolution. ``tails[index]`` is read and
+            replaced in place; the list is empty before the first input. None pads a whole signal with zeros.
+        index: position of this convolution in ``tails``; convolutions are called in ascending order.
 
     Returns:
-        ``(B, past + T, C)``.
+        Input with its left context, ``(B, past + T, C)``.
     """
     if tails is None:
         return F.pad(x, (0, 0, past, 0))

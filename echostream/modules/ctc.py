@@ -1,7 +1,7 @@
-"""CTC (Graves et al. 2006): greedy reading of a stream of frame classes.
+"""CTC (Graves et al. 2006): greedy decoding of a stream of frame classes.
 
-Reading is incremental: the state is the class of the last frame, because a repeated class is one symbol only if no
-blank lies between. What is read never depends on how the frames were cut into pieces.
+Decoding is incremental. Its state is the class of the last frame, which tells whether the next frame repeats a symbol
+or starts a new one. The result does not depend on how the frames are split into calls.
 """
 
 from __future__ import annotations
@@ -18,12 +18,20 @@ BLANK = 0
 
 @dataclass
 class CTCReader(State):
-    """Greedy collapse of a stream of frame classes; the class of the last frame is all that it remembers."""
+    """Incremental greedy collapse of frame classes.
+
+    Attributes:
+        last: class of the last frame.
+    """
 
     last: int = BLANK
 
     def read(self, classes: Sequence[int]) -> tuple[list[tuple[int, int]], CTCReader]:
-        """New symbols in ``classes`` as ``(frame index within the call, symbol)``, and the reader of what follows."""
+        """Collapse the next frames.
+
+        Returns:
+            New symbols as ``(frame index within this call, symbol)``, and the reader for the frames that follow.
+        """
         symbols = []
         last = self.last
         for frame, label in enumerate(classes):
@@ -41,6 +49,6 @@ def greedy_collapse(classes: Tensor, lengths: Tensor) -> list[list[int]]:
 
 def symbol_counts(classes: Tensor) -> Tensor:
     """``(B, T)`` frame classes to the number of symbols read up to and including each frame, ``(B, T)``."""
-    fresh = classes != BLANK
-    fresh[:, 1:] &= classes[:, 1:] != classes[:, :-1]
-    return fresh.long().cumsum(dim=1)
+    starts_symbol = classes != BLANK
+    starts_symbol[:, 1:] &= classes[:, 1:] != classes[:, :-1]
+    return starts_symbol.long().cumsum(dim=1)

@@ -3,18 +3,18 @@
 Frames are processed in segments of ``C`` frames. A frame attends to
 
 - its own segment,
-- ``R`` frames of right context, copied behind each segment, so that the look-ahead is ``R`` frames whatever the
-  depth (each copy is carried through all layers with its own segment and then dropped),
+- ``R`` frames of right context. Each segment has its own copies of these frames, which pass through all layers with
+  the segment and are then dropped, so that the look-ahead stays ``R`` frames however many layers there are,
 - ``L`` frames of left context before the segment, whose keys and values are cached,
 - the last ``M`` memory slots before the left context.
 
-A memory slot is the mean of the keys and values of a block of ``memory_block`` frames. The block is a fixed time, not
-the segment, so that a 40 ms segment has as useful a memory as a long one. (The paper's slots come from an
-attention summary of the layer below; averages do better in practice and cost nothing.)
+A memory slot is the mean of the keys and values of a block of ``memory_block`` frames. Blocks have a fixed duration
+that does not depend on the segment size, so that memory is as useful with 40 ms segments as with long ones. (The
+paper's slots come from an attention summary of the layer below; averages do better in practice and cost nothing.)
 
-``C`` and ``R`` are arguments of ``forward``: training samples the segment per batch, inference picks one. Masks and
-rotary angles are pure functions of positions, so one ``forward`` serves a whole batch of padded utterances and a
-step of a stream.
+``C`` and ``R`` are arguments of ``forward``: training samples a segment size for every batch, and inference chooses
+one. Masks and rotary angles are pure functions of positions, so the same ``forward`` handles a batch of padded
+utterances and one step of a stream.
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ from echostream.modules.state import BatchedState
 
 @dataclass
 class EmformerState(BatchedState):
-    """What the layers remember; sizes never change after the first segment.
+    """Cached keys, values and inputs of a stream; all sizes but that of ``pending`` are constant.
 
-    Keys are stored rotated to their absolute position, except in ``open_block``, whose centre isn't reached yet.
+    Keys are stored rotated to their absolute position, except in ``open_block``: a block is rotated to its centre once
+    it is complete.
     """
 
     position: Tensor  # (B,) int64: frames encoded so far
-    pending: Tensor  # (B, p, D): frames that wait for their segment or its right context
-    left: Tensor  # (B, layers, L, 2, H, head_dim): keys and values of the left context, the latest last
-    memory: Tensor  # (B, layers, slots, 2, H, head_dim): ring of finished blocks, block b in slot b % slots
-    open_block: Tensor  # (B, layers, 2, H, head_dim): sums over the frames of the unfinished block
-    conv: Tensor  # (B, layers, conv_kernel - 1, D): inputs that the convolution reaches back to
+    pending: Tensor  # (B, p, D): frames whose segment or right context is not complete yet
+    left: Tensor  # (B, layers, L, 2, H, head_dim): keys and values of the left context, oldest first
+    memory: Tensor  # (B, layers, slots, 2, H, head_dim): ring buffer of complete blocks, block b in slot b % slots
+    open_block: Tensor  # (B, layers, 2, H, head_dim): sums over the frames of the incomplete block
+    conv: Tensor  # (B, layers, conv_kernel - 1, D): left context of each causal convolution
 
 
 class EmformerLayer(nn.Module):
-    """Pre-norm attention, optional convolution, feed-forward and a closing norm, as in the paper's figure 1."""
+    """Pre-norm attention, optional convolution, feed-forward and a final norm, as in the paper's figure 1."""
 
     def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float, conv_kernel: int, activation: str) -> None:
         super().__init__()
@@ -67,7 +68,16 @@ class EmformerLayer(nn.Module):
         self.attention_dropout = dropout
 
     def project(self, x: Tensor, angles: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries ``(B, Q, H, hd)``, rotated keys with values and unrotated ones, both ``(B, Q, 2, H, hd)``."""
+        """Project ``(B, Q, D)`` to queries, keys and values.
+
+        Args:
+            x: layer input.
+            angles: rotary angles of its positions; None leaves queries and keys unrotated.
+
+        Returns:
+            Queries ``(B, Q, H, hd)``, rotated keys with values ``(B, Q, 2, H, hd)``, and unrotated keys with values
+            ``(B, Q, 2, H, hd)``.
+        """
         qkv = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
         if angles is None:
             return qkv[:, :, 0], qkv[:, :, 1:], qkv[:, :, 1:]
@@ -75,7 +85,7 @@ class EmformerLayer(nn.Module):
         return rotated[:, :, 0], torch.stack([rotated[:, :, 1], qkv[:, :, 2]], dim=2), qkv[:, :, 1:]
 
     def attend(self, query: Tensor, key_value: Tensor, mask: Tensor) -> Tensor:
-        """``(B, Q, H, hd)`` over ``(B, K, 2, H, hd)`` with mask ``(B, 1, Q, K)``."""
+        """Attention of ``(B, Q, H, hd)`` to keys and values ``(B, K, 2, H, hd)`` under the mask ``(B, 1, Q, K)``."""
         key, value = key_value.unbind(2)
         out = scaled_dot_product_attention(
             query.transpose(1, 2),
@@ -98,15 +108,15 @@ class Emformer(nn.Module):
         dim: frame size ``D``.
         layers: number of layers.
         heads: attention heads; ``dim / heads`` must be even.
-        ffn_dim: hidden size of the feed-forward part.
+        ffn_dim: hidden size of the feed-forward network.
         left_context: ``L`` in frames.
-        memory_slots: ``M``; 0 switches the memory bank off.
+        memory_slots: ``M``; 0 disables the memory bank.
         memory_block: frames averaged into one slot.
         dropout: on sub-layer outputs, hidden activations and attention weights.
-        layer_drop: probability that training skips a layer (Fan et al. 2020).
-        conv_kernel: width of the causal convolution in each layer; 0 leaves it out.
-        activation: of the feed-forward part: ``relu``, ``gelu`` or ``silu``.
-        rotary: rotary positions; without them attention knows no order inside a segment.
+        layer_drop: probability of skipping a layer in training (Fan et al. 2020).
+        conv_kernel: kernel size of the causal convolution in each layer, in frames; 0 for no convolution.
+        activation: of the feed-forward network: ``relu``, ``gelu`` or ``silu``.
+        rotary: use rotary positions; without them attention cannot tell the order of the frames in a segment.
     """
 
     def __init__(
@@ -132,14 +142,14 @@ class Emformer(nn.Module):
         self.dim, self.heads, self.left_context = dim, heads, left_context
         self.memory_slots, self.memory_block = memory_slots, memory_block
         self.layer_drop, self.conv_kernel, self.rotary = layer_drop, conv_kernel, rotary
-        # Blocks stay in the ring while they are inside the left context, before they become visible.
+        # A complete block becomes visible only when the left context has moved past it; until then it needs a slot too.
         self.ring_slots = memory_slots + -(-left_context // memory_block) if memory_slots else 0
         self.layers: TypedModuleList[EmformerLayer] = TypedModuleList(
             EmformerLayer(dim, heads, ffn_dim, dropout, conv_kernel, activation) for _ in range(layers)
         )
 
     def init_state(self, batch_size: int = 1) -> EmformerState:
-        """Empty state: zeros that no query ever sees, because the masks know that position 0 has no past."""
+        """Empty state: zeros, which the masks hide from every query because nothing precedes position 0."""
         like = self.layers.item(0).norm_attention.weight
         shape = (batch_size, len(self.layers))
         head = (2, self.heads, self.dim // self.heads)
@@ -162,23 +172,23 @@ class Emformer(nn.Module):
         right_context: int = 1,
         is_last: bool = True,
     ) -> tuple[Tensor, Tensor, EmformerState | None]:
-        """Encode whole utterances (``state`` None, ``is_last``) or the next piece of a stream.
+        """Encode whole utterances (``state`` None, ``is_last``) or the next chunk of a stream.
 
         Args:
             x: ``(B, T, D)`` frames, ``T >= 0``.
-            lengths: ``(B,)`` valid frames of ``x``; None if all are. Only the last piece may be padded, and the
-                padding may hold anything.
-            state: of the pieces before; None at the start.
+            lengths: ``(B,)`` valid frames of ``x``; None if all are valid. Only the last chunk may be padded; the
+                content of the padding is ignored.
+            state: state after the previous chunk; None at the start.
             segment: ``C`` in frames; 0: everything up to the end of the input is one segment.
             right_context: ``R`` in frames.
-            is_last: the input ends here, so that the last segment may be shorter and has no right context.
+            is_last: the input ends here; the last segment may then be shorter and has no right context.
 
         Returns:
-            ``(B, n, D)`` frames, their lengths ``(B,)``, and the next state (None after the last piece). Before the
-            last piece ``n`` is the largest multiple of ``C`` whose right context has arrived.
+            ``(B, n, D)`` frames, their lengths ``(B,)``, and the next state (None after the last chunk). Before the
+            last chunk ``n`` is the largest multiple of ``C`` whose right context has arrived.
 
         Raises:
-            ValueError: a negative ``segment`` or ``right_context``, or padding before the last piece.
+            ValueError: a negative ``segment`` or ``right_context``, or padding before the last chunk.
         """
         if segment < 0 or right_context < 0:
             raise ValueError(f"segment {segment} and right_context {right_context} must not be negative")
@@ -188,14 +198,14 @@ class Emformer(nn.Module):
             state = self.init_state(x.size(0))
         if lengths is not None:
             x = x.masked_fill(~valid_positions(lengths, x.size(1))[..., None], 0.0)
-        waiting = 0
+        num_pending = 0
         if state is not None:
-            waiting = state.pending.size(1)
+            num_pending = state.pending.size(1)
             x = torch.cat([state.pending, x], dim=1)
         total = x.size(1)
         ready = max(0, (total - right_context) // segment * segment) if segment else 0
         num_frames = total if is_last else ready
-        lengths = torch.full((x.size(0),), total, device=x.device) if lengths is None else lengths + waiting
+        lengths = torch.full((x.size(0),), total, device=x.device) if lengths is None else lengths + num_pending
         if num_frames == 0:
             if state is not None and not is_last:
                 state = EmformerState(state.position, x, state.left, state.memory, state.open_block, state.conv)
@@ -215,15 +225,15 @@ class Emformer(nn.Module):
         past = state.position if state is not None else torch.zeros_like(lengths)
         cached = self.left_context if state is not None else 0
         mask = layout.mask(lengths, past, self.left_context, cached)
-        rings = self._ring_mask(layout, past) if state is not None and self.memory_slots else None
-        # Only a call longer than the left context can look back at a block of its own.
+        ring_mask = self._ring_mask(layout, past) if state is not None and self.memory_slots else None
+        # A block of this call is visible within the call only if the call is longer than the left context.
         blocks = (
             self._block_membership(layout, past)
             if self.memory_slots and (n > self.left_context or not is_last)
             else None
         )
         visible_blocks = blocks if n > self.left_context else None
-        masks = [] if rings is None else [rings]
+        masks = [] if ring_mask is None else [ring_mask]
         masks.append(mask)
         if visible_blocks is not None:
             masks.append(self._block_mask(layout, past, visible_blocks.size(1)))
@@ -240,16 +250,16 @@ class Emformer(nn.Module):
 
         hidden = x[:, layout.frame.clamp(max=x.size(1) - 1)] if layout.right_context else x[:, :n]
         no_tail = x.new_zeros(batch, max(0, self.conv_kernel - 1), self.dim)
-        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        layer_caches: list[tuple[Tensor, Tensor, Tensor]] = []
         for i, layer in enumerate(self.layers):
             if self.training and self.layer_drop and float(torch.rand(())) < self.layer_drop:
                 continue
-            query, key_value, plain = layer.project(hidden, angles)
+            query, key_value, unrotated = layer.project(hidden, angles)
             keys = [key_value]
             if state is not None:
-                keys = ([state.memory[:, i]] if rings is not None else []) + [state.left[:, i], key_value]
+                keys = ([state.memory[:, i]] if ring_mask is not None else []) + [state.left[:, i], key_value]
             if visible_blocks is not None:
-                keys.append(self._block_means(visible_blocks, plain[:, :n], state, i, block_angles))
+                keys.append(self._block_means(visible_blocks, unrotated[:, :n], state, i, block_angles))
             hidden = hidden + layer.dropout(layer.attend(query, torch.cat(keys, dim=1), mask))
             tail = no_tail
             if layer.convolution is not None:
@@ -257,51 +267,51 @@ class Emformer(nn.Module):
                 hidden = hidden + layer.dropout(convolved)
             hidden = layer.feed_forward(hidden)
             if not is_last:
-                kept.append((key_value[:, :n], plain[:, :n], tail))
+                layer_caches.append((key_value[:, :n], unrotated[:, :n], tail))
         out = hidden[:, :n]
         if is_last:
             return out, None
-        assert state is not None  # `forward` makes one for every stream that continues
-        new_left = torch.stack([key_value for key_value, _, _ in kept], dim=1)
+        assert state is not None  # `forward` creates a state unless the input ends with its first call
+        new_left = torch.stack([key_value for key_value, _, _ in layer_caches], dim=1)
         if self.left_context > n:
             new_left = torch.cat([state.left[:, :, n:], new_left], dim=2)
         else:
             new_left = new_left[:, :, n - self.left_context :].clone()
         memory, open_block = state.memory, state.open_block
         if blocks is not None:
-            plain = torch.stack([plain for _, plain, _ in kept], dim=1)
-            memory, open_block = self._close_blocks(blocks, plain, state, n, block_angles)
+            unrotated = torch.stack([unrotated for _, unrotated, _ in layer_caches], dim=1)
+            memory, open_block = self._close_blocks(blocks, unrotated, state, n, block_angles)
         return out, EmformerState(
             position=past + n,
             pending=x[:, n:].clone(),
             left=new_left,
             memory=memory,
             open_block=open_block,
-            conv=torch.stack([tail for _, _, tail in kept], dim=1),
+            conv=torch.stack([tail for _, _, tail in layer_caches], dim=1),
         )
 
     def _visible_blocks(self, layout: Layout, past: Tensor) -> Tensor:
-        """``(B, Q)``: number of blocks that end before the query's left context."""
+        """``(B, Q)``: number of blocks that end before each query's left context."""
         return (past[:, None] + layout.segment_start - self.left_context).clamp(min=0) // self.memory_block
 
     def _ring_mask(self, layout: Layout, past: Tensor) -> Tensor:
-        """Which ring slots a query sees, ``(B, Q, slots)``."""
-        done = past // self.memory_block  # (B,)
+        """``(B, Q, slots)``: True where a query sees a slot of the ring buffer."""
+        complete = past // self.memory_block  # (B,) number of complete blocks
         slot = torch.arange(self.ring_slots, device=past.device)
-        block = done[:, None] - 1 - (done[:, None] - 1 - slot) % self.ring_slots  # the latest block in each slot
+        block = complete[:, None] - 1 - (complete[:, None] - 1 - slot) % self.ring_slots  # latest block in each slot
         visible = self._visible_blocks(layout, past)[..., None]
         block = block[:, None]
         return (block >= 0) & (block < visible) & (block >= visible - self.memory_slots)
 
     def _block_membership(self, layout: Layout, past: Tensor) -> Tensor:
-        """``(B, blocks, n)``: True where a frame of the call belongs to a block, the open block first."""
+        """``(B, blocks, n)``: True where a frame of this call belongs to a block; the open block comes first."""
         n = layout.num_frames
         frame_block = (past[:, None] % self.memory_block + torch.arange(n, device=past.device)) // self.memory_block
         count = (self.memory_block - 1 + n) // self.memory_block + 1
         return frame_block[:, None] == torch.arange(count, device=past.device)[:, None]
 
     def _block_mask(self, layout: Layout, past: Tensor, count: int) -> Tensor:
-        """Which blocks of this very call a query sees, ``(B, Q, blocks)``."""
+        """``(B, Q, blocks)``: True where a query sees a block of this call."""
         block = (past[:, None] // self.memory_block + torch.arange(count, device=past.device))[:, None]
         visible = self._visible_blocks(layout, past)[..., None]
         return (block < visible) & (block >= visible - self.memory_slots)
@@ -309,19 +319,19 @@ class Emformer(nn.Module):
     def _block_means(
         self,
         blocks: Tensor,
-        plain: Tensor,
+        unrotated: Tensor,
         state: EmformerState | None,
         layer: int,
         angles: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Memory slots ``(B, blocks, 2, H, hd)`` of one layer from unrotated keys and values ``(B, n, 2, H, hd)``."""
-        sums = (blocks.to(plain.dtype) @ plain.flatten(2)).unflatten(2, plain.shape[2:])
+        sums = (blocks.to(unrotated.dtype) @ unrotated.flatten(2)).unflatten(2, unrotated.shape[2:])
         if state is not None:
             sums = torch.cat([sums[:, :1] + state.open_block[:, layer, None], sums[:, 1:]], dim=1)
         return self._mean(sums, angles)
 
     def _mean(self, sums: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Sums over whole blocks ``(..., blocks, 2, H, hd)`` to slots: means, keys rotated to the block's centre."""
+        """Memory slots from sums over complete blocks ``(..., blocks, 2, H, hd)``: means, keys rotated to centres."""
         means = sums / self.memory_block
         if angles is None:
             return means
@@ -330,26 +340,37 @@ class Emformer(nn.Module):
     def _close_blocks(
         self,
         blocks: Tensor,
-        plain: Tensor,
+        unrotated: Tensor,
         state: EmformerState,
         n: int,
         angles: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Ring and open block after ``n`` more frames with unrotated keys and values ``(B, layers, n, 2, H, hd)``."""
-        weight = blocks.to(plain.dtype)
-        sums = torch.einsum("bkn,blnx->blkx", weight, plain.flatten(3)).unflatten(3, plain.shape[3:])
+        """Add ``n`` frames to the memory.
+
+        Args:
+            blocks: ``(B, blocks, n)`` membership of the frames in blocks.
+            unrotated: ``(B, layers, n, 2, H, hd)`` unrotated keys and values of the frames.
+            state: state before these frames.
+            n: number of frames.
+            angles: rotary angles of the block centres.
+
+        Returns:
+            The ring buffer and the open block after these frames, shaped as in :class:`EmformerState`.
+        """
+        weight = blocks.to(unrotated.dtype)
+        sums = torch.einsum("bkn,blnx->blkx", weight, unrotated.flatten(3)).unflatten(3, unrotated.shape[3:])
         sums[:, :, 0] += state.open_block
         first = state.position // self.memory_block
-        done = (state.position + n) // self.memory_block
-        still_open = (done - first)[:, None].expand(-1, sums.size(1))  # (B, layers)
+        complete = (state.position + n) // self.memory_block
+        still_open = (complete - first)[:, None].expand(-1, sums.size(1))  # (B, layers)
         index = still_open[:, :, None, None, None, None].expand(-1, -1, 1, *sums.shape[3:])
         open_block = sums.gather(2, index)[:, :, 0]
-        if not bool((done > first).any()):
+        if not bool((complete > first).any()):
             return state.memory, open_block
         if angles is not None:
             angles = (angles[0][:, None], angles[1][:, None])
-        slot = torch.arange(self.ring_slots, device=plain.device)
-        latest = done[:, None] - 1 - (done[:, None] - 1 - slot) % self.ring_slots
+        slot = torch.arange(self.ring_slots, device=unrotated.device)
+        latest = complete[:, None] - 1 - (complete[:, None] - 1 - slot) % self.ring_slots
         source = torch.where(latest >= first[:, None], self.ring_slots + latest - first[:, None], slot)
         pool = torch.cat([state.memory, self._mean(sums, angles)], dim=2)
         index = source[:, None, :, None, None, None].expand(-1, pool.size(1), -1, *pool.shape[3:])

@@ -1,8 +1,8 @@
-"""Log-mel filter-bank features that can be computed while the audio arrives.
+"""Streaming log-mel filter-bank features.
 
 The features are Kaldi's (25 ms window, 10 ms shift, 80 mel bins, as fairseq computes them), normalised by a global
-mean and variance. A frame needs only its own 400 samples, so feeding the waveform in pieces gives the frames of the
-whole waveform; the state is the samples that the next frame shares with the last one.
+mean and variance. A frame depends on its own 400 samples only, so that chunks of a waveform give exactly the frames of
+the whole waveform. The state holds the samples that later frames still need.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def mel_banks() -> Tensor:
     """Kaldi's triangular filters, equally spaced in mel from 20 Hz to half the sample rate.
 
     Returns:
-        ``(257, 80)`` weights of the spectrum's bins; the last bin, at half the sample rate, has none.
+        ``(257, 80)`` filter weights per bin of the spectrum; those of the last bin, half the sample rate, are zero.
     """
     lowest, highest = (1127.0 * math.log(1.0 + hz / 700.0) for hz in (LOWEST_HZ, SAMPLE_RATE / 2))
     spacing = (highest - lowest) / (NUM_MELS + 1)
@@ -50,7 +50,7 @@ def mel_banks() -> Tensor:
 
 @dataclass
 class FbankState(State):
-    """Samples that belong to windows not yet complete, shape ``(n,)``, ``n < WINDOW_SAMPLES``."""
+    """Samples of incomplete windows, ``(n,)``, ``n < WINDOW_SAMPLES``."""
 
     leftover: Tensor
 
@@ -58,9 +58,9 @@ class FbankState(State):
 class OnlineFbank(nn.Module):
     """Waveform to normalised log-mel features.
 
-    The mean and the standard deviation are buffers, so that a checkpoint carries the normalisation it was trained
-    with; until :meth:`set_cmvn` is called they leave the features as they are. They stay float32 in a half-precision
-    model, whose rounding of the statistics would shift the features.
+    The mean and the standard deviation are buffers, so that a checkpoint contains the normalisation it was trained
+    with. Until :meth:`set_cmvn` is called, features are not normalised. The buffers stay float32 in a half-precision
+    model, because rounding the statistics would shift the features.
     """
 
     mel: Tensor
@@ -77,7 +77,7 @@ class OnlineFbank(nn.Module):
         self.register_buffer("cmvn_std", torch.ones(NUM_MELS))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnlineFbank:
-        """Follows ``model.to(device)``, but not ``half()`` or ``bfloat16()``: features are float32 in any model."""
+        """Follow ``model.to(device)`` but ignore ``half()`` and ``bfloat16()``: features are always float32."""
         exact = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
@@ -102,7 +102,7 @@ class OnlineFbank(nn.Module):
         return FbankState(leftover=self.window.new_zeros(0))
 
     def log_mel(self, samples: Tensor) -> Tensor:
-        """Kaldi's log-mel features of every whole window: ``(n,)`` samples in [-1, 1] to ``(T, 80)``."""
+        """Kaldi's log-mel features of all complete windows: ``(n,)`` samples in [-1, 1] to ``(T, 80)``."""
         if samples.size(0) < WINDOW_SAMPLES:
             return samples.new_zeros(0, NUM_MELS)
         frames = samples.unfold(0, WINDOW_SAMPLES, SHIFT_SAMPLES) * INT16_SCALE  # (T, 400)
@@ -113,14 +113,14 @@ class OnlineFbank(nn.Module):
         return (power @ self.mel).clamp_min(LOG_FLOOR).log()
 
     def forward(self, samples: Tensor, state: FbankState | None = None) -> tuple[Tensor, FbankState]:
-        """Features of the windows that ``samples`` completes.
+        """Features of the windows that are complete with ``samples``.
 
         Args:
             samples: ``(n,)`` float32 at 16 kHz, any ``n >= 0``.
-            state: what the earlier pieces left over; None for the first piece.
+            state: state after the previous chunk; None for the first one.
 
         Returns:
-            ``(T, 80)`` normalised features @100 Hz and the state for the next piece.
+            ``(T, 80)`` normalised features @100 Hz and the state for the next chunk.
         """
         if state is not None and state.leftover.numel():
             samples = torch.cat([state.leftover, samples])

@@ -1,4 +1,4 @@
-"""Attention masks as pure functions of positions; True marks what may be attended."""
+"""Attention masks as pure functions of positions; True marks positions that may be attended to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def valid_positions(lengths: Tensor, size: int) -> Tensor:
-    """``(B,)`` lengths to ``(B, size)``: True where a position is within its item's length."""
+    """``(B,)`` lengths to a ``(B, size)`` mask that is True for positions below the length of their row."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
@@ -15,31 +15,31 @@ def block_starts(block_ids: Tensor) -> Tensor:
     """Index of the first position of each position's block.
 
     Args:
-        block_ids: ``(B, N)`` non-decreasing ids; equal neighbours form a block.
+        block_ids: ``(B, N)`` non-decreasing ids; positions with equal ids form a block.
 
     Returns:
         ``(B, N)`` int64.
     """
     index = torch.arange(block_ids.size(1), device=block_ids.device).expand_as(block_ids)
-    fresh = torch.ones_like(block_ids, dtype=torch.bool)
-    fresh[:, 1:] = block_ids[:, 1:] != block_ids[:, :-1]
-    return torch.where(fresh, index, torch.zeros_like(index)).cummax(dim=1).values
+    starts_block = torch.ones_like(block_ids, dtype=torch.bool)
+    starts_block[:, 1:] = block_ids[:, 1:] != block_ids[:, :-1]
+    return torch.where(starts_block, index, torch.zeros_like(index)).cummax(dim=1).values
 
 
 def windowed_block_mask(
     past: Tensor, cached: int, num_new: int, window: int, block_ids: Tensor | None = None
 ) -> Tensor:
-    """Causal attention over blocks with a bounded past.
+    """Mask of block-causal attention with a sliding window.
 
     A position sees its whole block and the ``window`` positions before that block. With ``block_ids`` None each
-    position is a block of its own, which is plain causal attention with a sliding window.
+    position is a block of its own, which is ordinary causal attention with a sliding window.
 
     Args:
-        past: ``(B,)`` positions of each item that precede the new ones.
-        cached: number of keys kept from the past, the latest last (the first ones are empty early in a stream).
-        num_new: number of new positions, which are the queries and the last keys.
-        window: positions before the block that are visible.
-        block_ids: ``(B, num_new)`` non-decreasing; a block never goes on from an earlier call.
+        past: ``(B,)`` number of positions before this call.
+        cached: number of cached keys, oldest first; early in a stream the first ones are empty and masked out.
+        num_new: number of new positions; they are the queries, and their keys follow the cached ones.
+        window: number of visible positions before the block.
+        block_ids: ``(B, num_new)`` non-decreasing ids; a block must not continue one of an earlier call.
 
     Returns:
         ``(B, 1, num_new, cached + num_new)`` bool.

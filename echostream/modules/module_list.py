@@ -1,4 +1,4 @@
-"""A list of layers of one class, whose attributes a type checker knows."""
+"""A module list that tells type checkers the class of its items."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class TypedModuleList(nn.ModuleList, Generic[ModuleT]):
-    """``nn.ModuleList`` whose items are all of one class; names in the state dict are those of ``nn.ModuleList``."""
+    """``nn.ModuleList`` with items of one class; state-dict keys are those of ``nn.ModuleList``."""
 
     def __iter__(self) -> Iterator[ModuleT]:
         return cast("Iterator[ModuleT]", super().__iter__())
 
     def item(self, index: int) -> ModuleT:
-        """The module at ``index``, 0 for the first."""
+        """``self[index]`` with its type."""
         return cast("ModuleT", self[index])

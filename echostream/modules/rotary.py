@@ -1,7 +1,7 @@
 """Rotary position embedding (Su et al. 2021), exact for streams of any length.
 
-Only differences of positions matter to attention, so the absolute index may count on forever; the angles are formed
-in float64 because at position 90,000 (one hour of frames) float32 angles are off by 0.004 rad.
+Attention depends on differences of positions only, so the absolute position may grow without limit. Angles are computed
+in float64 because float32 angles are off by 0.004 rad at position 90,000 (one hour of frames).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def rotary_angles(positions: Tensor, head_dim: int, dtype: torch.dtype) -> tuple
         dtype: of the result.
 
     Returns:
-        two tensors ``(B, T, 1, head_dim)``, to be broadcast over heads.
+        Two tensors ``(B, T, 1, head_dim)``, which broadcast over heads.
     """
     exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim
     angles = positions[..., None].double() * BASE**-exponent  # (B, T, head_dim / 2)

@@ -1,4 +1,4 @@
-"""Where the frames of an Emformer call are and what each of them may attend to, as functions of positions."""
+"""Segments of one Emformer call: the position of each frame and what it may attend to."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the queries and keys of one call are: ``n`` frames in segments, then ``R`` copies for each segment."""
+    """Positions of the ``Q = n + S R`` queries of one call: ``n`` frames, then ``R`` copies for each of ``S`` segments.
+
+    Frame indices are relative to the start of the call.
+    """
 
     num_frames: int
     num_segments: int
     right_context: int
-    segment_start: Tensor  # (Q,) frame index relative to the call
-    segment_end: Tensor  # (Q,)
-    frame: Tensor  # (Q,) the frame that a query or new key stands for
+    segment_start: Tensor  # (Q,) first frame of the query's segment
+    segment_end: Tensor  # (Q,) end of the query's segment, exclusive
+    frame: Tensor  # (Q,) frame index of each query
 
     @classmethod
     def build(cls, num_frames: int, segment: int, right_context: int, device: torch.device) -> Layout:
@@ -27,7 +30,7 @@ class Layout:
         starts = torch.arange(num_segments, device=device) * segment
         ends = (starts + segment).clamp(max=num_frames)
         copies = ends[:, None] + torch.arange(right_context, device=device)  # (S, R)
-        owner = torch.cat(
+        segment_index = torch.cat(  # (Q,)
             [
                 frames // segment,
                 torch.arange(num_segments, device=device).repeat_interleave(right_context),
@@ -37,22 +40,22 @@ class Layout:
             num_frames,
             num_segments,
             right_context,
-            segment_start=starts[owner],
-            segment_end=ends[owner],
+            segment_start=starts[segment_index],
+            segment_end=ends[segment_index],
             frame=torch.cat([frames, copies.flatten()]),
         )
 
     def mask(self, lengths: Tensor, past: Tensor, left: int, cached: int) -> Tensor:
-        """Visibility of cached and new frames.
+        """Attention mask over cached and new frames.
 
         Args:
-            lengths: ``(B,)`` frames of this call that exist, right context included.
+            lengths: ``(B,)`` valid frames of this call, right context included.
             past: ``(B,)`` frames before this call.
             left: left context in frames.
-            cached: cached keys in front of the new ones.
+            cached: number of cached keys; they precede the new ones.
 
         Returns:
-            ``(B, Q, cached + Q)`` bool.
+            ``(B, Q, cached + Q)`` bool, True where visible.
         """
         start, end = self.segment_start[:, None], self.segment_end[:, None]
         key = torch.arange(-cached, self.num_frames, device=past.device)
@@ -63,7 +66,7 @@ class Layout:
             copies = self.frame[self.num_frames :]
             same = self.segment_start[:, None] == self.segment_start[self.num_frames :]
             mask = torch.cat([mask, same & (copies < lengths[:, None])[:, None]], dim=2)
-        # Queries beyond the end are thrown away, but a softmax over nothing would poison gradients with NaN.
-        own = torch.arange(mask.size(1), device=past.device)
-        mask[:, own, cached + own] = True
+        # The output of queries in the padding is discarded, but a row without visible keys would give NaN gradients.
+        query = torch.arange(mask.size(1), device=past.device)
+        mask[:, query, cached + query] = True
         return mask

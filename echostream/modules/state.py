@@ -1,8 +1,8 @@
-"""What a stream remembers: typed states that can be measured, copied, stacked and split.
+"""Typed states of streams, which can be measured, copied, stacked and split.
 
-Every stage of the runtime keeps its memory in a dataclass that derives from :class:`State` and is passed as an
-argument; ``None`` stands for a fresh stream. Nothing is remembered in a module, so that one model serves any number
-of streams, and ``copy.deepcopy`` of a state is a fork that continues identically.
+The state of every stage of the runtime is a dataclass derived from :class:`State` that is passed as an argument;
+``None`` stands for a new stream. Modules themselves hold no state, so that one model serves any number of streams and a
+``copy.deepcopy`` of a state continues exactly as the original does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def count_bytes(value: object) -> int:
-    """Bytes held by the tensors, arrays and byte strings in ``value``, containers and dataclasses included."""
+    """Total bytes of the tensors, arrays and byte strings in ``value``, which may be nested."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, np.ndarray):
@@ -41,16 +41,15 @@ class State:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of every tensor and buffer in the state."""
+        """Total size of all tensors and buffers in the state, in bytes."""
         return count_bytes(self)
 
 
 @dataclass
 class BatchedState(State):
-    """A state whose tensors all carry the batch in dimension 0, so that streams can share a forward pass.
+    """A state whose tensors all have the batch as dimension 0, so that streams can share a forward pass.
 
-    A field may itself be a :class:`BatchedState`. Non-tensor fields are not allowed: whatever differs between
-    streams has to be a tensor, or the streams could not be stacked.
+    Fields are tensors or are themselves of type :class:`BatchedState`; anything else could not be stacked.
     """
 
     @property
@@ -60,7 +59,7 @@ class BatchedState(State):
 
     @classmethod
     def stack(cls, states: Sequence[Self]) -> Self:
-        """Join ``B`` states into one of batch size ``sum(B_i)``; tensors must agree in all other dimensions."""
+        """Concatenate states along the batch dimension; tensors must agree in all other dimensions."""
         merged = {}
         for field in dataclasses.fields(cls):
             parts = [getattr(state, field.name) for state in states]
@@ -68,7 +67,7 @@ class BatchedState(State):
         return cls(**merged)
 
     def split(self) -> list[Self]:
-        """Cut into states of batch size one; each owns its memory, so that dropping one frees it."""
+        """Split into states of batch size one. Each is a copy, so that its memory is freed when it is dropped."""
         columns = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -79,10 +78,10 @@ class BatchedState(State):
 
 
 def stack(states: Sequence[Any]) -> Any:
-    """States of several streams as one state of a batch; a single state is taken as it is."""
+    """Join the states of several streams into the state of a batch; a single state is returned unchanged."""
     return states[0] if len(states) == 1 else type(states[0]).stack(states)
 
 
 def unstack(state: Any) -> list:
-    """The states of the single streams of a batch."""
+    """Split the state of a batch into one state per stream."""
     return [state] if state.batch_size == 1 else state.split()

@@ -1,8 +1,8 @@
 """Causal convolutional subsampling: features @100 Hz to frames @25 Hz.
 
 Two convolutions of stride 2 with gated linear units, as in fairseq's ``Conv1dSubsampler`` (Synnaeve et al. 2020),
-but padded on the left only: frame ``t`` sees features up to ``4 t + 3`` and nothing later, so that a frame is final
-as soon as its 40 ms are there.
+but padded on the left only: frame ``t`` depends on features up to ``4 t + 3``, so that it is final as soon as its 40 ms
+of audio have arrived.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from echostream.modules.masks import valid_positions
 from echostream.modules.state import BatchedState
 
-STRIDE = 4  # features a frame
+STRIDE = 4  # features per frame
 
 
 @dataclass
 class SubsamplerState(BatchedState):
-    """The inputs that the next windows of both convolutions reach back to."""
+    """Left context of both convolutions: their last inputs."""
 
     first: Tensor  # (B, kernel - 2, features)
     second: Tensor  # (B, kernel - 2, hidden / 2)
@@ -29,8 +29,8 @@ class SubsamplerState(BatchedState):
 class StridedCausalConv(nn.Module):
     """Convolution of stride 2 followed by GLU; the caller supplies the left context.
 
-    The layout is ``(B, T, D)``, where a window of consecutive frames is one stretch of memory, which makes the
-    convolution a matrix product over a strided view.
+    In the layout ``(B, T, D)`` a window of consecutive frames is contiguous in memory, so that the convolution is a
+    matrix product over a strided view.
     """
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int) -> None:
@@ -40,7 +40,7 @@ class StridedCausalConv(nn.Module):
 
     @property
     def context(self) -> int:
-        """Inputs before the first one of a call that its first window reaches."""
+        """Left context of a call, in input frames."""
         return self.kernel - 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,13 +50,13 @@ class StridedCausalConv(nn.Module):
 
 
 class ConvSubsampler(nn.Module):
-    """Two strided causal convolutions, 4x in all.
+    """Two strided causal convolutions that reduce the frame rate four times.
 
     Args:
-        in_dim: features a frame (80).
+        in_dim: size of a feature vector (80).
         hidden_dim: channels of the first convolution before its GLU.
         out_dim: size of a subsampled frame.
-        kernel: width of both convolutions in their input frames, at least 2.
+        kernel: kernel size of both convolutions in input frames, at least 2.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, kernel: int = 5) -> None:
@@ -85,9 +85,9 @@ class ConvSubsampler(nn.Module):
 
         Args:
             x: ``(B, T, in_dim)`` @100 Hz; ``T`` is a multiple of 4 unless ``is_last``.
-            lengths: ``(B,)`` valid features; None if all are. Padding may hold anything.
-            state: of the pieces before; None at the start.
-            is_last: the input ends here: a last partial group of features is completed with zeros.
+            lengths: ``(B,)`` valid features; None if all are valid. The content of the padding is ignored.
+            state: state after the previous chunk; None at the start.
+            is_last: the input ends here; an incomplete last group of features is padded with zeros.
 
         Returns:
             ``(B, ceil(T / 4), out_dim)`` @25 Hz, their lengths ``ceil(lengths / 4)``, and the next state.
@@ -114,7 +114,7 @@ class ConvSubsampler(nn.Module):
         x = torch.cat([state.first, x], dim=1)
         half = (lengths + 1) // 2
         y = self.first(x)
-        # Beyond the end the first convolution answers its bias, which the second one must not see.
+        # In the padding the first convolution outputs its bias, which the second one must not see.
         y = y.masked_fill(~valid_positions(half, y.size(1))[..., None], 0.0)
         y = torch.cat([state.second, y], dim=1)
         out = self.second(y)

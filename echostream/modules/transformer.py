@@ -1,8 +1,8 @@
-"""Causal transformer blocks with a bounded past, for everything that comes after the encoder.
+"""Causal transformer with a sliding window, used by everything after the encoder.
 
-One stack serves the ST-CTC head (a frame is a block), the MT decoder (a token is a block, with cross-attention) and
-the unit decoder (the positions of a word are a block). Positions are rotary, so a stream may count on forever while
-the cached window stays the same size.
+The ST-CTC head (a block is a frame), the MT decoder (a block is a token, with cross-attention) and the unit decoder (a
+block is the positions of a word) all use it. Positions are rotary, so that a stream may have any length while the
+cached window keeps its size.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from echostream.modules.state import BatchedState
 
 @dataclass
 class TransformerState(BatchedState):
-    """Keys (rotated) and values of the last ``window`` positions of every layer, the latest last.
+    """Rotated keys and values of the last ``window`` positions of every layer, oldest first.
 
-    A state is never changed in place: keeping an earlier one is an exact truncation.
+    A state is never changed in place, so going back to an earlier state truncates the stream exactly.
     """
 
     position: Tensor  # (B,) int64: positions so far
@@ -34,9 +34,9 @@ class CrossAttention(nn.Module):
     """Multi-head attention from decoder positions to encoder frames.
 
     Keys and values are linear in the frames, so their projections can be moved to the query side: instead of
-    projecting every frame for every layer, a query is mapped into the frames' space. Both orders are the same
-    product; ``forward`` takes the cheaper one. In a stream, where one token at a time attends to a window of frames,
-    that is the query side, and the only thing to remember is the frames themselves, once for all layers.
+    projecting every frame in every layer, a query is mapped into the space of the frames. Both orders compute the same
+    product, and ``forward`` takes the cheaper one. In a stream, where one token at a time attends to a window of
+    frames, that is the query side; only the frames themselves are cached then, once for all layers.
     """
 
     def __init__(self, dim: int, memory_dim: int, heads: int, dropout: float) -> None:
@@ -49,11 +49,17 @@ class CrossAttention(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """``(B, N, dim)`` over ``(B, T, memory_dim)``; mask ``(B, N, T)`` or None if all is visible."""
+        """Attend from ``(B, N, dim)`` to ``(B, T, memory_dim)``.
+
+        Args:
+            x: decoder positions.
+            memory: encoder frames.
+            mask: ``(B, N, T)`` bool, True where visible; None if all frames are visible.
+        """
         query = self.query(x).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)  # (B, H, N, hd)
         mask = None if mask is None else mask[:, None]
         n, t = x.size(1), memory.size(1)
-        # Multiplications a head: projecting T keys and values, against mapping N queries and N results.
+        # Compare multiplications per head: mapping N queries and N results against projecting T keys and values.
         if n * (t + self.head_dim) * self.memory_dim < t * (self.memory_dim + n) * self.head_dim:
             weight = self.key.weight.unflatten(0, (self.heads, self.head_dim))  # (H, hd, memory_dim)
             # The key bias adds the same to all scores of a query and cancels in the softmax.
@@ -64,7 +70,7 @@ class CrossAttention(nn.Module):
             context = attention @ memory[:, None]  # (B, H, N, memory_dim)
             weight = self.value.weight.unflatten(0, (self.heads, self.head_dim))
             bias = self.value.bias.unflatten(0, (self.heads, 1, self.head_dim))
-            # Dropped attention weights don't sum to one, which scales the bias as it would in the other order.
+            # With dropout the attention weights don't sum to one; the other order scales the value bias by their sum.
             out = context @ weight.transpose(1, 2) + attention.sum(-1, keepdim=True) * bias
         else:
             key = self.key(memory).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
@@ -102,7 +108,7 @@ class TransformerLayer(nn.Module):
         memory: Tensor | None,
         memory_mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """``(B, N, dim)`` to the same, and the new keys and values ``(B, N, 2, H, hd)``."""
+        """Output ``(B, N, dim)`` and the new keys and values ``(B, N, 2, H, hd)``."""
         qkv = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3 * self.heads, -1))
         query_key, value = rotate(qkv[:, :, : 2 * self.heads], angles), qkv[:, :, 2 * self.heads :]
         query, key = query_key.chunk(2, dim=2)
@@ -123,13 +129,13 @@ class TransformerLayer(nn.Module):
 
 
 class CausalTransformer(nn.Module):
-    """A stack of layers with a closing norm.
+    """A stack of layers with a final norm.
 
     Args:
         dim, layers, heads, ffn_dim: sizes; ``dim / heads`` must be even.
-        window: positions before its own block that a position attends to.
+        window: number of positions before its block that a position attends to.
         dropout: on sub-layer outputs, hidden activations and attention weights.
-        memory_dim: size of the frames to cross-attend, None for no cross-attention.
+        memory_dim: size of the encoder frames for cross-attention; None for no cross-attention.
     """
 
     def __init__(
@@ -169,21 +175,21 @@ class CausalTransformer(nn.Module):
         memory_mask: Tensor | None = None,
         need_state: bool = False,
     ) -> tuple[Tensor, TransformerState | None]:
-        """Whole sequences (``state`` None) or the next positions of a stream.
+        """Process whole sequences (``state`` None) or the next positions of a stream.
 
-        Padding at the end of a sequence can hold anything: no earlier position sees it.
+        The content of padding at the end of a sequence does not matter: no earlier position sees it.
 
         Args:
             x: ``(B, N, dim)``.
-            state: of the positions before.
-            block_ids: ``(B, N)`` non-decreasing; positions of equal id see each other. None: each for itself.
-                A block must be passed whole, in one call.
-            memory: ``(B, T, memory_dim)`` frames to cross-attend.
-            memory_mask: ``(B, N, T)`` bool, True where visible; None if all is.
+            state: state after the previous positions.
+            block_ids: ``(B, N)`` non-decreasing ids; positions with equal ids see each other. A block must be complete
+                within one call. None: every position is a block of its own.
+            memory: ``(B, T, memory_dim)`` encoder frames for cross-attention.
+            memory_mask: ``(B, N, T)`` bool, True where visible; None if all frames are visible.
             need_state: return the state for the next positions (implied by ``state``).
 
         Returns:
-            ``(B, N, dim)`` normalised, and the next state or None.
+            ``(B, N, dim)`` after the final norm, and the next state or None.
         """
         batch, n, _ = x.shape
         if state is None and need_state:
@@ -193,15 +199,15 @@ class CausalTransformer(nn.Module):
         mask = windowed_block_mask(past, cached, n, self.window, block_ids)
         positions = past[:, None] + torch.arange(n, device=x.device)
         angles = rotary_angles(positions, self.dim // self.heads, x.dtype)
-        kept = []
+        key_values = []
         for i, layer in enumerate(self.layers):
             layer_past = state.past[:, i] if state is not None else None
             x, key_value = layer(x, angles, mask, layer_past, memory, memory_mask)
-            kept.append(key_value)
+            key_values.append(key_value)
         x = self.norm(x)
         if state is None:
             return x, None
         window = state.past
-        if kept:
-            window = torch.cat([window, torch.stack(kept, dim=1)], dim=2)[:, :, n:].clone()
+        if key_values:
+            window = torch.cat([window, torch.stack(key_values, dim=1)], dim=2)[:, :, n:].clone()
         return x, TransformerState(position=past + n, past=window)

@@ -1,5 +1,5 @@
-"""``echostream serve``: a web page and a WebSocket over one model, see docs/protocol.md.
+"""``echostream serve``: a web page and a WebSocket server for one model, see docs/protocol.md.
 
-The package is imported without its optional packages (extra ``serve``); only
-:func:`echostream.serve.command.run` needs them.
+Importing this package does not need the packages of the extra ``serve``; only :func:`echostream.serve.command.run`
+imports them.
 """

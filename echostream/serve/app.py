@@ -24,15 +24,15 @@ from echostream.serve.batcher import Batcher
 from echostream.serve.limits import Limits
 from echostream.serve.metrics import CONTENT_TYPE, Metrics
 from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, Settings
-from echostream.serve.session import LOST, Session
+from echostream.serve.session import NO_CLOSE_FRAME, Session
 from echostream.streaming import StreamingTranslator
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
-HEARTBEAT_S = 20  # finds connections that were lost without a word
-IDLE_S = 0.5  # without a session, before memory is given back
-HARD_LIMIT = 4  # messages so many times over the limit are not even read
+HEARTBEAT_S = 20  # interval of pings, which detect connections lost without a close frame
+IDLE_S = 0.5  # time without a session after which memory is released
+HARD_LIMIT = 4  # aiohttp does not read messages that exceed the limit by this factor
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -47,17 +47,20 @@ HEADERS = {
 
 @dataclass
 class Server:
-    """One model and the sessions on it.
+    """A web server for one model and any number of sessions.
 
     Attributes:
-        translator: shared by all sessions.
-        defaults: settings of a session that asks for none.
-        limits: of each session.
-        max_batch: most sessions in a step; 1: one by one.
-        name: of the model, for the page.
-        languages: BCP 47 tags of source and target; empty where they are not known.
-        hosts: names under which the server may be asked; None: any.
-        origins: pages other than the server's own that may connect, such as ``https://example.org``.
+        translator: translator that all sessions share.
+        defaults: settings that a session has unless it chooses others.
+        limits: limits of each session.
+        max_batch: maximum number of sessions per step; 1: no batching.
+        name: name of the model for the page.
+        languages: BCP 47 tags of source and target language; empty if not known.
+        hosts: host names that requests may use; None: any.
+        origins: origins other than the server's own whose pages may connect, such as ``https://example.org``.
+
+    Raises:
+        ValueError: the default settings can't be used in a live session.
     """
 
     translator: StreamingTranslator
@@ -70,7 +73,7 @@ class Server:
     origins: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        self.defaults.apply(self.translator)  # refuses settings that no session could have
+        self.defaults.apply(self.translator)  # raises an error for settings that are not valid
         if not self.defaults.segment_ms or self.defaults.segment_ms > MAX_SEGMENT_MS:
             raise ValueError(
                 f"segment_ms must be from {FRAME_MS} to {MAX_SEGMENT_MS} to translate live, "
@@ -78,7 +81,7 @@ class Server:
             )
         self.metrics = Metrics()
         self.sessions: set[Session] = set()
-        # Names are looked up here and not in the file system, whatever a request asks for.
+        # Requested names are looked up in this table and never in the file system.
         self._static_files = {path.name: path for path in STATIC.iterdir() if path.is_file()}
         self.started_s = time.monotonic()
 
@@ -98,15 +101,15 @@ class Server:
 
     async def _run_batcher(self, _: web.Application) -> AsyncIterator[None]:
         self.batcher = Batcher(self.max_batch, self.metrics)
-        self._stepping = asyncio.create_task(self.batcher.run())
+        self._batcher_task = asyncio.create_task(self.batcher.run())
         loop = asyncio.get_running_loop()
-        self._resting = loop.call_later(0, self._rest)
+        self._release_timer = loop.call_later(0, self._release_memory)
         self.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         yield
-        self._resting.cancel()
-        self._stepping.cancel()
+        self._release_timer.cancel()
+        self._batcher_task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await self._stepping
+            await self._batcher_task
 
     async def _stop_sessions(self, _: web.Application) -> None:
         for session in list(self.sessions):
@@ -122,14 +125,14 @@ class Server:
         return web.FileResponse(path)
 
     async def _config(self, _: web.Request) -> web.Response:
-        """What the page, or any client, can choose from."""
-        speaks = self.translator.vocoder is not None
+        """The choices that the page or any other client has."""
+        has_speech = self.translator.vocoder is not None
         return web.json_response(
             {
                 "version": VERSION,
                 "model": self.name,
                 "languages": {"source": self.languages[0], "target": self.languages[1]},
-                "tasks": [task for task in TASKS if speaks or task != "s2st"],
+                "tasks": [task for task in TASKS if has_speech or task != "s2st"],
                 "policies": list(POLICIES),
                 "output_sample_rate": self.translator.output_sample_rate,
                 "segment_step_ms": FRAME_MS,
@@ -140,8 +143,8 @@ class Server:
         )
 
     async def _health(self, _: web.Request) -> web.Response:
-        """200 as long as sessions can be served."""
-        alive = not self._stepping.done()
+        """Status 200 while sessions can be served, otherwise 503."""
+        alive = not self._batcher_task.done()
         body = {
             "status": "ok" if alive else "the translator has stopped",
             "sessions": len(self.sessions),
@@ -169,7 +172,7 @@ class Server:
         )
         self.sessions.add(session)
         self.metrics.sessions.inc()
-        code = LOST
+        code = NO_CLOSE_FRAME
         try:
             code = await session.run()
         finally:
@@ -178,16 +181,16 @@ class Server:
             self.metrics.ended.labels(str(int(code))).inc()
             log.info("session %s ended with code %d", session.id, code)
             if not self.sessions:
-                self._resting.cancel()
-                self._resting = asyncio.get_running_loop().call_later(IDLE_S, self._rest)
+                self._release_timer.cancel()
+                self._release_timer = asyncio.get_running_loop().call_later(IDLE_S, self._release_memory)
         return socket
 
-    def _rest(self) -> None:
-        """With nobody there, give back what sessions left: cycles of their objects, and memory that malloc keeps."""
+    def _release_memory(self) -> None:
+        """When there are no sessions, collect reference cycles and return freed memory to the operating system."""
         if self.sessions:
             return
         gc.collect()
-        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        with contextlib.suppress(OSError, AttributeError):  # the C library is not glibc
             ctypes.CDLL(None).malloc_trim(0)
 
     async def _refuse(self, socket: web.WebSocketResponse) -> web.WebSocketResponse:
@@ -200,14 +203,14 @@ class Server:
 
     @web.middleware
     async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """A page elsewhere must not reach a server on loopback by a name of its own that points there."""
+        """Refuse unknown host names: a foreign site whose name resolves to loopback must not reach a local server."""
         name = _split(f"//{request.host}").hostname or ""
         if self.hosts is not None and name not in self.hosts:
             raise web.HTTPForbidden(text=f"this server does not answer to the name {name}\n")
         return await handler(request)
 
     def _check_origin(self, request: web.Request) -> None:
-        """Browsers say which page opens a WebSocket; other programs say nothing and are let in."""
+        """Refuse WebSockets from pages of other sites; programs other than browsers send no origin and are allowed."""
         origin = request.headers.get("Origin")
         if origin is not None and origin not in self.origins and _split(origin).netloc != request.host:
             raise web.HTTPForbidden(text=f"pages of {origin} may not connect to this server\n")
@@ -217,15 +220,15 @@ class Server:
 
 
 def _split(url: str) -> SplitResult:
-    """The parts of an address that a client gave; they are empty if it is none."""
+    """The parts of a URL from a client; all are empty if it is not valid."""
     try:
         return urlsplit(url)
-    except ValueError:  # a bracket that isn't closed
+    except ValueError:  # for example an unclosed bracket
         return urlsplit("")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``."""
+    """Whether ``host`` can be reached from this machine only."""
     if host == "localhost":
         return True
     try:

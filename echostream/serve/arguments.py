@@ -1,4 +1,4 @@
-"""Options of ``echostream serve``; nothing heavy is imported for them."""
+"""Options of ``echostream serve``, defined without importing large packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ server.
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``echostream serve``, and its examples."""
+    """Add the options and examples of ``echostream serve``."""
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")

@@ -1,8 +1,8 @@
-"""Many streams, one model: whichever streams have a segment waiting are stepped together, in a worker thread.
+"""Continuous batching of many streams on one model: all streams with a complete segment share a step.
 
-A step takes at most one segment of a stream, so that one with much audio behind it waits its turn like all others.
-There is no timer: a batch is whatever became ready while the last one was computed. On an idle machine a session
-is stepped at once and alone; the busier it is, the larger the batches grow.
+Steps run in a worker thread. A step takes at most one segment of each stream, so that a stream with much waiting audio
+does not delay the others. There is no timer: a batch consists of the streams that became ready during the previous
+step. On an idle machine a stream is processed at once and alone, and batches grow with the load.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """What a step gave a stream.
+    """Result of a step for one stream.
 
     Attributes:
         output: words and samples.
-        source_s: source audio used up so far, in seconds.
-        reaction_s: since the last sample of it had arrived.
-        rtf: compute time of the stream, its share of each batch, for a second of audio so far.
-        is_last: nothing follows.
+        source_s: length of the source audio processed so far, in seconds.
+        reaction_s: time in seconds since the last sample of this audio arrived.
+        rtf: real-time factor of the stream so far: its share of the compute time of all batches, divided by the length
+            of its audio.
+        is_last: whether this is the last step.
     """
 
     output: StepOutput
@@ -46,13 +47,13 @@ class Step:
 
 
 class Stream:
-    """One session's audio on its way into the translator; only the event loop touches it.
+    """Input queue and translator state of one session; to be used in the event loop only.
 
     Args:
-        translator: shared by all streams.
-        settings: of this one.
-        on_step: takes what each step gives.
-        on_failure: called instead if the step failed; the stream is dead then.
+        translator: translator that all streams share.
+        settings: settings of this stream.
+        on_step: called with the result of each step.
+        on_failure: called if a step failed; the stream can't be used afterwards.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Stream:
         self.compute_s = 0.0
         self.ended = self.closed = False
         self._pieces: deque[np.ndarray] = deque()
-        self._arrivals: deque[tuple[int, float]] = deque()  # samples received by then, time
+        self._arrivals: deque[tuple[int, float]] = deque()  # (samples received so far, time) of each push
         self._needed = self.translator.missing_samples(self.state)
 
     @property
@@ -82,38 +83,38 @@ class Stream:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a step would bring something."""
+        """Whether a step is due: a segment is complete, or the source has ended."""
         return not self.closed and (self.ended or self.waiting_samples >= self._needed)
 
     def push(self, samples: np.ndarray) -> None:
-        """Queue float32 ``(n,)`` @16 kHz."""
+        """Queue samples, float32 ``(n,)`` @16 kHz."""
         if samples.size:
             self._pieces.append(samples)
             self.received_samples += samples.size
             self._arrivals.append((self.received_samples, time.perf_counter()))
 
     def end(self) -> None:
-        """The source has ended."""
+        """Mark the end of the source."""
         self.ended = True
         self._arrivals.append((self.received_samples, time.perf_counter()))
 
     def take(self) -> tuple[np.ndarray, bool]:
-        """The samples of the next step, and whether it is the last."""
+        """Remove the samples of the next step from the queue; returns them, and whether the step is the last."""
         is_last = self.ended and self.waiting_samples < self._needed
-        wanted = self.waiting_samples if is_last else self._needed
+        missing = self.waiting_samples if is_last else self._needed
         parts = []
-        while wanted:
+        while missing:
             piece = self._pieces.popleft()
-            if piece.size > wanted:
-                self._pieces.appendleft(piece[wanted:])
-                piece = piece[:wanted]
+            if piece.size > missing:
+                self._pieces.appendleft(piece[missing:])
+                piece = piece[:missing]
             parts.append(piece)
-            wanted -= piece.size
+            missing -= piece.size
             self.used_samples += piece.size
         return np.concatenate([NO_SAMPLES, *parts]), is_last
 
-    def give(self, output: StepOutput, is_last: bool, compute_s: float) -> Step:
-        """Account for a step that has been made."""
+    def finish_step(self, output: StepOutput, is_last: bool, compute_s: float) -> Step:
+        """Update times and counters after a step of ``compute_s`` seconds; returns its result."""
         now = arrived = time.perf_counter()
         while self._arrivals and self._arrivals[0][0] < self.used_samples:
             self._arrivals.popleft()
@@ -129,41 +130,41 @@ class Stream:
 
 
 class Batcher:
-    """Steps streams that have audio, together where their settings agree.
+    """Runs the steps of all streams; streams with equal settings share a step.
 
     Args:
-        max_batch: most streams in a step; 1: one by one.
-        metrics: told of every step.
+        max_batch: maximum number of streams per step; 1: no batching.
+        metrics: updated after every step.
     """
 
     def __init__(self, max_batch: int, metrics: Metrics) -> None:
         self.max_batch, self.metrics = max_batch, metrics
         self.streams: set[Stream] = set()
-        self._ready: dict[Stream, None] = {}  # in the order in which they became ready
-        self._stepping: list[Stream] = []
+        self._ready: dict[Stream, None] = {}  # an ordered set: streams in the order in which they became ready
+        self._in_step: list[Stream] = []
         self._wake = asyncio.Event()
-        # How many threads torch may use is known to each thread by itself.
+        # torch's number of threads is a setting of each thread, so the worker thread has to copy it.
         self._executor = ThreadPoolExecutor(1, "translator", torch.set_num_threads, (torch.get_num_threads(),))
         metrics.waiting_s.set_function(lambda: sum(stream.waiting_s for stream in self.streams))
 
     def add(self, stream: Stream) -> None:
-        """Take a stream in."""
+        """Register a stream."""
         self.streams.add(stream)
 
     def remove(self, stream: Stream) -> None:
-        """Forget a stream, whatever it was doing."""
+        """Remove a stream, even during a step; the result of that step is then discarded."""
         stream.closed = True
         self.streams.discard(stream)
         self._ready.pop(stream, None)
 
     def notify(self, stream: Stream) -> None:
-        """A stream has got audio or has ended."""
-        if stream.is_ready and stream not in self._stepping:
+        """Schedule a stream that has received audio or has ended, if a step is due."""
+        if stream.is_ready and stream not in self._in_step:
             self._ready.setdefault(stream)
             self._wake.set()
 
     async def run(self) -> None:
-        """Step until cancelled."""
+        """Run steps until cancelled."""
         try:
             while True:
                 await self._wake.wait()
@@ -174,20 +175,20 @@ class Batcher:
             self._executor.shutdown(wait=True)
 
     async def _step(self) -> None:
-        batch = self._stepping = self._next_batch()
+        batch = self._in_step = self._next_batch()
         if not batch:
             return
         pieces, is_last = map(list, zip(*(stream.take() for stream in batch), strict=True))
         states = [stream.state for stream in batch]
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             outputs = await asyncio.get_running_loop().run_in_executor(
                 self._executor, self._step_all, batch, pieces, states, is_last
             )
         finally:
-            self._stepping = []
-        took = time.perf_counter() - began
-        self.metrics.step_s.observe(took)
+            self._in_step = []
+        duration_s = time.perf_counter() - start
+        self.metrics.step_s.observe(duration_s)
         self.metrics.batch_size.observe(len(batch))
         for stream, output, last in zip(batch, outputs, is_last, strict=True):
             if output is None:
@@ -195,7 +196,7 @@ class Batcher:
                 stream.on_failure()
             if stream.closed or output is None:
                 continue
-            step = stream.give(output, last, took / len(batch))
+            step = stream.finish_step(output, last, duration_s / len(batch))
             self.metrics.reaction_s.observe(step.reaction_s)
             if last:
                 self.remove(stream)
@@ -206,11 +207,11 @@ class Batcher:
     def _step_all(
         batch: list[Stream], pieces: list[np.ndarray], states: list[EchoStreamState], is_last: list[bool]
     ) -> list[StepOutput | None]:
-        """One step of all streams; if it fails, each by itself. None for a stream whose step fails."""
+        """Run one step of all streams together or, if that fails, of each one alone; None for streams that fail."""
         translator = batch[0].translator
         try:
             return list(translator.step_batch(pieces, states, is_last))
-        except Exception:  # whatever went wrong, no state has changed, and the other streams go on
+        except Exception:  # a failed step changes no state, so the other streams can continue
             log.exception("a step of %d sessions failed", len(batch))
         if len(batch) == 1:
             return [None]
@@ -224,7 +225,7 @@ class Batcher:
         return outputs
 
     def _next_batch(self) -> list[Stream]:
-        """The stream that has waited longest, and others of the same settings."""
+        """The stream that has waited longest and others with equal settings, up to ``max_batch``."""
         batch: list[Stream] = []
         for stream in self._ready:
             if (not batch or stream.settings == batch[0].settings) and len(batch) < self.max_batch:

@@ -1,4 +1,4 @@
-"""``echostream serve``: options, and the life of the process."""
+"""``echostream serve``: checks the options, loads the model and runs the server."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; returns the exit status.
 
     Raises:
-        UserError: whatever the user can put right: a missing package or file, an option, a port that is taken.
+        UserError: an error that the user can correct: a missing package or file, a wrong option, a port in use.
     """
     try:
         check_options(args)
         require_packages()
-        # force: libraries that were imported have set up a root logger of their own, at their level
+        # force: imported libraries have already configured the root logger with a level of their own
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
         asyncio.run(serve(build_server(args), args))
     except ValueError as error:
         raise UserError(str(error)) from error
     except OSError as error:
-        # asyncio's own text repeats the address as a tuple
+        # Only the last part of asyncio's message is needed; the rest repeats the address.
         reason = error.strerror.split(": ")[-1] if error.strerror else str(error)
         raise UserError(
             f"cannot listen on {args.host} port {args.port}: {reason}: choose another --host or --port"
@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuse, before anything is loaded, what can't be served.
+    """Check the options before the model is loaded.
 
     Raises:
-        ValueError: names the option.
+        ValueError: an option is not valid; the message names it.
     """
     limits_from(args)
     if not 0 <= args.port <= 65535:
@@ -64,10 +64,10 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def require_packages() -> None:
-    """Refuse to go on without the packages of the extra ``serve``.
+    """Check that the packages of the extra ``serve`` are installed.
 
     Raises:
-        ValueError: names the one that is missing and the remedy.
+        ValueError: one is missing; the message names it and how to install it.
     """
     try:
         import aiohttp  # noqa: F401
@@ -86,7 +86,7 @@ def build_server(args: argparse.Namespace) -> Server:
     translator = load_translator(args, task="s2tt")
     task = args.task or ("s2st" if translator.vocoder is not None else "s2tt")
     settings = model_settings(args)
-    proxies = [urlsplit(origin).hostname or "" for origin in args.allow_origin]  # they ask under their own names
+    proxies = [urlsplit(origin).hostname or "" for origin in args.allow_origin]  # a proxy may pass on its own host name
     server = Server(
         translator,
         Settings(settings.segment_ms, settings.policy, task, settings.stride_n, settings.lag_k),
@@ -102,13 +102,13 @@ def build_server(args: argparse.Namespace) -> Server:
 
 
 def model_name(path: Path) -> str:
-    """What to call a model: its folder, or its checkpoint with the folder's name before it."""
+    """Name of a model: that of its folder or, for a checkpoint, folder and file name."""
     path = path.resolve()
     return path.name if path.is_dir() else f"{path.parent.name}/{path.stem}"
 
 
 def warm_up(server: Server) -> None:
-    """One second of silence, so that the first session doesn't pay for what libraries prepare on first use."""
+    """Translate one second of silence, so that the first session is not delayed by initialisation in libraries."""
     import numpy as np
 
     translator = server.defaults.apply(server.translator)
@@ -119,8 +119,8 @@ async def serve(server: Server, args: argparse.Namespace) -> None:
     """Listen until SIGINT or SIGTERM.
 
     Raises:
-        OSError: the address can't be had.
-        ValueError: a certificate that can't be read.
+        OSError: the address can't be used.
+        ValueError: the certificate can't be read.
     """
     from aiohttp import web
 
@@ -136,7 +136,7 @@ async def serve(server: Server, args: argparse.Namespace) -> None:
         scheme = "https" if context else "http"
         shown = f"[{args.host}]" if ":" in args.host else args.host
         if not is_loopback(args.host):
-            warn_of_strangers(args.host, secure=context is not None)
+            warn_about_public_host(args.host, secure=context is not None)
         print(f"EchoStream is at {scheme}://{shown}:{port}/ (Ctrl-C to stop)", flush=True)
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -147,8 +147,8 @@ async def serve(server: Server, args: argparse.Namespace) -> None:
         await runner.cleanup()
 
 
-def warn_of_strangers(host: str, secure: bool) -> None:
-    """Say what it means to listen on an address that others reach."""
+def warn_about_public_host(host: str, secure: bool) -> None:
+    """Print a warning about listening on an address that other machines can reach."""
     text = f"warning: listening on {host}: whoever reaches this machine can use the server, there is no password"
     if not secure:
         text += "; speech travels unencrypted, and browsers give no microphone without https (--certificate)"
@@ -156,10 +156,10 @@ def warn_of_strangers(host: str, secure: bool) -> None:
 
 
 def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """For https; None without a certificate.
+    """The TLS context for https; None without a certificate.
 
     Raises:
-        ValueError: files that are no certificate and key.
+        ValueError: the files are not a valid certificate and key.
     """
     if certificate is None:
         return None

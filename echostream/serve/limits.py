@@ -1,4 +1,4 @@
-"""What one session may use up, so that it costs only itself."""
+"""Limits of a session, so that no client can impair the others."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def _limit(default: float, help_text: str) -> Any:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server; each is an option of the command line.
+    """Limits of a server; each one is an option of the command line.
 
     Raises:
-        ValueError: a limit that isn't positive.
+        ValueError: a limit is not positive.
     """
 
     max_sessions: int = _limit(16, "sessions at a time")
@@ -51,28 +51,28 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def limits_from(args: argparse.Namespace) -> Limits:
-    """The limits that the options ask for."""
+    """The limits in the parsed options."""
     return Limits(**{limit.name: getattr(args, limit.name) for limit in dataclasses.fields(Limits)})
 
 
 class Meter:
-    """A token bucket: so much a second on average, and ``burst`` at once.
+    """Token bucket that limits the average rate and the size of bursts.
 
     Args:
-        rate: units a second.
-        burst: units that may come at once.
-        now_s: time at which it starts, full.
+        rate: allowed units per second on average.
+        burst: allowed units at once.
+        now_s: current time; the bucket starts full.
     """
 
     def __init__(self, rate: float, burst: float, now_s: float) -> None:
         self.rate, self.burst = rate, burst
-        self._left, self._then_s = burst, now_s
+        self._available, self._updated_s = burst, now_s
 
     def take(self, amount: float, now_s: float) -> bool:
-        """Whether ``amount`` more is within the rate."""
-        self._left = min(self.burst, self._left + self.rate * (now_s - self._then_s))
-        self._then_s = now_s
-        if amount > self._left:
+        """Use ``amount`` units; returns False, and uses none, if that exceeds the limit."""
+        self._available = min(self.burst, self._available + self.rate * (now_s - self._updated_s))
+        self._updated_s = now_s
+        if amount > self._available:
             return False
-        self._left -= amount
+        self._available -= amount
         return True

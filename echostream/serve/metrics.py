@@ -1,4 +1,4 @@
-"""Figures of a server for Prometheus."""
+"""Prometheus metrics of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10)
 
 
 class Metrics:
-    """Counters of one server, in a registry of its own so that several servers can live in a process."""
+    """Metrics of one server; each server has its own registry, so that a process can run several servers."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,5 +40,5 @@ class Metrics:
         PlatformCollector(registry=registry)
 
     def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

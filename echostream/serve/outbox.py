@@ -1,4 +1,4 @@
-"""Messages on their way to one client, bounded, so that a client that doesn't read costs only itself."""
+"""Bounded queue of messages to one client, so that a client that doesn't read can't use up memory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from echostream.serve.protocol import CloseCode, close_reason
 
 
 class Outbox:
-    """Sends in order what is put into it, and closes the connection at the end.
+    """Sends queued messages in order, and closes the connection at the end.
 
     Args:
-        socket: of the client.
-        max_bytes: most that may wait.
-        max_stall_s: how long one message may take to leave.
+        socket: socket of the client.
+        max_bytes: maximum size of the queue.
+        max_stall_s: maximum time for sending one message.
     """
 
     def __init__(self, socket: web.WebSocketResponse, max_bytes: int, max_stall_s: float) -> None:
         self.socket, self.max_bytes, self.max_stall_s = socket, max_bytes, max_stall_s
         self.unsent_bytes = 0
-        self.sent_code: int | None = None  # of the close frame, once it has been sent
+        self.sent_code: int | None = None  # code of the close frame, once it has been sent
         self._queue: deque[str | bytes] = deque()
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
 
     def put(self, message: dict[str, Any] | bytes) -> bool:
-        """Queue a control message or samples; False if too much waits already."""
+        """Queue a control message or samples; returns False if the queue is larger than ``max_bytes`` now."""
         data = message if isinstance(message, bytes) else json.dumps(message, ensure_ascii=False)
         if self._closing is None:
             self._queue.append(data)
@@ -39,10 +39,10 @@ class Outbox:
         return self.unsent_bytes <= self.max_bytes
 
     def close(self, code: CloseCode, reason: str, message: dict[str, Any]) -> None:
-        """Send what waits, then ``message``, then close; only the first call counts."""
+        """Send all queued messages and then ``message``, and close; only the first call has an effect."""
         if self._closing is None:
             if self.unsent_bytes > self.max_bytes:
-                self._queue.clear()  # or the reason would be the last thing to arrive
+                self._queue.clear()  # otherwise a slow client would receive the reason last
             self.put(message)
             self._closing = int(code), reason
             self._wake.set()
@@ -52,11 +52,11 @@ class Outbox:
         return self._closing is not None
 
     async def run(self) -> None:
-        """Send until closed.
+        """Send until the connection is closed.
 
         Raises:
-            TimeoutError: a message could not be sent in time.
-            ConnectionError: the client is gone.
+            TimeoutError: sending a message took longer than ``max_stall_s``.
+            ConnectionError: the client has disconnected.
         """
         while True:
             await self._wake.wait()

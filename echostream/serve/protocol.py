@@ -1,4 +1,4 @@
-"""The messages of the WebSocket, as docs/protocol.md describes them."""
+"""Messages of the WebSocket protocol, see docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SAMPLE_FORMAT = "pcm_s16le"
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_SEGMENT_MS = 5_120
 MAX_POLICY_STEP = 100
-NULLABLE = ("stride_n", "lag_k")  # null: the policy's own default
+NULLABLE = ("stride_n", "lag_k")  # null stands for the default of the policy
 MAX_REASON_BYTES = 123  # of a close frame (RFC 6455, section 5.5)
 
 
 class CloseCode(IntEnum):
-    """Why a session ended; those from 4000 on are this protocol's own."""
+    """Close codes of a session; codes from 4000 are specific to this protocol."""
 
     DONE = 1000
     GOING_AWAY = 1001
@@ -39,7 +39,7 @@ class CloseCode(IntEnum):
 
 
 class SessionError(Exception):
-    """Ends one session with a close code and a sentence for the person at the other end."""
+    """Ends a session with a close code and a message for the user of the client."""
 
     def __init__(self, code: CloseCode, message: str) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class SessionError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a session asks of the translator; sessions with equal settings share batches."""
+    """Settings of the translator for one session; sessions with equal settings share batches."""
 
     segment_ms: int = 320
     policy: str = "alignment"
@@ -60,7 +60,7 @@ class Settings:
         """A view of ``translator`` with these settings.
 
         Raises:
-            ValueError: a setting out of range.
+            ValueError: a setting is out of range.
         """
         return translator.view(self.segment_ms, self.policy, self.task, self.stride_n, self.lag_k)
 
@@ -74,10 +74,10 @@ class Start:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """A control message.
+    """Parse a control message.
 
     Raises:
-        SessionError: not a JSON object with a type.
+        SessionError: it is not a JSON object with a type.
     """
     try:
         message = json.loads(text)
@@ -89,10 +89,10 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
-    """Read a start message; settings that it leaves out are the server's.
+    """Parse a start message; ``defaults`` replace settings that it does not contain.
 
     Raises:
-        SessionError: a missing, unknown or wrong field; the message names it.
+        SessionError: a field is missing, unknown or not valid; the message names it.
     """
     settings = [entry.name for entry in fields(Settings)]
     known = {"type", "version", "sample_rate", "format", *settings}
@@ -106,7 +106,7 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
     if message.get("sample_rate") is None:
         raise _bad("start must give the sample_rate in Hz")
     policy = _choice(message, "policy", defaults.policy, tuple(POLICIES))
-    same = policy == defaults.policy  # the server's step and lag were chosen for its own policy
+    same = policy == defaults.policy  # the defaults of stride_n and lag_k are meant for the server's default policy
     chosen = Settings(
         segment_ms=_integer(message, "segment_ms", defaults.segment_ms, FRAME_MS, MAX_SEGMENT_MS),
         policy=policy,
@@ -118,10 +118,10 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
 
 
 def pcm_to_samples(data: bytes) -> np.ndarray:
-    """Little-endian 16-bit samples as float32 ``(n,)`` in [-1, 1).
+    """Convert little-endian 16-bit samples to float32 ``(n,)`` in [-1, 1).
 
     Raises:
-        SessionError: half a sample.
+        SessionError: the number of bytes is odd.
     """
     if len(data) % 2:
         raise _bad(f"a binary message must hold whole 16-bit samples, got {len(data)} bytes")
@@ -129,7 +129,7 @@ def pcm_to_samples(data: bytes) -> np.ndarray:
 
 
 def output_message(output: StepOutput, source_s: float, reaction_s: float, rtf: float) -> dict[str, Any]:
-    """What a step gave; if ``samples`` isn't 0, a binary message with so many samples follows."""
+    """The message with the output of a step; unless its ``samples`` is 0, a binary message with the samples follows."""
     return {
         "type": "output",
         "source_s": round(source_s, 3),
@@ -154,7 +154,7 @@ def output_message(output: StepOutput, source_s: float, reaction_s: float, rtf: 
 
 
 def close_reason(text: str) -> bytes:
-    """``text``, cut to what a close frame holds."""
+    """``text`` in UTF-8, truncated to the size that a close frame allows."""
     return text.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
 
 
@@ -163,7 +163,7 @@ def _bad(text: str) -> SessionError:
 
 
 def _quote(value: object) -> str:
-    # What could just be read at its depth may be too deep to be written.
+    # Containers are not quoted: deeply nested JSON that could be parsed may exceed the recursion limit when written.
     text = "an array" if isinstance(value, list) else "an object" if isinstance(value, dict) else json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
 

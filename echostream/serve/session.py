@@ -1,4 +1,4 @@
-"""One connection: what the client says, what it may, and what it gets."""
+"""Session of one client: receives audio, enforces the limits, and sends the translation."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from echostream.serve.protocol import (
 from echostream.streaming import StreamingTranslator
 from echostream.streaming.recomposer import NO_SAMPLES
 
-BURST_S = 1.0  # of messages
-LOST = 1006  # RFC 6455: the connection ended without a close frame
+BURST_S = 1.0  # the messages of this time, at the maximum rate, may come at once
+NO_CLOSE_FRAME = 1006  # RFC 6455, section 7.4.1: the connection ended without a close frame
 
 
 class Session:
-    """Runs one client from its start message to the close frame.
+    """Serves one client from its start message to the close frame.
 
     Args:
-        socket: prepared.
-        transport: below it.
-        translator, batcher, metrics: the server's.
-        limits: of every session.
-        defaults: settings that the client leaves out.
+        socket: socket of the client, already prepared.
+        transport: transport of the socket.
+        translator, batcher, metrics: those of the server.
+        limits: limits of every session.
+        defaults: values for settings that the client does not give.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Session:
         self._sample_rate = 0
         self._source_samples = self._spoken_samples = 0
         now = time.monotonic()
-        self._messages = Meter(limits.max_messages_per_s, limits.max_messages_per_s * BURST_S, now)
-        self._audio = Meter(limits.max_speed, limits.max_buffer_s, now)
+        self._message_meter = Meter(limits.max_messages_per_s, limits.max_messages_per_s * BURST_S, now)
+        self._audio_meter = Meter(limits.max_speed, limits.max_buffer_s, now)
 
     async def run(self) -> int:
         """Serve the client; returns the close code."""
         sending = asyncio.create_task(self.outbox.run())
-        # A client that takes nothing is dropped hard: whoever doesn't read doesn't read a close frame either.
-        sending.add_done_callback(lambda task: self._drop() if not task.cancelled() and task.exception() else None)
+        # A client that reads nothing would not read a close frame either, so its connection is aborted.
+        sending.add_done_callback(lambda task: self._abort() if not task.cancelled() and task.exception() else None)
         try:
             await self._receive()
             if self.outbox.is_closing:
@@ -83,48 +83,47 @@ class Session:
             if self._stream is not None:
                 self.batcher.remove(self._stream)
             if not self.socket.closed:
-                self._drop()
+                self._abort()
         if self.outbox.sent_code is not None:
             return self.outbox.sent_code
         if sending.done() and not sending.cancelled() and isinstance(sending.exception(), TimeoutError):
             return CloseCode.SLOW_CLIENT
-        return self.socket.close_code or LOST
+        return self.socket.close_code or NO_CLOSE_FRAME
 
     def stop(self) -> None:
-        """The server is going away."""
-        self._fail(SessionError(CloseCode.GOING_AWAY, "the server is stopping"))
+        """End the session because the server is stopping."""
+        self._end_with_error(SessionError(CloseCode.GOING_AWAY, "the server is stopping"))
 
     async def _receive(self) -> None:
         while True:
-            working = self.outbox.is_closing or (self._stream is not None and self._stream.ended)
+            input_ended = self.outbox.is_closing or (self._stream is not None and self._stream.ended)
             try:
-                message = await self.socket.receive(timeout=None if working else self.limits.max_idle_s)
+                message = await self.socket.receive(timeout=None if input_ended else self.limits.max_idle_s)
             except TimeoutError:
-                self._idle()
+                self._on_idle()
                 continue
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return
             if self.outbox.is_closing:
-                continue  # what was under way when the session ended
+                continue  # sent before the client could know that the session has ended
             try:
-                self._take(message.data)
+                self._handle_message(message.data)
             except SessionError as error:
-                self._fail(error)
+                self._end_with_error(error)
 
-    def _take(self, data: str | bytes) -> None:
-        """One message of the client."""
+    def _handle_message(self, data: str | bytes) -> None:
         if len(data) > 1000 * self.limits.max_message_kb:
             raise SessionError(
                 CloseCode.TOO_BIG,
                 f"messages may have {self.limits.max_message_kb} kB: send the audio in smaller pieces",
             )
-        if not self._messages.take(1, time.monotonic()):
+        if not self._message_meter.take(1, time.monotonic()):
             raise SessionError(
                 CloseCode.TOO_FAST,
                 f"at most {self.limits.max_messages_per_s:g} messages a second: send the audio in larger pieces",
             )
         if isinstance(data, bytes):
-            self._take_audio(data)
+            self._handle_audio(data)
             return
         message = parse(data)
         if message["type"] == "start":
@@ -158,26 +157,26 @@ class Session:
             }
         )
 
-    def _started(self) -> Stream:
+    def _require_stream(self) -> Stream:
         if self._stream is None:
             raise SessionError(CloseCode.BAD_MESSAGE, 'the first message must be a "start"')
         return self._stream
 
-    def _take_audio(self, data: bytes) -> None:
-        stream = self._started()
+    def _handle_audio(self, data: bytes) -> None:
+        stream = self._require_stream()
         if stream.ended:
             if self.end_code != CloseCode.DONE:
-                return  # sent before the client could know
+                return  # sent before the client could know that its source was ended by the server
             raise SessionError(CloseCode.BAD_MESSAGE, "audio after the end: open another connection")
         samples = pcm_to_samples(data)
-        if not self._audio.take(len(samples) / self._sample_rate, time.monotonic()):
+        if not self._audio_meter.take(len(samples) / self._sample_rate, time.monotonic()):
             raise SessionError(
                 CloseCode.TOO_FAST,
                 f"audio may come {self.limits.max_speed:g} times as fast as it is spoken and "
                 f"{self.limits.max_buffer_s:g} s ahead of that: send it more slowly",
             )
-        room = round(self.limits.max_length_s * self._sample_rate) - self._source_samples
-        samples = samples[:room]
+        max_samples = round(self.limits.max_length_s * self._sample_rate) - self._source_samples
+        samples = samples[:max_samples]
         self._source_samples += len(samples)
         self.metrics.audio_s.labels("in").inc(len(samples) / self._sample_rate)
         stream.push(samples if self._resampler is None else self._resampler.resample_chunk(samples))
@@ -187,34 +186,34 @@ class Session:
                 f"{stream.waiting_s:.0f} s of audio wait for the model: the server is too busy, or the audio comes "
                 "faster than it can be translated",
             )
-        if len(samples) == room:
-            self._finish(CloseCode.TOO_LONG, f"a session ends after {self.limits.max_length_s:g} s of audio")
+        if len(samples) == max_samples:
+            self._end_source(CloseCode.TOO_LONG, f"a session ends after {self.limits.max_length_s:g} s of audio")
         else:
             self.batcher.notify(stream)
 
     def _end(self) -> None:
-        """The source has ended: the stream gets what the resampler holds back."""
-        stream = self._started()
+        """End the source; the resampler's remaining samples are pushed first."""
+        stream = self._require_stream()
         if not stream.ended:
             if self._resampler is not None:
                 stream.push(self._resampler.resample_chunk(NO_SAMPLES, last=True))
             stream.end()
             self.batcher.notify(stream)
 
-    def _finish(self, code: CloseCode, message: str) -> None:
-        """End the source for the client: what it has said is still translated."""
+    def _end_source(self, code: CloseCode, message: str) -> None:
+        """End the source in place of the client; the audio received so far is still translated."""
         self.end_code, self.end_message = code, message
         self._end()
 
-    def _idle(self) -> None:
+    def _on_idle(self) -> None:
         message = f"nothing came from the client for {self.limits.max_idle_s:g} s"
         if self._stream is None:
-            self._fail(SessionError(CloseCode.IDLE, message))
+            self._end_with_error(SessionError(CloseCode.IDLE, message))
         else:
-            self._finish(CloseCode.IDLE, message)
+            self._end_source(CloseCode.IDLE, message)
 
     def _on_step(self, step: Step) -> None:
-        """Pass on what a step gave."""
+        """Send the output of a step."""
         output = step.output
         fits = self.outbox.put(output_message(output, step.source_s, step.reaction_s, step.rtf))
         if output.samples.size:
@@ -225,7 +224,7 @@ class Session:
         self.metrics.words.labels("target").inc(len(output.words))
         if not fits:
             text = f"more than {self.limits.max_unsent_kb} kB of output were not taken: read faster"
-            self._fail(SessionError(CloseCode.SLOW_CLIENT, text))
+            self._end_with_error(SessionError(CloseCode.SLOW_CLIENT, text))
         elif step.is_last:
             done = {
                 "type": "done",
@@ -238,16 +237,18 @@ class Session:
             self.outbox.close(self.end_code, self.end_message, done)
 
     def _on_failure(self) -> None:
-        self._fail(SessionError(CloseCode.INTERNAL_ERROR, "the translation failed; the server's log says why"))
+        self._end_with_error(
+            SessionError(CloseCode.INTERNAL_ERROR, "the translation failed; the server's log says why")
+        )
 
-    def _fail(self, error: SessionError) -> None:
-        """Tell the client why its session ends here; what was made before is sent first."""
+    def _end_with_error(self, error: SessionError) -> None:
+        """End the session and tell the client why, after sending the output that is still queued."""
         if self._stream is not None:
             self.batcher.remove(self._stream)
         message = {"type": "error", "code": int(error.code), "message": error.message}
         self.outbox.close(error.code, error.message, message)
 
-    def _drop(self) -> None:
-        """Give up a connection that takes nothing any more."""
+    def _abort(self) -> None:
+        """Abort the connection without a close frame."""
         if self._transport is not None:
             self._transport.abort()

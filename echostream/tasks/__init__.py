@@ -5,10 +5,11 @@ import logging
 
 import torch
 
-# fairseq checkpoints may carry their command line as a Namespace; naming the type keeps torch's safe loader on.
+# fairseq checkpoints may contain their command line as a Namespace, which torch's safe loader refuses unless it is told
+# that the type is safe.
 torch.serialization.add_safe_globals([argparse.Namespace])
 
-# At its import fairseq asks everybody for a package that it draws plots with.
+# On import fairseq asks for an optional plotting package, which EchoStream does not need.
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
 from echostream import criterions  # noqa: E402,F401  # registers

@@ -1,4 +1,4 @@
-"""fairseq's batches, and what a training says of a recording that can't be read when its turn comes."""
+"""Batch iterator that ends a training with a one-line message when a recording can't be read."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 from echostream.tasks.features import FeatureError
 
 
-class ExplainedBatches(EpochBatchIterator):
-    """An EpochBatchIterator that ends the training with one line if an utterance can't be read.
+class ErrorReportingBatchIterator(EpochBatchIterator):
+    """An EpochBatchIterator that turns a FeatureError into a SystemExit with a one-line message.
 
-    The data set can't do so itself: fairseq reads ahead in a thread, and with ``--num-workers`` in processes, which
-    pass on ordinary exceptions only and leave the training waiting for ever after a SystemExit.
+    The data set can't raise SystemExit itself: fairseq reads ahead in a thread or, with ``--num-workers``, in worker
+    processes. These pass ordinary exceptions on, but after a SystemExit the training would wait for ever.
     """
 
     @property
     def first_batch(self) -> Any:
-        """fairseq's; the training reads it to begin with."""
-        with _named():
+        """fairseq's first batch, which the training reads before it starts to iterate."""
+        with _exit_on_feature_error():
             return super().first_batch
 
     def _get_iterator_for_epoch(self, *args: Any, **kwargs: Any) -> CountingIterator | None:
         batches = super()._get_iterator_for_epoch(*args, **kwargs)
         if batches is not None:
-            batches._itr = _until_unreadable(batches._itr)
+            batches._itr = _with_error_reporting(batches._itr)
         return batches
 
 
-def _until_unreadable(batches: Iterable[Any]) -> Iterator[Any]:
-    with _named():
+def _with_error_reporting(batches: Iterable[Any]) -> Iterator[Any]:
+    with _exit_on_feature_error():
         yield from batches
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def _exit_on_feature_error() -> Iterator[None]:
     try:
         yield
     except FeatureError as error:
-        # From a worker process it comes with that one's traceback, of which the last line is its own.
+        # The message of an error from a worker process is its whole traceback, which ends with the original message.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{FeatureError.__module__}.FeatureError: ")
         raise SystemExit(
             f"echostream: {message} -- mend it or take its row out; the same command goes on from the last checkpoint"

@@ -1,7 +1,8 @@
-"""Checkpoint files of a training: none is spoilt by a full disk or a kill, and one to go on from is looked at first.
+"""Checkpoint files of a training: atomic writes, and checks of the checkpoint that a training resumes from.
 
 fairseq copies a new checkpoint over ``checkpoint_last.pt`` byte by byte, tries three times to write to a full disk, and
-stops with a traceback. With :func:`install` a file is there under its name when it is whole, or the old one is.
+then stops with a traceback. After :func:`install` a checkpoint is first written under a temporary name and then
+renamed, so that a full disk or a kill leaves the old file or the complete new one.
 """
 
 from __future__ import annotations
@@ -22,48 +23,49 @@ from echostream.checkpoints.safe_loading import load_safely
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.manifests import ManifestError
 
-RESUME_NAME = "checkpoint_last.pt"  # fairseq's default of --restore-file; that, and only that, is in the save folder
+# fairseq's default of --restore-file. fairseq looks for this name in the save folder; any other value is a path.
+RESUME_NAME = "checkpoint_last.pt"
 MARK = "_echostream"
 
 
 def install() -> None:
-    """Make fairseq write checkpoints by way of :func:`save` and :func:`copy`. May be called again."""
+    """Make fairseq write checkpoints with :func:`save` and :func:`copy`. Further calls have no effect."""
     if hasattr(checkpoint_utils, MARK):
         return
     setattr(checkpoint_utils, MARK, True)
-    plain_save, plain_copy = checkpoint_utils.torch_persistent_save, PathManager.copy
-    plain_verify = checkpoint_utils.verify_checkpoint_directory
+    fairseq_save, fairseq_copy = checkpoint_utils.torch_persistent_save, PathManager.copy
+    fairseq_verify = checkpoint_utils.verify_checkpoint_directory
 
     def persistent_save(obj: object, filename: str, async_write: bool = False) -> None:
         if async_write or not PathManager.supports_rename(filename):
-            plain_save(obj, filename, async_write)
+            fairseq_save(obj, filename, async_write)
         else:
             save(obj, Path(filename))
 
     def verify(save_dir: str) -> None:
         try:
-            plain_verify(save_dir)
+            fairseq_verify(save_dir)
         except OSError as error:
             raise SystemExit(
                 f"echostream: cannot write to --save-dir {save_dir}: {error.strerror or error}; choose another"
             ) from error
 
-    def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+    def atomic_copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
         if not PathManager.supports_rename(dst_path):
-            return plain_copy(src_path, dst_path, overwrite)
+            return fairseq_copy(src_path, dst_path, overwrite)
         copy(Path(src_path), Path(dst_path))
         return True
 
     checkpoint_utils.torch_persistent_save = persistent_save
     checkpoint_utils.verify_checkpoint_directory = verify
-    PathManager.copy = staticmethod(copy_whole)
+    PathManager.copy = staticmethod(atomic_copy)
 
 
 def save(content: object, path: Path) -> None:
-    """``torch.save`` that leaves the old file or the whole new one.
+    """Atomic ``torch.save``: on failure the old file is left as it was.
 
     Raises:
-        SystemExit: it can't be written, with one line.
+        SystemExit: with a one-line message, if the file can't be written.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
@@ -75,10 +77,10 @@ def save(content: object, path: Path) -> None:
 
 
 def copy(source: Path, path: Path) -> None:
-    """A copy that leaves the old file or the whole new one.
+    """Atomic copy: on failure the old file is left as it was.
 
     Raises:
-        SystemExit: it can't be written, with one line.
+        SystemExit: with a one-line message, if the file can't be written.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
@@ -91,7 +93,7 @@ def copy(source: Path, path: Path) -> None:
 
 def _cannot_write(path: Path, error: Exception) -> str:
     reason = getattr(error, "strerror", None)
-    if reason is None:  # torch's writer doesn't say why
+    if reason is None:  # torch's writer gives no reason
         reason = "it doesn't fit on the disk, or within a quota or limit"
     last = newest(path.parent)
     kept = f"; {last} is kept, and the same command goes on from there" if last else ""
@@ -99,36 +101,38 @@ def _cannot_write(path: Path, error: Exception) -> str:
 
 
 def newest(folder: Path) -> Path | None:
-    """The file that a training in this folder goes on from, or could be told to."""
+    """The newest checkpoint in ``folder``: ``checkpoint_last.pt``, or else the one with most updates; None if none."""
     if (folder / RESUME_NAME).is_file():
         return folder / RESUME_NAME
-    return _numbered(folder)
+    return _newest_by_updates(folder)
 
 
-def _numbered(folder: Path) -> Path | None:
+def _newest_by_updates(folder: Path) -> Path | None:
+    """The file ``checkpoint_{epoch}_{updates}.pt`` with the most updates."""
     found = {path: re.fullmatch(r"checkpoint_(\d+)_(\d+)\.pt", path.name) for path in folder.glob("checkpoint_*.pt")}
-    counted = {path: int(match[2]) for path, match in found.items() if match}
-    return max(counted, key=counted.__getitem__, default=None)
+    updates = {path: int(match[2]) for path, match in found.items() if match}
+    return max(updates, key=updates.__getitem__, default=None)
 
 
 def check_resumed(
     cfg: EchoStreamTaskConfig, task_state: Mapping[str, Any], cmvn: Any, model: nn.Module | None = None
 ) -> Path | None:
-    """Look at the checkpoint that the training will go on from, if there is one, before fairseq loads it.
+    """Check the checkpoint that the training will resume from, if there is one, before fairseq loads it.
 
     Args:
-        cfg: where it would be.
+        cfg: names the checkpoint.
         task_state: dictionaries and number of units of the data.
         cmvn: mean and standard deviation of the data, ``(80,)`` each, or None.
-        model: the model that its weights are for.
+        model: the model that the weights will be loaded into; None skips the comparison of tensor shapes.
 
     Returns:
-        Its path, or None for a training that starts anew.
+        Path of the checkpoint, or None for a new training.
 
     Raises:
-        ManifestError: it is damaged, unsafe, or of other dictionaries, units, normalisation or sizes.
+        ManifestError: the checkpoint is damaged or unsafe, or differs from the data or the model in its dictionaries,
+            units, normalisation or tensor shapes.
     """
-    if cfg.restore_file.startswith("${"):  # a task outside of a training
+    if cfg.restore_file.startswith("${"):  # an unresolved reference: the task is used outside of a training
         return None
     path = Path(cfg.restore_file)
     if cfg.restore_file == RESUME_NAME:
@@ -140,7 +144,7 @@ def check_resumed(
     try:
         content = load_safely(path)
     except UnsafeFileError as error:
-        other = _numbered(path.parent)
+        other = _newest_by_updates(path.parent)
         remedy = f"; or go on from the one before: cp {other} {path}" if other and other != path else ""
         raise ManifestError(f"cannot go on from {path}: {error}{remedy}") from error
     except OSError as error:
@@ -166,21 +170,27 @@ def check_resumed(
 
 def _check_tensors(path: Path, weights: Mapping[str, Any], cmvn: Any, model: nn.Module | None) -> None:
     for name, value in zip(("mean", "std"), cmvn or (), strict=False):
-        kept = weights.get(f"fbank.cmvn_{name}")
-        wanted = torch.as_tensor(value, dtype=torch.float32)
-        if not isinstance(kept, Tensor) or kept.shape != wanted.shape or not torch.allclose(kept.float(), wanted, 1e-4):
+        saved = weights.get(f"fbank.cmvn_{name}")
+        expected = torch.as_tensor(value, dtype=torch.float32)
+        if (
+            not isinstance(saved, Tensor)
+            or saved.shape != expected.shape
+            or not torch.allclose(saved.float(), expected, 1e-4)
+        ):
             raise ManifestError(
                 f"cannot go on from {path}: it was trained with another global_cmvn ({name}) than that of the data; "
                 "put the old statistics back, or take another --save-dir"
             )
     if model is None:
         return
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
-    if differing := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
+    model_shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    saved_shapes = {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
+    if differing := sorted(
+        name for name in model_shapes | saved_shapes if model_shapes.get(name) != saved_shapes.get(name)
+    ):
         name = differing[0]
         raise ManifestError(
             f"cannot go on from {path}: it is of another architecture: {len(differing)} tensors differ, the first "
-            f"{name}: checkpoint {found.get(name, 'absent')}, model {expected.get(name, 'absent')}; give the options "
-            "that it was trained with, or take another --save-dir"
+            f"{name}: checkpoint {saved_shapes.get(name, 'absent')}, model {model_shapes.get(name, 'absent')}; "
+            "give the options that it was trained with, or take another --save-dir"
         )

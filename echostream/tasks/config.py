@@ -9,9 +9,7 @@ from omegaconf import II, MISSING
 
 @dataclass
 class EchoStreamTaskConfig(FairseqDataclass):
-    """Data, segment sizes and validation of the task ``echostream``; one default a field, units in the
-    help.
-    """
+    """Data, segment sizes and validation of the task ``echostream``."""
 
     data: str = field(default=MISSING, metadata={"help": "folder with the manifests {split}.tsv and the YAML configs"})
     config_yaml: str = field(
@@ -21,9 +19,8 @@ class EchoStreamTaskConfig(FairseqDataclass):
     multitask_config_yaml: str = field(
         default="config_multitask.yaml",
         metadata={
-            "help": "YAML with the texts source_unigram, ctc_target_unigram and target_unigram, a path or a "
-            "file "
-            "name in the data folder"
+            "help": "YAML with the texts source_unigram, ctc_target_unigram and target_unigram, a path or a file name "
+            "in the data folder"
         },
     )
     num_units: int = field(
@@ -40,8 +37,7 @@ class EchoStreamTaskConfig(FairseqDataclass):
     segment_sizes: str = field(
         default="1,2,4,8,16,32,0",
         metadata={
-            "help": "segment sizes drawn for training batches, frames of 40 ms, 0 for the whole utterance; "
-            "or "
+            "help": "segment sizes drawn for training batches, frames of 40 ms, 0 for the whole utterance; or "
             "'uniform' for 1 up to the longest utterance of the batch"
         },
     )

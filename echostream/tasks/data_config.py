@@ -1,8 +1,8 @@
-"""The two YAML files beside the manifests: features (``config_gcmvn.yaml``) and texts (multitask).
+"""The two YAML files of a data folder: features (``config_gcmvn.yaml``) and texts (multitask).
 
-The formats are those of fairseq's speech-to-unit recipes as StreamSpeech (Zhang et al., ACL 2024) fills
-them. A path in them may be absolute, or relative to the folder of the YAML file. An unknown key stops the
-start: a typo in a config would otherwise train something else than was asked for.
+The formats are those of fairseq's speech-to-unit recipes, as StreamSpeech (Zhang et al., ACL 2024) uses them. Paths are
+absolute or relative to the folder of the YAML file. An unknown key is an error: ignoring a misspelt one would train
+with other settings than intended.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPEECH_KEYS = {
     "num_units", "output_sample_rate", "sample_rate", "shuffle", "specaugment", "transforms", "vocab_filename",
     "vocoder",
 }  # fmt: skip
-# both spellings of the time warp: fairseq's preparation script writes one, its transform reads the other
+# Both spellings of the time warp occur: fairseq's preparation script writes one, and its transform reads the other.
 SPECAUGMENT_KEYS = {
     "freq_mask_F", "freq_mask_N", "mask_value", "time_mask_N", "time_mask_T", "time_mask_p", "time_warp_W",
     "time_wrap_W",
@@ -80,11 +80,13 @@ def _number(path: Path, section: str, key: str, value: Any) -> float:
 
 @dataclass(frozen=True)
 class SpeechDataConfig:
-    """What ``config_gcmvn.yaml`` says, paths resolved.
+    """Content of ``config_gcmvn.yaml`` with resolved paths.
 
-    ``cmvn`` is the global mean and standard deviation, float32 ``(80,)`` each, or None where the features
-    are used as they are; ``num_units`` is the size of the unit inventory, 0 where the config doesn't say;
-    ``options`` is the mapping that fairseq's transforms are built from.
+    Attributes:
+        audio_root: folder of relative audio paths; None: the folder of the manifest.
+        cmvn: global mean and standard deviation, float32 ``(80,)`` each; None: features are not normalised.
+        num_units: size of the unit inventory; 0 if the config doesn't give it.
+        options: mapping from which fairseq's transforms are built.
     """
 
     audio_root: Path | None
@@ -93,9 +95,7 @@ class SpeechDataConfig:
     options: dict[str, Any]
 
     def transform_options(self, split: str, is_train: bool) -> dict[str, Any]:
-        """Mapping from which fairseq's ``CompositeAudioFeatureTransform`` builds the transforms of
-        ``split``.
-        """
+        """Mapping from which fairseq's ``CompositeAudioFeatureTransform`` builds the transforms of ``split``."""
         return {**self.options, "feature_transforms": _transform_names(self.options, split, is_train) or None}
 
 
@@ -114,7 +114,7 @@ def load_speech_config(path: Path) -> SpeechDataConfig:
     """Read and check ``config_gcmvn.yaml``.
 
     Raises:
-        ManifestError: unknown key, missing file, features that the streaming front end cannot compute, or
+        ManifestError: an unknown key, a missing file, features that the streaming front end cannot compute, or
             statistics of the wrong shape.
     """
     options = _load_yaml(path)
@@ -176,9 +176,13 @@ def _load_cmvn(path: Path) -> tuple[np.ndarray, np.ndarray]:
 class TextConfig:
     """One entry of the multitask YAML: a text with its dictionary.
 
-    ``data`` is the folder of the ``{split}.tsv`` files; the three numbers are None where the file is silent;
-    ``tokenizers`` are fairseq ``bpe_tokenizer`` / ``pre_tokenizer`` mappings for texts that are not yet in
-    pieces.
+    Attributes:
+        name: key of the entry.
+        dictionary_path, dictionary: fairseq dictionary of the text.
+        data: folder of the ``{split}.tsv`` files.
+        loss_weight, label_smoothing, rdrop_alpha: settings of the criterion; None if the file doesn't give them.
+        tokenizers: fairseq's ``bpe_tokenizer`` and ``pre_tokenizer`` mappings, for texts that are not yet split into
+            subwords.
     """
 
     name: str
@@ -194,11 +198,10 @@ class TextConfig:
 def load_multitask_config(path: Path) -> dict[str, TextConfig]:
     """Read and check the multitask YAML; returns the three entries by name.
 
-    ``ctc_target_unigram`` and ``target_unigram`` are two views of one text: they must name the same folder
-    and dictionaries with the same symbols.
+    ``ctc_target_unigram`` and ``target_unigram`` describe the same text and must have dictionaries with equal symbols.
 
     Raises:
-        ManifestError: entry or key missing or unknown, file missing, dictionaries that do not agree.
+        ManifestError: a missing or unknown entry or key, a missing file, or dictionaries that differ.
     """
     config = _load_yaml(path)
     _check_keys(path, "", config, set(TEXT_ENTRIES))
@@ -210,8 +213,7 @@ def load_multitask_config(path: Path) -> dict[str, TextConfig]:
     one, other = entries["target_unigram"], entries["ctc_target_unigram"]
     if one.dictionary.symbols != other.dictionary.symbols:
         raise ManifestError(
-            f"{path}: target_unigram and ctc_target_unigram must share their symbols, but "
-            f"{one.dictionary_path} "
+            f"{path}: target_unigram and ctc_target_unigram must share their symbols, but {one.dictionary_path} "
             f"({len(one.dictionary)}) and {other.dictionary_path} ({len(other.dictionary)}) differ"
         )
     return entries

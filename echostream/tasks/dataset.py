@@ -21,47 +21,44 @@ def word_indices(tokens: Tensor, starts: Tensor) -> Tensor:
     """Index of the word that each token belongs to.
 
     Args:
-        tokens: int64 ``(N,)``, the last one being EOS, which counts as a word of its own.
-        starts: bool ``(vocabulary,)``, symbols that begin a word.
+        tokens: int64 ``(N,)``; the last one is EOS, which counts as a word of its own.
+        starts: bool ``(vocabulary,)``, True for symbols that start a word.
 
     Returns:
-        int64 ``(N,)``, from 0, never decreasing.
+        int64 ``(N,)``, non-decreasing from 0.
     """
-    begins = starts[tokens].long()
-    begins[0] = 0  # whatever comes first is in word 0
-    begins[-1] = 1 if len(tokens) > 1 else 0
-    return begins.cumsum(0)
+    starts_word = starts[tokens].long()
+    starts_word[0] = 0  # the first token belongs to word 0, whether it starts a word or not
+    starts_word[-1] = 1 if len(tokens) > 1 else 0
+    return starts_word.cumsum(0)
 
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """Tensors of one utterance: features ``(T, 80)`` at 100 Hz, text tokens, units ``(U,)``; target text
-    ends in EOS;
-    phones ``(T',)`` at 25 Hz, as far as they are known.
-    """
+    """Tensors of one utterance."""
 
-    index: int
-    features: Tensor
-    source_text: Tensor
-    target_text: Tensor
-    word_ids: Tensor
-    units: Tensor
-    phones: Tensor
+    index: int  # row of the manifest
+    features: Tensor  # (T, 80) @100 Hz
+    source_text: Tensor  # (S,)
+    target_text: Tensor  # (N,), ends in EOS
+    word_ids: Tensor  # (N,) word index of each target token
+    units: Tensor  # (U,)
+    phones: Tensor  # (T',) @25 Hz; may be shorter than the utterance, or empty
 
 
 class SpeechTranslationDataset(FairseqDataset):
     """Utterances of one split. Sizes are log-mel frames, so ``--max-tokens`` counts 10 ms frames.
 
-    Random transforms are seeded by run, epoch and utterance: what an utterance looks like depends on nothing that
-    came before it, and a resumed run sees the same augmentation as an uninterrupted one.
+    Random transforms are seeded by run, epoch and utterance, so that the augmentation of an utterance does not depend
+    on those before it, and a resumed run has the same augmentation as an uninterrupted one.
 
     Args:
         utterances: rows of the manifest.
-        source_texts, target_texts: dictionary indices of each utterance, target without EOS.
+        source_texts, target_texts: dictionary indices of each utterance; the target without EOS.
         reader: reads features.
         source_dictionary, target_dictionary: their padding and EOS symbols are used.
         seed: seed of the run.
-        phones: classes of the source's phones by id, int64 at 25 Hz; an utterance may be missing.
+        phones: class of the source phone of each 25 Hz frame by utterance id, int64; utterances may be missing.
     """
 
     def __init__(
@@ -96,7 +93,7 @@ class SpeechTranslationDataset(FairseqDataset):
 
     def __getitem__(self, index: int) -> TrainingExample:
         utterance = self.utterances[index]
-        # fairseq's transforms draw from NumPy's global generator
+        # fairseq's transforms use NumPy's global random generator.
         with data_utils.numpy_seed(self.seed, self.epoch, int(index)):
             features = self.reader.read(utterance.audio)
         target_text = torch.from_numpy(self.target_texts[index].astype(np.int64))
@@ -112,14 +109,19 @@ class SpeechTranslationDataset(FairseqDataset):
         )
 
     def collater(self, samples: list[TrainingExample]) -> dict:
-        """Pad examples into a batch; ``{}`` for none.
+        """Pad examples into a batch; ``{}`` for an empty list.
 
         Returns:
-            ``net_input`` with ``src_tokens`` (B, T, 80), ``src_lengths`` (B,) and ``prev_text_tokens`` (B,
-            N); ``target_text`` (B, N) ending in EOS, ``word_ids`` (B, N), ``source_text`` (B, S), ``units``
-            (B, U), each with its ``_lengths`` (B,); ``phones`` (B, T') at 25 Hz, ``UNKNOWN_PHONE`` where
-            none is known; ``id`` (B,) rows of the manifest, ``ids`` their names, ``ntokens`` the number of
-            units and ``nsentences``.
+            A dictionary with these entries:
+
+            - ``net_input``: ``src_tokens`` (B, T, 80), ``src_lengths`` (B,) and ``prev_text_tokens`` (B, N)
+            - ``target_text`` (B, N), ending in EOS, and ``target_text_lengths`` (B,)
+            - ``word_ids`` (B, N): word index of each target token
+            - ``source_text`` (B, S) and ``source_text_lengths`` (B,)
+            - ``units`` (B, U) and ``unit_lengths`` (B,)
+            - ``phones`` (B, T') @25 Hz, ``UNKNOWN_PHONE`` where the phone is not known
+            - ``id`` (B,): rows of the manifest; ``ids``: the ids there
+            - ``ntokens``: total number of units; ``nsentences``: B
         """
         if not samples:
             return {}
@@ -127,7 +129,7 @@ class SpeechTranslationDataset(FairseqDataset):
         target = [s.target_text for s in samples]
         pad, eos = self.target_dictionary.pad(), self.target_dictionary.eos()
         target_text = data_utils.collate_tokens(target, pad)
-        word_ids = torch.stack([_pad_with_next(s.word_ids, target_text.size(1)) for s in samples])
+        word_ids = torch.stack([_pad_word_ids(s.word_ids, target_text.size(1)) for s in samples])
         return {
             "id": torch.tensor([s.index for s in samples]),
             "ids": [self.utterances[s.index].id for s in samples],
@@ -143,7 +145,7 @@ class SpeechTranslationDataset(FairseqDataset):
             "source_text_lengths": _lengths([s.source_text for s in samples]),
             "units": data_utils.collate_tokens([s.units for s in samples], 0),
             "unit_lengths": _lengths([s.units for s in samples]),
-            "phones": _phones([s.phones for s in samples], (src_tokens.size(1) + 3) // 4),
+            "phones": _pad_phones([s.phones for s in samples], (src_tokens.size(1) + 3) // 4),
             "ntokens": sum(len(s.units) for s in samples),
             "nsentences": len(samples),
         }
@@ -166,9 +168,7 @@ class SpeechTranslationDataset(FairseqDataset):
         return self._sizes
 
     def ordered_indices(self) -> np.ndarray:
-        """Longest first, so that an update that doesn't fit in memory fails at once and batches have little
-        padding.
-        """
+        """Longest first: batches have little padding, and a batch that doesn't fit in memory fails at the start."""
         return np.argsort(-self._sizes, kind="stable")
 
 
@@ -176,14 +176,14 @@ def _lengths(tensors: list[Tensor]) -> Tensor:
     return torch.tensor([len(tensor) for tensor in tensors])
 
 
-def _phones(phones: list[Tensor], frames: int) -> Tensor:
-    """``(B, frames)``, padded with what is not known."""
+def _pad_phones(phones: list[Tensor], frames: int) -> Tensor:
+    """Pad or cut the phones of each utterance to ``(B, frames)``."""
     padded = torch.full((len(phones), frames), UNKNOWN_PHONE)
     for row, known in zip(padded, phones, strict=True):
         row[: len(known)] = known[:frames]
     return padded
 
 
-def _pad_with_next(word_ids: Tensor, size: int) -> Tensor:
-    """Padding is a word after the last: word numbers never decrease, and no word sees it as part of itself."""
+def _pad_word_ids(word_ids: Tensor, size: int) -> Tensor:
+    """Pad with the index after the last word: ids stay non-decreasing, and padding belongs to no word."""
     return torch.cat([word_ids, (word_ids[-1:] + 1).expand(size - len(word_ids))])

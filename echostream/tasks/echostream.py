@@ -13,13 +13,13 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf.errors import OmegaConfBaseException
 
 from echostream.tasks import scoring
-from echostream.tasks.batches import ExplainedBatches
+from echostream.tasks.batches import ErrorReportingBatchIterator
 from echostream.tasks.checkpoint_files import check_resumed
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.data_config import TextConfig, load_multitask_config, load_speech_config
 from echostream.tasks.dataset import SpeechTranslationDataset
 from echostream.tasks.features import FeatureReader
-from echostream.tasks.initial_weights import start_from_files
+from echostream.tasks.initial_weights import load_initial_weights
 from echostream.tasks.manifests import (
     ManifestError,
     Utterance,
@@ -31,18 +31,18 @@ from echostream.tasks.manifests import (
 from echostream.tasks.phones import read_source_phones
 from echostream.tasks.segments import parse_segment_sizes, sample_segment, segment_name
 from echostream.tasks.streamed_translation import translate_as_streamed
-from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_if_too_dense
+from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_about_ctc_length
 
 logger = logging.getLogger(__name__)
 
 
 @register_task("echostream", dataclass=EchoStreamTaskConfig)
 class EchoStreamTask(FairseqTask):
-    """Speech to speech over two texts, for one model that runs with any segment size.
+    """Speech-to-speech translation with source and target text, for one model that runs with any segment size.
 
-    Read by the model: ``source_dictionary``, ``target_text_dictionary``, ``num_units`` and ``cmvn`` (mean and
-    standard deviation, float32 ``(80,)`` each, or None). The first three travel in the checkpoint's ``task_state``
-    as plain lists, so that a checkpoint can be used where the training data is not.
+    The model reads ``source_dictionary``, ``target_text_dictionary``, ``num_units`` and ``cmvn`` (mean and standard
+    deviation, float32 ``(80,)`` each, or None). The first three are stored in the checkpoint's ``task_state`` as plain
+    lists and numbers, so that a checkpoint can be used without the training data.
     """
 
     def __init__(self, cfg: EchoStreamTaskConfig):
@@ -54,7 +54,7 @@ class EchoStreamTask(FairseqTask):
         self.phone_inventory: list[str] = []
         self.source_phones: dict[str, np.ndarray] = {}
         self._manifests: dict[str, list[Utterance]] = {}
-        self._draws = (-1, -1)  # update and batch within it that the last segment size was drawn for
+        self._draws = (-1, -1)  # update, and batch within the update, for which a segment size was last drawn
 
     @classmethod
     def setup_task(cls, cfg: EchoStreamTaskConfig, from_checkpoint: bool = False) -> EchoStreamTask:
@@ -62,10 +62,10 @@ class EchoStreamTask(FairseqTask):
 
         Args:
             cfg: options.
-            from_checkpoint: read no files; dictionaries follow from the checkpoint's task state.
+            from_checkpoint: read no files; the dictionaries are loaded later from the checkpoint's task state.
 
         Raises:
-            SystemExit: with one line that names the file, line or option to mend.
+            SystemExit: with a one-line message that names the file, line or option to correct.
         """
         with exit_with_message(ValueError):
             task = cls(cfg)
@@ -74,7 +74,11 @@ class EchoStreamTask(FairseqTask):
         return task
 
     def read_configs(self) -> None:
-        """Load YAML configs, dictionaries and CMVN; raises ManifestError."""
+        """Load the YAML configs, dictionaries and CMVN.
+
+        Raises:
+            ManifestError: a file is missing or not valid, or does not fit the checkpoint.
+        """
         folder = Path(self.cfg.data)
         if not folder.is_dir():
             raise ManifestError(f"{folder}: no such data folder")
@@ -84,7 +88,7 @@ class EchoStreamTask(FairseqTask):
         if self.cfg.source_phones:
             self.phone_inventory, self.source_phones = read_source_phones(folder / self.cfg.source_phones)
         source, target = self.texts["source_unigram"], self.texts["target_unigram"]
-        if self.state.state_dict:  # a checkpoint's task that gets data
+        if self.state.state_dict:  # the task of a checkpoint, for which data is loaded now
             self._check_symbols(self.state.state_dict, source, target)
         else:
             self.state.merge_state_dict(
@@ -110,11 +114,15 @@ class EchoStreamTask(FairseqTask):
                 )
 
     def get_checkpoint_dict(self) -> dict[str, Any]:
-        """What fairseq hands back to :meth:`set_checkpoint_dict` when a run is resumed."""
+        """Task state that fairseq passes to :meth:`set_checkpoint_dict` when a run is resumed."""
         return {type(self).__name__: dict(self.state.state_dict)}
 
     def set_checkpoint_dict(self, state: dict[str, Any]) -> None:
-        """Refuse to resume with other dictionaries: their sizes may agree while every symbol means something else."""
+        """Refuse to resume with other dictionaries, which may have the same size but different symbols.
+
+        Raises:
+            SystemExit: the dictionaries differ.
+        """
         with exit_with_message(ManifestError):
             self._check_symbols(state, self.texts["source_unigram"], self.texts["target_unigram"])
 
@@ -148,7 +156,7 @@ class EchoStreamTask(FairseqTask):
         return self.state.num_units
 
     def max_positions(self) -> tuple[int, int]:
-        """Longest source (10 ms frames) and longest target text (pieces) that are trained on."""
+        """Longest source (10 ms frames) and longest target text (subwords) for training."""
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
     def _manifest(self, split: str) -> list[Utterance]:
@@ -165,7 +173,7 @@ class EchoStreamTask(FairseqTask):
         """Load and check one split, or several separated by commas.
 
         Raises:
-            SystemExit: with one line that names the file and line to mend.
+            SystemExit: with a one-line message that names the file and line to correct.
         """
         with exit_with_message(ManifestError):
             if not self.texts:
@@ -188,7 +196,7 @@ class EchoStreamTask(FairseqTask):
         logger.info(
             f"{split}: {len(utterances)} utterances, {sum(u.n_frames for u in utterances) / 6000:.1f} min of source"
         )
-        warn_if_too_dense(split, utterances, sources, targets)
+        warn_about_ctc_length(split, utterances, sources, targets)
         cache_bytes = self.cfg.feature_cache_mb * 2**20
         reader = FeatureReader(self.speech_config, split, is_train, cache_bytes)
         return SpeechTranslationDataset(
@@ -203,34 +211,38 @@ class EchoStreamTask(FairseqTask):
         )
 
     def get_batch_iterator(self, dataset: SpeechTranslationDataset, **kwargs: Any) -> Any:
-        """fairseq's iterator, with data loader workers that see the epoch and bad recordings that are named.
+        """fairseq's iterator with new workers for every epoch and readable errors, see :mod:`echostream.tasks.batches`.
 
-        Workers kept alive between epochs hold a copy of the data set from the first one and would repeat its
-        augmentation for ever.
+        Workers that are kept alive between epochs have a copy of the data set of the first epoch and would repeat its
+        augmentation in every epoch.
         """
         iterator = super().get_batch_iterator(dataset, **kwargs)
         iterator.reuse_dataloader = False
         iterator.persistent_workers = False
-        iterator.__class__ = ExplainedBatches
+        iterator.__class__ = ErrorReportingBatchIterator
         return iterator
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """fairseq's, started from the weights that ``--init-encoder-from`` and ``--init-decoders-from`` name.
+        """Build the model, with the weights that ``--init-encoder-from`` and ``--init-decoders-from`` name.
 
         Raises:
-            SystemExit: with one line about a file that can't be used, the checkpoint to go on from among them.
+            SystemExit: with a one-line message, if one of these files or the checkpoint to resume from can't be used.
         """
-        with exit_with_message(ValueError, OmegaConfBaseException):  # sizes that don't go together, unknown options
+        with exit_with_message(ValueError, OmegaConfBaseException):  # inconsistent sizes, unknown options
             model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:
             with exit_with_message(ManifestError):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
-            start_from_files(model, self.cfg, self.state.state_dict)
+            load_initial_weights(model, self.cfg, self.state.state_dict)
         self.encoder_dim = model.cfg.encoder_dim
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """fairseq's, but an option out of range exits with its message."""
+        """Build the criterion.
+
+        Raises:
+            SystemExit: with a one-line message, if an option is out of range.
+        """
         with exit_with_message(ValueError):
             return super().build_criterion(cfg, from_checkpoint)
 
@@ -247,7 +259,10 @@ class EchoStreamTask(FairseqTask):
         )
 
     def _longest_frames(self, sample: dict[str, Any]) -> int:
-        """Encoder frames of the longest utterance over all ranks; only uniform sampling asks, so nobody else waits."""
+        """Encoder frames of the longest utterance over all ranks; 0 unless segment sizes are sampled uniformly.
+
+        Only uniform sampling needs the length, so that all other trainings avoid the synchronisation of the ranks.
+        """
         if self.segment_sizes is not None:
             return 0
         longest = (sample["net_input"]["src_lengths"].max() + 3) // 4
@@ -264,14 +279,12 @@ class EchoStreamTask(FairseqTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> tuple:
-        """fairseq's training step with a segment size drawn for the batch (``sample["segment"]``)."""
+        """fairseq's training step, with a segment size drawn for the batch as ``sample["segment"]``."""
         sample = {**sample, "segment": self.draw_segment(sample, update_num)}
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple:
-        """Loss and scores at each validation segment size; the loss and its parts are summed over the
-        sizes.
-        """
+        """Losses and scores at each validation segment size; the losses are summed over the sizes."""
         model.eval()
         total: dict[str, Any] = {}
         losses = []
@@ -290,8 +303,8 @@ class EchoStreamTask(FairseqTask):
                     streamed = translate_as_streamed(
                         model, output, size, self.source_dictionary, self.target_dictionary, criterion.policy
                     )
-                    wanted = scoring.references(sample, self.target_dictionary)
-                    counts |= scoring.bleu_counts("mt_streamed", streamed, wanted)
+                    references = scoring.references(sample, self.target_dictionary)
+                    counts |= scoring.bleu_counts("mt_streamed", streamed, references)
             losses.append(loss)
             for key, value in log.items():
                 total[key] = total.get(key, 0) + value

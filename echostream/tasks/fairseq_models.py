@@ -1,4 +1,4 @@
-"""The model as fairseq knows it: one registered architecture for each named configuration."""
+"""Registration of the model with fairseq: one architecture for each named configuration."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 
 
 class EchoStreamFairseqModel(EchoStreamModel, BaseFairseqModel):
-    """:class:`EchoStreamModel` with what fairseq's trainer asks of a model."""
+    """:class:`EchoStreamModel` with the interface that fairseq's trainer needs."""
 
     @classmethod
     def build_model(cls, cfg: EchoStreamConfig, task: FairseqTask) -> EchoStreamFairseqModel:
-        """fairseq's entry: sizes from the task's dictionaries, normalisation from its CMVN."""
+        """Build a model with the task's dictionary sizes, number of units and CMVN."""
         model = cls(cfg, len(task.source_dictionary), len(task.target_text_dictionary), task.num_units)
         if task.cmvn is not None:
             mean, std = (torch.as_tensor(value, dtype=torch.float32) for value in task.cmvn)
@@ -31,12 +31,12 @@ class EchoStreamFairseqModel(EchoStreamModel, BaseFairseqModel):
         return model
 
     def max_positions(self) -> None:
-        """No limit of its own: everything attends to windows."""
+        """None: the model has no maximum length, because all attention has a limited window."""
         return
 
 
 class EchoStreamFairseqSpeechEncoder(FairseqEncoder):
-    """The speech encoder with fairseq's interface, as the encoder of other people's models.
+    """The speech encoder with fairseq's interface, for use in other fairseq models.
 
     Args:
         cfg: sizes.
@@ -69,19 +69,19 @@ class EchoStreamFairseqSpeechEncoder(FairseqEncoder):
         }
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
-        """Rows in another order, as beam search wants them."""
+        """Reorder the rows of the batch, as fairseq's beam search requires."""
         return encoder_out | {
             "encoder_out": [frames.index_select(1, new_order) for frames in encoder_out["encoder_out"]],
             "encoder_padding_mask": [mask.index_select(0, new_order) for mask in encoder_out["encoder_padding_mask"]],
         }
 
     def max_positions(self) -> None:
-        """No limit of its own."""
+        """None: there is no maximum length."""
         return
 
 
 def _fairseq_config(arch: str) -> type:
-    """The configuration with the defaults of ``arch``: fairseq, and hydra with it, know defaults by their class."""
+    """A configuration class whose defaults are those of ``arch``; fairseq and Hydra take defaults from the class."""
     values = ARCHITECTURES[arch]
     fields: list[tuple[str, Any, Any]] = []
     for known in dataclasses.fields(EchoStreamConfig):
@@ -95,20 +95,21 @@ def _fairseq_config(arch: str) -> type:
 
 
 def bfloat16_without_tpu(args: Any) -> None:
-    """fairseq's hook for ``--arch``, called when the command line has been read and nothing is started yet.
+    """Let ``--bf16`` train on other devices than a TPU.
 
-    fairseq takes ``--bf16`` for training on a TPU and then fails without torch_xla; bfloat16 needs neither.
+    With ``--bf16`` fairseq assumes a TPU and fails without torch_xla, although bfloat16 needs neither. fairseq calls
+    this hook of ``--arch`` after parsing the command line, before anything is started.
     """
     if getattr(args, "bf16", False) and importlib.util.find_spec("torch_xla") is None:
         args.tpu = False
 
 
 CONFIGS = {arch: _fairseq_config(arch) for arch in ARCHITECTURES}
-# Processes that fairseq spawns unpickle the configurations, and look them up here.
+# Processes spawned by fairseq unpickle the configurations and look up their classes in this module.
 globals().update({config.__name__: config for config in CONFIGS.values()})
 
 for _arch, _config in CONFIGS.items():
-    # A class for each architecture, since fairseq keeps a model's options in its class.
+    # One class per architecture, because fairseq stores the options of a model in its class.
     _name = _config.__name__.replace("FairseqConfig", "FairseqModel")
     _base = EchoStreamFairseqModel
     register_model(_arch, dataclass=_config)(

@@ -1,8 +1,7 @@
-"""Source features: audio files to log-mel frames, by the front end that the stream uses.
+"""Source features: audio files to log-mel frames, with the same front end as in streaming.
 
-The file formats are those of fairseq's manifests (audio, ``.npy`` features, or a slice of an uncompressed
-zip). Reading is our own because fairseq's reader needs ``torchaudio.sox_effects``, which torchaudio no
-longer has.
+The file formats are those of fairseq's manifests: audio, ``.npy`` features, or a slice of an uncompressed zip.
+fairseq's own reader can't be used because it needs ``torchaudio.sox_effects``, which torchaudio has removed.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from echostream.tasks.data_config import SpeechDataConfig
 
 
 class FeatureError(ValueError):
-    """An utterance whose features can't be had; the message names its file."""
+    """The features of an utterance can't be read; the message names the file."""
 
 
 class FeatureReader:
-    """Reads the source side of an utterance as log-mel frames with the transforms of its split applied.
+    """Reads the source speech of an utterance as log-mel frames and applies the transforms of the split.
 
-    Log-mel features are kept in memory until ``cache_bytes`` are used, so that a small training set is
-    analysed once; normalisation and masks come after the cache and are drawn anew each time.
+    Log-mel features are cached in memory up to ``cache_bytes``, so that those of a small training set are computed
+    once. Normalisation and random masks are applied after the cache, in every epoch.
     """
 
     def __init__(self, config: SpeechDataConfig, split: str, is_train: bool, cache_bytes: int = 0):
@@ -47,8 +46,8 @@ class FeatureReader:
             audio: a file name or ``archive.zip:offset:length``.
 
         Raises:
-            FeatureError: the audio is damaged, cut short or shorter than one frame, its features are not 80 wide, or
-                something in them is NaN or infinite.
+            FeatureError: the audio is damaged, truncated or shorter than one frame, or its features are not of width
+                80 or not finite.
         """
         features = self.cache.get(audio)
         if features is None:

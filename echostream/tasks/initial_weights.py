@@ -1,4 +1,4 @@
-"""Weights to start a new run from: what ``--init-encoder-from`` and ``--init-decoders-from`` do, and when."""
+"""Initial weights of a new run from ``--init-encoder-from`` and ``--init-decoders-from``."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from echostream.tasks.manifests import exit_with_message
 logger = logging.getLogger(__name__)
 
 
-def start_from_files(model: nn.Module, cfg: EchoStreamTaskConfig, task_state: Mapping[str, Any]) -> None:
-    """Copy the weights that the options name into ``model`` and log what was copied, unless the run is resumed.
+def load_initial_weights(model: nn.Module, cfg: EchoStreamTaskConfig, task_state: Mapping[str, Any]) -> None:
+    """Copy weights from the files in the options into ``model``, and log which; no effect if the run is resumed.
 
     Raises:
-        SystemExit: with one line about a file that can't be used.
+        SystemExit: with a one-line message, if a file can't be used.
     """
-    named = {"encoder": cfg.init_encoder_from, "decoders": cfg.init_decoders_from}
-    requests = {part: path for part, path in named.items() if path}
+    paths = {"encoder": cfg.init_encoder_from, "decoders": cfg.init_decoders_from}
+    requests = {part: path for part, path in paths.items() if path}
     if not requests:
         return
-    # fairseq's trainer resumes from this file, if it is there, and replaces every weight
+    # If this file exists, fairseq's trainer resumes from it and replaces all weights.
     resumed = Path(cfg.restore_file)
-    if cfg.restore_file == "checkpoint_last.pt":  # fairseq's default, and only that, is in the save folder
+    if cfg.restore_file == "checkpoint_last.pt":  # fairseq looks for its default in the save folder; others are paths
         resumed = Path(cfg.save_dir) / resumed
     if resumed.exists():
         logger.info(f"going on from {resumed}: --init-encoder-from and --init-decoders-from are not used")

@@ -1,9 +1,9 @@
-"""Manifests: the TSV files of fairseq's speech-to-unit recipes, read once and checked row by row.
+"""Manifests: the TSV files of fairseq's speech-to-unit recipes, read and checked row by row.
 
-A split is ``{split}.tsv`` with the columns ``id src_audio src_n_frames tgt_audio tgt_n_frames``, where
-``tgt_audio`` holds the target units separated by spaces, plus one ``{split}.tsv`` per text (columns ``id
-tgt_text``) in the folders that the multitask YAML names. Whatever is wrong is found before the first update
-and reported with file and line.
+A split consists of ``{split}.tsv`` with the columns ``id src_audio src_n_frames tgt_audio tgt_n_frames``, where
+``tgt_audio`` holds the target units separated by spaces, and one ``{split}.tsv`` per text (columns ``id tgt_text``) in
+the folders that the multitask YAML names. All errors are found before the first update, and reported with file and
+line.
 """
 
 from __future__ import annotations
@@ -18,23 +18,20 @@ import numpy as np
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".npy")
 SPEECH_COLUMNS = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
 TEXT_COLUMNS = ("id", "tgt_text")
-MAX_NUMBER = 2**31 - 1  # units are kept as int32
-MAX_QUOTED = 300  # paths are long
+MAX_NUMBER = 2**31 - 1  # units are stored as int32
+MAX_QUOTED = 300  # characters of a value in a message; enough for long paths
 
 
 class ManifestError(ValueError):
-    """A manifest, dictionary or data config that training cannot start from; the message says where and
-    why.
-    """
+    """A manifest, dictionary or data config is not valid; the message gives the place and the reason."""
 
 
 @contextmanager
 def exit_with_message(*expected: type[Exception]) -> Iterator[None]:
-    """Turn an ``expected`` error into an exit with their one-line message, so that nobody has to read a
-    traceback.
+    """Turn an ``expected`` error into an exit with its message on one line, instead of a traceback.
 
     Raises:
-        SystemExit: with the message; fairseq lets it pass, prints it and ends with status 1.
+        SystemExit: with the message; Python prints it and exits with status 1.
     """
     try:
         yield
@@ -43,38 +40,33 @@ def exit_with_message(*expected: type[Exception]) -> Iterator[None]:
 
 
 def quoted(value: str) -> str:
-    """``value`` as a message can hold it: on one line, no longer than needed, nothing that a terminal would obey."""
+    """``value`` quoted for a message: on one line, shortened, and without control characters."""
     text = repr(value)
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One row of a speech manifest.
-
-    ``audio`` is a file, or ``file.zip:offset:length`` in bytes; ``n_frames`` counts 10 ms log-mel frames and
-    is used to form batches; ``units`` is int32 ``(U,)``; ``line`` is the line in the TSV, the header being
-    line 1.
-    """
+    """One row of a speech manifest."""
 
     id: str
-    audio: str
-    n_frames: int
-    units: np.ndarray
-    line: int
+    audio: str  # a file, or archive.zip:offset:length in bytes
+    n_frames: int  # log-mel frames of 10 ms; used to form batches
+    units: np.ndarray  # int32 (U,)
+    line: int  # line in the TSV file; the header is line 1
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield ``(line number, {column: value})`` of a TSV file with a header; only ``columns`` are returned.
 
     Raises:
-        ManifestError: the file is missing, empty or not UTF-8, a column is missing or there twice, or a row has
-            another number of fields than the header.
+        ManifestError: the file is missing, empty or not UTF-8, a column is missing or occurs twice, an id occurs twice,
+            or a row has another number of fields than the header.
     """
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # spreadsheets put a byte order mark before it
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # spreadsheets add a byte order mark
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     header = lines[0].split("\t")
@@ -121,10 +113,10 @@ def _positive(path: Path, number: int, column: str, value: str) -> int:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have is none."""
+    """Whether the file exists; False for a name that is not valid."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # too long, a NUL
+    except (OSError, ValueError):  # a name that is too long or contains a NUL
         return False
 
 
@@ -141,15 +133,17 @@ def _units(path: Path, number: int, value: str) -> np.ndarray:
 
 
 class _AudioFiles:
-    """Says whether audio is there, asking the file system once for each archive."""
+    """Checks that audio exists; the size of each archive is looked up only once."""
 
     def __init__(self, root: Path):
         self.root = root
         self.archive_bytes: dict[str, int] = {}
 
     def resolve(self, path: Path, number: int, value: str) -> str:
-        """The full name of ``value``, which may be relative to the root; raises ManifestError if it is not
-        there.
+        """Full name of the audio ``value``, which may be relative to the root.
+
+        Raises:
+            ManifestError: it does not exist, or is not a supported kind of audio.
         """
         if value.endswith(AUDIO_SUFFIXES):
             audio = self.root / value
@@ -181,10 +175,10 @@ def read_utterances(path: Path, audio_root: Path) -> list[Utterance]:
 
     Args:
         path: the TSV file.
-        audio_root: folder that relative ``src_audio`` paths start from.
+        audio_root: folder of relative ``src_audio`` paths.
 
     Raises:
-        ManifestError: naming the file, the line and the value that is wrong.
+        ManifestError: names the file, the line and the value that is not valid.
     """
     files = _AudioFiles(audio_root)
     utterances = []
@@ -198,19 +192,24 @@ def read_utterances(path: Path, audio_root: Path) -> list[Utterance]:
 
 
 def check_units(path: Path, utterances: list[Utterance], num_units: int) -> None:
-    """Raise ManifestError at the first unit that is not below ``num_units``."""
+    """Check that all units are below ``num_units``.
+
+    Raises:
+        ManifestError: names the first unit that is not.
+    """
     for utterance in utterances:
         if utterance.units.max() >= num_units:
             raise ManifestError(
-                f"{path}: line {utterance.line}: unit {utterance.units.max()} is out of range; there are "
-                f"{num_units} "
+                f"{path}: line {utterance.line}: unit {utterance.units.max()} is out of range; there are {num_units} "
                 f"units, 0 to {num_units - 1} (--num-units)"
             )
 
 
 def read_texts(folder: Path, split: str) -> dict[str, str]:
-    """Read ``{folder}/{split}.tsv`` and return the text of each id; raises ManifestError for an empty
-    text.
+    """Read the text of each id from ``{folder}/{split}.tsv``.
+
+    Raises:
+        ManifestError: as :func:`read_rows`, or a text is empty.
     """
     path = folder / f"{split}.tsv"
     texts = {}
@@ -222,7 +221,11 @@ def read_texts(folder: Path, split: str) -> dict[str, str]:
 
 
 def texts_in_order(path: Path, utterances: list[Utterance], folder: Path, split: str, entry: str) -> list[str]:
-    """The texts of ``utterances`` in their order; raises ManifestError if an id has none."""
+    """The texts of ``utterances`` in the same order.
+
+    Raises:
+        ManifestError: as :func:`read_texts`, or an utterance has no text.
+    """
     texts = read_texts(folder, split)
     for utterance in utterances:
         if utterance.id not in texts:
@@ -234,11 +237,15 @@ def texts_in_order(path: Path, utterances: list[Utterance], folder: Path, split:
 
 
 def check_same_texts(folder: Path, other: Path, split: str) -> None:
-    """Raise ManifestError unless both folders have the same texts for ``split``."""
+    """Check that both folders have the same texts for ``split``.
+
+    Raises:
+        ManifestError: names the first id whose texts differ.
+    """
     if folder.resolve() == other.resolve():
         return
     one, two = read_texts(folder, split), read_texts(other, split)
-    for name in {**one, **two}:  # in their order: the message is the same at each start
+    for name in {**one, **two}:  # unlike a set, a dictionary has a fixed order, so the message is always the same
         if one.get(name) != two.get(name):
             raise ManifestError(
                 f"{other / split}.tsv: the text of id {quoted(name)} is not that in {folder / split}.tsv; "

@@ -1,7 +1,7 @@
-"""Which phone is spoken when in the source: targets of the auxiliary phone loss.
+"""Time-aligned phones of the source: targets of the auxiliary phone loss.
 
-A table has the columns ``id`` and ``phones``: one phone for each 20 ms of the recording, separated by spaces. A forced
-aligner writes it, or the voice that spoke the text, which knows how long each of its sounds took.
+The table has the columns ``id`` and ``phones``: one phone for each 20 ms of the recording, separated by spaces. It is
+written by a forced aligner or, for synthetic speech, by the synthesiser, which knows the duration of each phone.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ import numpy as np
 
 from echostream.tasks.manifests import ManifestError, quoted, read_rows
 
-PHONES_PER_FRAME = 2  # 20 ms in 40 ms
+PHONES_PER_FRAME = 2  # 20 ms phones per 40 ms frame
 
 
 def read_source_phones(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The phones that there are, sorted, and of each utterance the class (int64, place in that list) at 25 Hz.
+    """Read the table of phones.
 
-    A frame belongs to the phone that begins in its middle.
+    A 40 ms frame has the phone of its second half.
+
+    Returns:
+        The sorted phone inventory, and for each utterance id the phone classes (indices in the inventory) at 25 Hz,
+        int64.
 
     Raises:
-        ManifestError: no such table, a column is missing from it, or a row has no phones.
+        ManifestError: the table or a column is missing, or a row has less than 40 ms of phones.
     """
     rows = {}
     for number, row in read_rows(path, ("id", "phones")):

@@ -1,9 +1,11 @@
-"""Validation scores, as sums that add up over batches and ranks and become rates when they are logged.
+"""Validation scores: counts that are summed over batches and ranks, and turned into rates when they are logged.
 
-ASR: word error rate of the greedy CTC path. ST: BLEU and the share of words right and recalled, of the
-greedy CTC path; a low recall starves the policy, so it is the number to watch. MT: accuracy of the next
-token given the reference before it, and if asked for BLEU of greedy decoding, once with the whole utterance
-in sight and once streamed, under the policy. Units: error rate of the greedy CTC path.
+- ASR: word error rate of the greedy CTC path.
+- ST: BLEU, unigram precision and unigram recall of the greedy CTC path. Recall is the most important one, because the
+  policy writes nothing without evidence from this head.
+- MT: accuracy of the next token given the reference before it and, optionally, BLEU of greedy decoding: offline, with
+  the whole utterance visible, and streamed under the policy.
+- Units: error rate of the greedy CTC path.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ BLEU_ORDER = 4
 
 
 def key(name: str, field: str) -> str:
-    """Key of a sum in the logging outputs: ``field`` at segment size ``name``."""
+    """Key in the logging outputs for the sum ``field`` at the segment size with the label ``name``."""
     return f"_{field}@{name}"
 
 
 def detokenise(tokens: Sequence[int], dictionary: Dictionary) -> str:
-    """Words separated by spaces, from pieces; specials other than ``<unk>`` are left out."""
+    """Join subwords to words separated by spaces; special symbols other than ``<unk>`` are dropped."""
     skip = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
     pieces = (dictionary[token] for token in tokens if token not in skip)
     return "".join(pieces).replace(WORD_MARK, " ").strip()
@@ -48,7 +50,7 @@ def references(sample: dict[str, Any], target: Dictionary) -> list[str]:
 
 
 def bleu_counts(prefix: str, hypotheses: list[str], references: list[str]) -> dict[str, float]:
-    """What BLEU of the two is calculated from; sums over batches."""
+    """N-gram counts and lengths from which BLEU is computed; they can be summed over batches."""
     bleu = sacrebleu.corpus_bleu(hypotheses, [references])
     counts: dict[str, float] = {f"{prefix}_bleu_sys": bleu.sys_len, f"{prefix}_bleu_ref": bleu.ref_len}
     for order in range(BLEU_ORDER):
@@ -58,13 +60,17 @@ def bleu_counts(prefix: str, hypotheses: list[str], references: list[str]) -> di
 
 
 def _unigram_counts(hypotheses: list[str], references: list[str]) -> dict[str, float]:
-    matched = said = wanted = 0
+    matched = hypothesis_words = reference_words = 0
     for hypothesis, reference in zip(hypotheses, references, strict=True):
         left, right = Counter(hypothesis.split()), Counter(reference.split())
         matched += (left & right).total()
-        said += left.total()
-        wanted += right.total()
-    return {"st_matched": matched, "st_said": said, "st_wanted": wanted}
+        hypothesis_words += left.total()
+        reference_words += right.total()
+    return {
+        "st_matched": matched,
+        "st_hypothesis_words": hypothesis_words,
+        "st_reference_words": reference_words,
+    }
 
 
 def count(
@@ -75,47 +81,55 @@ def count(
     model: Any,
     mt_bleu: bool = False,
 ) -> dict[str, float]:
-    """Sums for one batch.
+    """Counts for one batch.
 
     Args:
-        output: what the model returned (``asr_logits``, ``st_logits``, ``frame_lengths``, ``mt_logits``,
-            ``unit_logits``, ``unit_lengths``).
+        output: output of the model (``asr_logits``, ``st_logits``, ``frame_lengths``, ``mt_logits``, ``unit_logits``,
+            ``unit_lengths``; with ``mt_bleu`` also ``encoder_out``).
         sample: the batch.
         source, target: dictionaries of the two texts.
-        model: its text decoder is run if ``mt_bleu``.
-        mt_bleu: translate greedily as well.
+        model: its text decoder is used if ``mt_bleu``.
+        mt_bleu: also translate greedily and count for BLEU.
     """
     frames = output["frame_lengths"]
     asr = [detokenise(t, source) for t in greedy_collapse(output["asr_logits"].argmax(-1), frames)]
-    said = [detokenise(t, source) for t in _rows(sample["source_text"], sample["source_text_lengths"])]
+    asr_refs = [detokenise(t, source) for t in _rows(sample["source_text"], sample["source_text_lengths"])]
     st = [detokenise(t, target) for t in greedy_collapse(output["st_logits"].argmax(-1), frames)]
-    wanted = references(sample, target)
+    target_refs = references(sample, target)
     units = greedy_collapse(output["unit_logits"].argmax(-1), output["unit_lengths"])
     unit_refs = _rows(sample["units"], sample["unit_lengths"])
 
     is_token = sample["target_text"] != target.pad()
-    right = (output["mt_logits"].argmax(-1) == sample["target_text"]) & is_token
+    correct = (output["mt_logits"].argmax(-1) == sample["target_text"]) & is_token
     counts = {
-        "asr_errors": sum(edit_distance(h.split(), r.split()) for h, r in zip(asr, said, strict=True)),
-        "asr_words": sum(len(r.split()) for r in said),
+        "asr_errors": sum(edit_distance(h.split(), r.split()) for h, r in zip(asr, asr_refs, strict=True)),
+        "asr_words": sum(len(r.split()) for r in asr_refs),
         "unit_errors": sum(edit_distance([u - 1 for u in h], r) for h, r in zip(units, unit_refs, strict=True)),
-        "unit_wanted": sum(map(len, unit_refs)),
-        "mt_right": int(right.sum()),
+        "unit_references": sum(map(len, unit_refs)),
+        "mt_correct": int(correct.sum()),
         "mt_tokens": int(is_token.sum()),
-        **_unigram_counts(st, wanted),
-        **bleu_counts("st", st, wanted),
+        **_unigram_counts(st, target_refs),
+        **bleu_counts("st", st, target_refs),
     }
     if mt_bleu:
         limit = 2 * sample["target_text"].size(1) + 10
         translated = greedy_translate(model, output, target.eos(), limit)
-        counts |= bleu_counts("mt", [detokenise(t, target) for t in translated], wanted)
+        counts |= bleu_counts("mt", [detokenise(t, target) for t in translated], target_refs)
     return counts
 
 
 @torch.no_grad()
 def greedy_translate(model: Any, output: dict[str, Tensor], eos: int, max_tokens: int) -> list[list[int]]:
-    """Greedy offline translation of encoded utterances, up to ``max_tokens`` pieces each, EOS not
-    included.
+    """Translate encoded utterances offline and greedily.
+
+    Args:
+        model: its text decoder is used.
+        output: output of the model with ``encoder_out (B, T, D)`` and ``frame_lengths (B,)``.
+        eos: index of EOS.
+        max_tokens: maximum length of a translation.
+
+    Returns:
+        Tokens of each translation, without EOS.
     """
     memory, frames = output["encoder_out"], output["frame_lengths"]
     batch = memory.size(0)
@@ -134,13 +148,13 @@ def greedy_translate(model: Any, output: dict[str, Tensor], eos: int, max_tokens
     return [row[: row.index(eos)] if eos in row else row for row in rows]
 
 
-def _log_ratio(name: str, totals: dict[str, float], over: str, under: str) -> None:
-    if totals.get(under, 0) > 0:
-        metrics.log_scalar(name, 100 * totals[over] / totals[under], totals[under], round=2)
+def _log_ratio(name: str, totals: dict[str, float], numerator: str, denominator: str) -> None:
+    if totals.get(denominator, 0) > 0:
+        metrics.log_scalar(name, 100 * totals[numerator] / totals[denominator], totals[denominator], round=2)
 
 
 def _log_bleu(name: str, totals: dict[str, float], prefix: str) -> None:
-    """BLEU of all batches so far: its counts are summed, the score is derived when it is read."""
+    """Log BLEU over all batches: the counts are summed, and the score is computed from the sums when it is read."""
     fields = ["sys", "ref"] + [f"{kind}{n}" for kind in ("match", "total") for n in range(BLEU_ORDER)]
     for field in fields:
         metrics.log_scalar_sum(f"_{name}_{field}", totals[f"{prefix}_bleu_{field}"])
@@ -160,7 +174,7 @@ def _log_bleu(name: str, totals: dict[str, float], prefix: str) -> None:
 
 
 def log_scores(logging_outputs: list[dict[str, Any]], name: str) -> None:
-    """Log the scores at segment size ``name``, in percent; nothing where the outputs are of training."""
+    """Log the scores at the segment size with the label ``name``, in percent; no effect on training outputs."""
     totals: dict[str, float] = {}
     marker = key(name, "")[1:]
     for log in logging_outputs:
@@ -172,10 +186,10 @@ def log_scores(logging_outputs: list[dict[str, Any]], name: str) -> None:
         return
     metrics.log_scalar(f"loss_{name}", totals["loss"] / totals["sample_size"], totals["sample_size"], round=3)
     _log_ratio(f"asr_wer_{name}", totals, "asr_errors", "asr_words")
-    _log_ratio(f"st_precision_{name}", totals, "st_matched", "st_said")
-    _log_ratio(f"st_recall_{name}", totals, "st_matched", "st_wanted")
-    _log_ratio(f"mt_accuracy_{name}", totals, "mt_right", "mt_tokens")
-    _log_ratio(f"unit_error_{name}", totals, "unit_errors", "unit_wanted")
+    _log_ratio(f"st_precision_{name}", totals, "st_matched", "st_hypothesis_words")
+    _log_ratio(f"st_recall_{name}", totals, "st_matched", "st_reference_words")
+    _log_ratio(f"mt_accuracy_{name}", totals, "mt_correct", "mt_tokens")
+    _log_ratio(f"unit_error_{name}", totals, "unit_errors", "unit_references")
     _log_bleu(f"st_bleu_{name}", totals, "st")
     for prefix in ("mt", "mt_streamed"):
         if f"{prefix}_bleu_sys" in totals:

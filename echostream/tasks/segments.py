@@ -1,8 +1,8 @@
-"""Which segment size a batch is trained with.
+"""Segment sizes of training batches.
 
-Multi-chunk training shows one model many segment sizes, so that any of them can be chosen later. The choice
-is a pure function of seed, update and position inside the update: all ranks agree without talking, and a
-resumed run draws what the uninterrupted one would have drawn.
+Multi-chunk training uses many segment sizes, so that any of them can be chosen at inference. The size of a batch is a
+pure function of seed, update and position in the update: all ranks draw the same without communication, and a resumed
+run draws the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ WHOLE_UTTERANCE = 0
 
 
 def parse_segment_sizes(text: str, allow_uniform: bool = False) -> tuple[int, ...] | None:
-    """Read a list such as ``"1,8,0"`` of sizes in 40 ms frames, 0 being the whole utterance; None for
-    ``"uniform"``.
+    """Parse a list of segment sizes such as ``"1,8,0"``, in 40 ms frames; 0 is the whole utterance.
+
+    Returns:
+        The sizes, or None for ``"uniform"``, which is valid with ``allow_uniform`` only.
 
     Raises:
-        ValueError: not such a list.
+        ValueError: ``text`` is not such a list.
     """
     if allow_uniform and text.strip() == "uniform":
         return None
@@ -41,17 +43,17 @@ def sample_segment(
 ) -> int:
     """Draw the segment size of one batch.
 
-    During the warm-up only the smaller sizes are drawn, at first the smallest one: where a CTC head emits a symbol
-    is settled early in training, and what it can do with little look-ahead it can do with more, while a head that
-    has learned with the whole utterance emits symbols before they were heard.
+    The warm-up starts with the smallest size and adds the larger ones step by step. A CTC head learns early in training
+    at which frame it emits a symbol. What it learns with little look-ahead also works with more, but a head that has
+    learned with the whole utterance emits symbols before they have been spoken.
 
     Args:
         sizes: sizes to choose from with equal probability, or None for uniform over 1..``longest_frames``.
         seed: seed of the run.
-        update: number of updates done before this one.
-        micro_batch: position of the batch among those that make up the update (``--update-freq``).
+        update: number of updates before this one.
+        micro_batch: index of the batch in the update (``--update-freq``).
         longest_frames: length of the longest utterance in the batch over all ranks, 25 Hz frames.
-        warmup_updates: updates after which all sizes are drawn; their number grows in equal steps till then.
+        warmup_updates: number of updates of the warm-up; 0 for none.
 
     Returns:
         Segment size in 25 Hz frames, 0 for the whole utterance.
@@ -66,5 +68,5 @@ def sample_segment(
 
 
 def segment_name(size: int) -> str:
-    """Label of a segment size in the logs: ``"320ms"``, or ``"full"`` for the whole utterance."""
+    """Label of a segment size in logs, such as ``"320ms"``; ``"full"`` for the whole utterance."""
     return "full" if size == WHOLE_UTTERANCE else f"{size * FRAME_MS}ms"

@@ -1,7 +1,8 @@
-"""Translation of encoded utterances as a stream would have made it: prefix to prefix, under the policy.
+"""Simulated streaming translation of encoded utterances: prefix to prefix, under the policy.
 
-Validation encodes whole batches, and what the encoder and the CTC heads say of a segment there is what they say in a
-stream. Only the text decoder has to go through the utterance segment by segment, with the runtime's own parts.
+Validation encodes whole batches at once. With the same segment size, the encoder and the CTC heads compute exactly what
+they would in a stream, so only the text decoder has to process the utterance segment by segment. It uses the components
+of the streaming translator.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from echostream.streaming.word_level_translator import WordLevelTranslator
 def translate_as_streamed(
     model: Any, encoded: dict[str, Tensor], segment: int, source: Dictionary, target: Dictionary, policy: Policy
 ) -> list[str]:
-    """One translation an utterance, each taken as one sentence.
+    """Translate each utterance as one sentence.
 
     Args:
-        model: in evaluation mode.
-        encoded: what it answered with ``segment``: ``encoder_out (B, T, D)``, ``asr_logits`` and ``st_logits (B, T,
-            ...)``, ``frame_lengths (B,)``.
-        segment: in 40 ms frames; 0: the whole utterance.
+        model: the model in evaluation mode.
+        encoded: output of the model with ``segment``: ``encoder_out (B, T, D)``, ``asr_logits`` and ``st_logits (B, T,
+            classes)``, ``frame_lengths (B,)``.
+        segment: segment size in 40 ms frames; 0: the whole utterance.
         source, target: dictionaries.
-        policy: says when to write and how much.
+        policy: decides when to write, and how much.
     """
     writer = WordLevelTranslator(model, target.symbols)
     writer.overdue_tokens = math.inf  # each utterance is one sentence

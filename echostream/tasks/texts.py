@@ -1,4 +1,4 @@
-"""Texts of a split as dictionary indices, with the checks that need dictionary and audio lengths together."""
+"""Texts of a split as dictionary indices, and checks against the dictionary and the length of the audio."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from echostream.tasks.manifests import ManifestError, Utterance, texts_in_order
 
 logger = logging.getLogger(__name__)
 
-# above this share of unknown pieces the dictionary is not the one that the text was cut with
+# With a larger share of unknown subwords, the dictionary is probably not the one that the text was tokenised with.
 MAX_UNKNOWN_SHARE = 0.5
 LOG_MEL_FRAMES_PER_ENCODER_FRAME = 4
 
 
 def dictionary_from_symbols(symbols: list[str]) -> Dictionary:
-    """The fairseq dictionary whose ``symbols``, specials first, are those of the list."""
+    """A fairseq dictionary with the given ``symbols``, special symbols first.
+
+    Raises:
+        ValueError: the list doesn't start with fairseq's special symbols, or repeats a symbol.
+    """
     dictionary = Dictionary()
     for symbol in symbols[dictionary.nspecial :]:
         dictionary.add_symbol(symbol)
@@ -30,16 +34,16 @@ def dictionary_from_symbols(symbols: list[str]) -> Dictionary:
 
 
 def encode_texts(manifest: Path, rows: list[Utterance], split: str, text: TextConfig) -> list[np.ndarray]:
-    """The text of each row as int32 dictionary indices ``(pieces,)``, without EOS.
+    """The text of each row as int32 dictionary indices ``(subwords,)``, without EOS.
 
     Args:
-        manifest: file that the rows come from, for messages.
+        manifest: file of the rows, for messages.
         rows: utterances.
         split: name of the split.
-        text: where the texts are and how they are cut.
+        text: folder, dictionary and tokenisers of the texts.
 
     Raises:
-        ManifestError: a row has no text, or most pieces are unknown to the dictionary.
+        ManifestError: a row has no text, a tokeniser can't be used, or most subwords are not in the dictionary.
     """
     lines = texts_in_order(manifest, rows, text.data, split, text.name)
     for key, build in (("pre_tokenizer", encoders.build_tokenizer), ("bpe_tokenizer", encoders.build_bpe)):
@@ -49,7 +53,7 @@ def encode_texts(manifest: Path, rows: list[Utterance], split: str, text: TextCo
                 if tokenizer is None:
                     raise ValueError(f"it names none, as in '{key[:3] if key[0] == 'b' else 'tokenizer'}: NAME'")
                 lines = [tokenizer.encode(line) for line in lines]
-            except Exception as error:  # fairseq's tokenizers and SentencePiece have no kind in common
+            except Exception as error:  # fairseq's tokenisers and SentencePiece have no common exception class
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ManifestError(f"{text.name}: the {key} {text.tokenizers[key]} can't be used: {reason}") from error
     index, unknown = text.dictionary.index, text.dictionary.unk()
@@ -67,12 +71,14 @@ def encode_texts(manifest: Path, rows: list[Utterance], split: str, text: TextCo
     return encoded
 
 
-def warn_if_too_dense(split: str, rows: list[Utterance], sources: list[np.ndarray], targets: list[np.ndarray]) -> None:
-    """Say how many utterances have more pieces than encoder frames, since CTC cannot spell those."""
+def warn_about_ctc_length(
+    split: str, rows: list[Utterance], sources: list[np.ndarray], targets: list[np.ndarray]
+) -> None:
+    """Log how many utterances have more subwords than encoder frames: there is no CTC path for those."""
     triples = zip(rows, sources, targets, strict=True)
-    dense = sum(max(len(s), len(t)) > -(-row.n_frames // LOG_MEL_FRAMES_PER_ENCODER_FRAME) for row, s, t in triples)
-    if dense:
+    too_long = sum(max(len(s), len(t)) > -(-row.n_frames // LOG_MEL_FRAMES_PER_ENCODER_FRAME) for row, s, t in triples)
+    if too_long:
         logger.warning(
-            f"{split}: {dense} utterances have more pieces than frames of 40 ms; their CTC loss is infinite and left "
-            "out (meters asr_inf, st_inf)"
+            f"{split}: {too_long} utterances have more pieces than frames of 40 ms; their CTC loss is infinite and "
+            "left out (meters asr_inf, st_inf)"
         )

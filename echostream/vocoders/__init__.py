@@ -1,1 +1,1 @@
-"""Unit vocoders: their common interface, CodeHiFiGAN, the inverse-STFT vocoder, and the losses that train them."""
+"""Unit vocoders: the common interface, CodeHiFiGAN, the inverse-STFT vocoder, and their training losses."""

@@ -1,12 +1,15 @@
-"""CodeHiFiGAN, fairseq's unit vocoder, whole and streamed (Polyak et al. 2021; Lee et al. 2022).
+"""CodeHiFiGAN, fairseq's unit vocoder, for whole utterances and streams (Polyak et al. 2021; Lee et al. 2022).
 
-Its convolutions look some twenty unit frames to either side, but most of the influence comes from the nearest ones.
-Streamed, every convolution keeps the last inputs before the point up to which audio was sent, so that a step computes
-only its new frames and a short tail after them. The tail, which later units still change, is held back and computed
-again in the next step. A small trained model, pushed one unit at a time, came within 29 dB of the whole utterance with
-a tail of 4 frames, 32 dB with 5, 45 dB with 6 and 57 dB with 7, the worst of six utterances; of six others the worst
-had 43 dB with 6. With 6 frames the kinks that joins leave in the waveform were below 7 % of the sharpest that it has
-within 10 ms: no cross-fade is needed.
+Its convolutions see about twenty unit frames on either side, but the nearest frames have most of the influence. In a
+stream every convolution caches its last inputs before the point up to which audio has been emitted, so that a step
+computes only the new frames and a short tail of look-ahead. The tail can still change with later units. It is held
+back, and computed again in the next step.
+
+The length of the tail was chosen by experiment: a small trained model was given one unit at a time, and its output
+compared with that for the whole utterance. The signal-to-noise ratio of the worst of six utterances was 29 dB with a
+tail of 4 frames, 32 dB with 5, 45 dB with 6 and 57 dB with 7; the worst of six other utterances had 43 dB with 6. With
+6 frames, the kinks at the boundaries between steps are below 7 % of the sharpest one in the waveform within 10 ms, so
+that no cross-fade is needed.
 """
 
 from __future__ import annotations
@@ -33,13 +36,13 @@ TAIL_FRAMES = 6  # 120 ms
 
 @dataclass
 class CodeHiFiGANState(VocoderState):
-    """The units around the point up to which audio was sent, and what the convolutions saw before it.
+    """Units that are still needed, and the cached inputs of the convolutions.
 
     Attributes:
-        units: int64 ``(n,)``, those not sent yet and those that a duration to come depends on.
-        durations: int64 ``(k,)``, ``k <= n``: the settled durations of the first ``k`` of them.
-        sent_frames: frames of these units whose audio was sent.
-        inputs: last inputs of each convolution before that point, see :class:`Seam`.
+        units: int64 ``(n,)``, units without audio so far and units that a later duration depends on.
+        durations: int64 ``(k,)``, ``k <= n``: final durations of the first ``k`` units, in unit frames.
+        sent_frames: number of frames of these units whose audio has been emitted.
+        inputs: the last inputs of each convolution before that point, see :class:`Seam`.
     """
 
     units: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
@@ -49,13 +52,14 @@ class CodeHiFiGANState(VocoderState):
 
 
 class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
-    """The vocoder, from a published ``config.json``.
+    """CodeHiFiGAN, built from a published ``config.json``.
 
     Attributes:
-        tail_frames: unit frames held back while streaming; more is closer to the whole utterance, and later.
+        tail_frames: unit frames held back in a stream. A longer tail brings the audio closer to that of the whole
+            utterance and adds latency.
 
     Raises:
-        VocoderError: for settings that this model does not have (pitch input, external speaker embeddings).
+        VocoderError: for settings that this implementation does not support (pitch input, external speaker embeddings).
         KeyError: if a setting is missing.
     """
 
@@ -144,10 +148,10 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         return VocoderOutput(samples, settled)
 
     def _settle_durations(self, state: CodeHiFiGANState, is_last: bool) -> tuple[Tensor, Tensor]:
-        """Durations settled by this step, and those of the whole window, the last few of them provisional.
+        """Durations that this step makes final, and the durations of all units in the state.
 
-        The predictor looks at the next two units. While they are not there a duration is a guess, good enough for
-        the tail and never sent, so that streamed durations are those of the whole utterance.
+        The predictor depends on the next two units. Until these have arrived a duration is provisional: it is used for
+        the tail but never reported, so that the durations of a stream equal those of the whole utterance.
         """
         known = len(state.durations)
         if known == len(state.units):
@@ -159,7 +163,7 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         return new, torch.cat([state.durations, predicted[len(state.durations) :]])
 
     def _synthesise_due(self, state: CodeHiFiGANState, durations: Tensor, is_last: bool) -> Tensor:
-        """Samples that can be sent now; moves ``sent_frames`` and replaces ``inputs``."""
+        """Samples that are final now; updates ``sent_frames`` and ``inputs`` of the state."""
         total, sent = int(durations.sum()), state.sent_frames
         due = total if is_last else min(total - self.tail_frames, int(state.durations.sum()))
         if due <= sent:
@@ -170,7 +174,7 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         return wave[: (due - sent) * self.hop_samples]
 
     def _drop_sent(self, state: CodeHiFiGANState) -> None:
-        """Forget the units that neither a later sample nor a later duration depends on."""
+        """Drop the units that no later sample and no later duration depends on."""
         ends = state.durations.cumsum(0)
         context_units = self.dur_predictor.context_units if self.dur_predictor else 0
         drop = min(int((ends <= state.sent_frames).sum()), len(state.durations) - context_units)
@@ -184,7 +188,7 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
 
     @staticmethod
     def to_checkpoint(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Split the generator's convolutions into direction and length, as weight norm has them."""
+        """Split the weights of the generator's convolutions into direction and length, the form of weight norm."""
         split = {}
         for name, value in weights.items():
             if _is_normalised(name):
@@ -196,7 +200,7 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
 
     @staticmethod
     def from_checkpoint(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Multiply weight norm out (Salimans & Kingma 2016); weights saved without it pass as they are."""
+        """Fuse weight norm into plain weights (Salimans & Kingma 2016); weights without weight norm are unchanged."""
         fused = dict(weights)
         for name in [name.removesuffix("_g") for name in weights if name.endswith(".weight_g")]:
             length, direction = fused.pop(f"{name}_g"), fused.pop(f"{name}_v", None)

@@ -1,4 +1,4 @@
-"""HiFi-GAN's discriminators (Kong et al. 2020): by period (MPD) and by scale (MSD). Needed in training only."""
+"""HiFi-GAN's multi-period and multi-scale discriminators (Kong et al. 2020). Needed in training only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLOPE = 0.1
 
 
 class Judgement(NamedTuple):
-    """What one discriminator thinks: scores near one for real speech, and its layers' activations."""
+    """Output of one discriminator: a score, near one for real speech, and the activations of its layers."""
 
     score: Tensor
     features: list[Tensor]
@@ -36,7 +36,7 @@ class _Stack(nn.Module):
 
 
 class PeriodDiscriminator(nn.Module):
-    """Looks at every ``period``-th sample: the signal folded into a picture ``period`` wide."""
+    """Discriminator over every ``period``-th sample: the signal is folded into an image of width ``period``."""
 
     def __init__(self, period: int, channels: int) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ class PeriodDiscriminator(nn.Module):
         self.stack = _Stack(layers, nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, wave: Tensor) -> Judgement:
-        """Judge ``(B, samples)``."""
+        """Score waveforms ``(B, samples)``."""
         wave = F.pad(wave, (0, -wave.size(1) % self.period))
         return self.stack(wave.unflatten(1, (-1, self.period)).unsqueeze(1))
 
 
 class ScaleDiscriminator(nn.Module):
-    """Looks at the signal as it is, or smoothed."""
+    """Discriminator over the waveform at one scale: at full rate or after average pooling."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -70,15 +70,15 @@ class ScaleDiscriminator(nn.Module):
         self.stack = _Stack(layers, nn.Conv1d(32 * c, 1, 3, padding=1))
 
     def forward(self, wave: Tensor) -> Judgement:
-        """Judge ``(B, samples)``."""
+        """Score waveforms ``(B, samples)``."""
         return self.stack(wave.unsqueeze(1))
 
 
 class Discriminators(nn.Module):
-    """All of them.
+    """All period and scale discriminators.
 
     Args:
-        channels: width of the narrowest layer; the paper's is 32.
+        channels: width of the narrowest layer; 32 in the paper.
     """
 
     def __init__(self, channels: int = 32) -> None:
@@ -87,7 +87,7 @@ class Discriminators(nn.Module):
         self.scales = nn.ModuleList(ScaleDiscriminator(channels) for _ in range(SCALES))
 
     def forward(self, wave: Tensor) -> list[Judgement]:
-        """One judgement a discriminator of waveforms ``(B, samples)``."""
+        """One judgement of the waveforms ``(B, samples)`` per discriminator."""
         judgements = [disc(wave) for disc in self.periods]
         for disc in self.scales:
             judgements.append(disc(wave))

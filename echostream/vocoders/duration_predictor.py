@@ -1,4 +1,4 @@
-"""How long each speech unit lasts: two convolutions over the units, as in FastSpeech 2 (Ren et al. 2021)."""
+"""Duration prediction for speech units: two convolutions, as in FastSpeech 2 (Ren et al. 2021)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DurationPredictor(nn.Module):
         hidden_dim: channels.
         kernel_size: of both convolutions, odd.
         dropout: after each convolution, in training.
-        causal: look at units of the past only; else at ``lookahead_units`` to come as well.
+        causal: use past units only; otherwise ``lookahead_units`` of the next units as well.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class DurationPredictor(nn.Module):
     ) -> None:
         super().__init__()
         self.causal, self.kernel_size = causal, kernel_size
-        # fairseq pads the second convolution by 1 whatever its kernel: the same for 3, which all models have
+        # fairseq always pads the second convolution by 1, which is the same for kernel size 3, that of all models.
         padding = 0 if causal else kernel_size // 2
         self.conv1 = nn.Sequential(nn.Conv1d(input_dim, hidden_dim, kernel_size, padding=padding), nn.ReLU())
         self.ln1 = nn.LayerNorm(hidden_dim)
@@ -42,11 +42,11 @@ class DurationPredictor(nn.Module):
         self.lookahead_units = 0 if causal else self.context_units
 
     def forward(self, x: Tensor, tails: list[Tensor] | None = None) -> Tensor:
-        """Predict from embeddings ``(B, T, input_dim)`` -> ``(B, T)``.
+        """Predict ``log(frames + 1)``, ``(B, T)``, from unit embeddings.
 
         Args:
-            x: embedded units.
-            tails: causal only; a stream's last inputs of both convolutions, see :func:`with_past`.
+            x: unit embeddings ``(B, T, input_dim)``.
+            tails: cached left contexts of both convolutions in a stream, see :func:`with_past`; causal models only.
         """
         x = self.dropout(self.ln1(self._convolve(self.conv1, x, tails, 0)))
         x = self.dropout(self.ln2(self._convolve(self.conv2, x, tails, 1)))

@@ -1,7 +1,8 @@
-"""HiFi-GAN's generator (Kong et al. 2020): transposed convolutions, each followed by residual dilated ones.
+"""HiFi-GAN's generator (Kong et al. 2020): transposed convolutions, each followed by residual dilated convolutions.
 
-Parameter names and arithmetic are those of the published unit vocoders, with weight norm already multiplied out.
-Signals are ``(B, T, C)`` inside; a CPU convolves them fastest as pictures one pixel high with their channels last.
+Parameter names and arithmetic are those of the published unit vocoders, with weight norm fused into the weights.
+Signals have the layout ``(B, T, C)``; they are convolved as images of height one in the channels-last memory format,
+which is fastest on a CPU.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from torch.nn import functional as F
 from echostream.modules.module_list import TypedModuleList
 
 SLOPE = 0.1
-EDGE_KERNEL = 7  # of the first and the last convolution
+EDGE_KERNEL = 7  # kernel size of the first and the last convolution
 
 
 class Seam:
-    """Where one step of a stream ends and the next begins, on the way through the convolutions.
+    """The boundary between two steps of a stream, as it passes through the convolutions.
 
-    A step computes from the last seam up to the next one, and beyond it as far as the samples before it need. Past the
-    end of what is known convolutions see zeros, as past the end of a whole signal; to the left of the last seam they
-    see what they saw there in the step before.
+    A step computes the signal from the previous boundary to the next one, plus the look-ahead that the samples before
+    the next boundary need. Left of the previous boundary, convolutions see the inputs cached in the step before; after
+    the last known frame they see zeros, as at the end of a whole signal.
 
     Args:
-        inputs: the last ones before the last seam, ``(1, n, C)`` for each convolution in the order of their use; empty
-            in the first step. Replaced by those before the next seam.
-        frames: feature frames from the last seam to the next.
+        inputs: left context of each convolution at the previous boundary, ``(1, n, C)`` each, in the order in which the
+            convolutions run; empty in the first step. Replaced in place by the left contexts at the next boundary.
+        frames: number of feature frames between the two boundaries.
 
     Attributes:
-        position: of the next seam, in samples of the signal at hand.
+        position: position of the next boundary in the current signal, in samples at its current rate.
     """
 
     def __init__(self, inputs: list[Tensor], frames: int) -> None:
@@ -40,7 +41,7 @@ class Seam:
         self._index = 0
 
     def join(self, x: Tensor, past: int, future: int = 0) -> Tensor:
-        """Put ``past`` earlier inputs before ``x`` ``(1, T, C)`` and ``future`` zeros after it."""
+        """Prepend ``past`` cached inputs to ``x`` ``(1, T, C)`` and append ``future`` zeros."""
         if self._index == len(self.inputs):
             self.inputs.append(x.new_zeros(1, past, x.size(2)))
         x = torch.cat([self.inputs[self._index], x, x.new_zeros(1, future, x.size(2))], dim=1)
@@ -50,7 +51,7 @@ class Seam:
 
 
 class Conv(nn.Conv1d):
-    """Convolution that keeps the length."""
+    """Convolution whose output is as long as its input."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
         edge = (kernel_size - 1) * dilation // 2
@@ -69,18 +70,21 @@ class Conv(nn.Conv1d):
 
 
 class Upsampling(nn.ConvTranspose1d):
-    """Transposed convolution that makes ``rate`` samples of one."""
+    """Transposed convolution that upsamples by the factor ``rate``."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, rate: int) -> None:
         edge = (kernel_size - rate) // 2
         super().__init__(in_channels, out_channels, kernel_size, rate, padding=edge)
         self.rate, self.edge = rate, edge
-        # Output o is computed from the inputs i with 0 <= o + edge - i * rate < kernel_size.
+        # Output o depends on the inputs i with 0 <= o + edge - i * rate < kernel_size.
         self.past = (kernel_size - 1 - edge) // rate
         _put_channels_last(self.weight)
 
     def upsample(self, x: Tensor, seam: Seam | None = None) -> Tensor:
-        """``(B, T, in_channels)`` -> ``(B, T * rate, out_channels)``; ``forward`` is torch's, on ``(B, C, T)``."""
+        """``(B, T, in_channels)`` -> ``(B, T * rate, out_channels)``.
+
+        ``forward`` is torch's own, with the layout ``(B, C, T)``.
+        """
         surplus = 0
         if seam is not None:
             x, surplus = seam.join(x, self.past), self.past * self.rate
@@ -90,12 +94,12 @@ class Upsampling(nn.ConvTranspose1d):
         return y.squeeze(2).transpose(1, 2)[:, surplus:]
 
     def inputs_of(self, count: int) -> int:
-        """How many inputs from some point on the first ``count`` outputs from there on depend on."""
+        """How many inputs after a boundary the first ``count`` outputs after that boundary depend on."""
         return (count - 1 + self.edge) // self.rate + 1
 
 
 class ResBlock(nn.Module):
-    """Pairs of a dilated and a plain convolution, each pair with a shortcut; keeps the length."""
+    """Pairs of a dilated and an undilated convolution, each pair with a residual connection; keeps the length."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int]) -> None:
         super().__init__()
@@ -103,7 +107,7 @@ class ResBlock(nn.Module):
             Conv(channels, channels, kernel_size, dilation) for dilation in dilations
         )
         self.convs2: TypedModuleList[Conv] = TypedModuleList(Conv(channels, channels, kernel_size) for _ in dilations)
-        # samples on either side that reach an output sample
+        # receptive field of an output sample on either side, in samples
         self.radius = sum((d + 1) * (kernel_size - 1) // 2 for d in dilations)
 
     def forward(self, x: Tensor, seam: Seam | None = None) -> Tensor:
@@ -118,18 +122,19 @@ class HiFiGANGenerator(nn.Module):
     """Upsamples feature frames to a waveform.
 
     Args:
-        input_dim: features a frame.
-        rates: upsampling of each stage; their product is the samples of a frame.
-        kernel_sizes: of the transposed convolutions.
-        channels: of the first convolution; halved by each stage.
-        resblock_kernel_sizes: one residual block for each, their outputs averaged.
+        input_dim: size of a feature frame.
+        rates: upsampling factor of each stage; their product is the number of samples per frame.
+        kernel_sizes: kernel size of the transposed convolution of each stage.
+        channels: channels of the first convolution; every stage halves them.
+        resblock_kernel_sizes: kernel sizes of the parallel residual blocks of a stage, whose outputs are averaged.
         resblock_dilation_sizes: dilations of each residual block.
 
     Attributes:
-        reaches: how far beyond a point the samples before it see: in feature frames, then in what each stage upsampled.
+        reaches: look-ahead of the samples before a boundary: in feature frames, then in the output samples of each
+            upsampling.
 
     Raises:
-        ValueError: if a stage would not make exactly ``rate`` samples of one.
+        ValueError: if the output of a stage would not be exactly ``rate`` times as long as its input.
     """
 
     def __init__(
@@ -171,8 +176,8 @@ class HiFiGANGenerator(nn.Module):
     def generate(self, x: Tensor, seam: Seam | None = None) -> Tensor:
         """Feature frames ``(B, F, input_dim)`` -> samples ``(B, F * hop)``.
 
-        With a ``seam``, for a batch of one, frames and samples start at the last seam. The samples after the next one
-        are few and of no use.
+        With a ``seam``, which needs a batch of one, frames and samples start at the previous boundary. The samples
+        after the next boundary are incomplete and must be discarded.
         """
         x = self.conv_pre(x, seam)
         for stage, up in enumerate(self.ups):
@@ -180,7 +185,7 @@ class HiFiGANGenerator(nn.Module):
             if seam is not None:
                 x = x[:, : seam.position + self.reaches[stage + 1]]
             x = sum(block(x, seam) for block in self._blocks(stage)) / self.num_blocks
-        # torch's default slope here, unlike everywhere else: the published weights were trained with it
+        # Here, unlike everywhere else, the slope is torch's default: the published weights were trained with it.
         return torch.tanh(self.conv_post(F.leaky_relu_(x), seam)).squeeze(2)
 
     def _blocks(self, stage: int) -> list[ResBlock]:
@@ -196,7 +201,7 @@ class HiFiGANGenerator(nn.Module):
 
 
 def _put_channels_last(weight: Tensor) -> None:
-    """Order the memory of a kernel ``(a, b, k)`` as convolutions want it, which otherwise copy it every time."""
+    """Store a kernel ``(a, b, k)`` channels-last; otherwise every call of the convolution would copy it."""
     weight.data = weight.data.transpose(1, 2).contiguous().transpose(1, 2)
 
 

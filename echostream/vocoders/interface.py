@@ -1,9 +1,9 @@
-"""Unit vocoders: what every one of them offers.
+"""Common interface of the unit vocoders.
 
-A unit vocoder turns discrete speech units, repeats removed, into a waveform; how long each unit lasts it predicts
-itself (Polyak et al. 2021, "Speech Resynthesis from Discrete Disentangled Self-Supervised Representations"; Lee et
-al. 2022, "Direct Speech-to-Speech Translation With Discrete Units"). One unit frame is ``hop_samples`` long: 20 ms
-for the published models.
+A unit vocoder turns discrete speech units without repeats into a waveform, and predicts the duration of each unit
+(Polyak et al. 2021, "Speech Resynthesis from Discrete Disentangled Self-Supervised Representations"; Lee et al. 2022,
+"Direct Speech-to-Speech Translation With Discrete Units"). A unit frame has ``hop_samples`` samples: 20 ms for the
+published models.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from torch.nn.utils.rnn import pad_sequence
 
 from echostream.modules.state import State
 
-# No speech sound lasts longer; without a bound one odd prediction could ask for hours of audio.
+# Longest duration of a unit. Without a limit, a single wrong prediction could produce hours of audio.
 MAX_UNIT_FRAMES = 250
 
 
 class VocoderError(ValueError):
-    """A vocoder that cannot be loaded, or input that it cannot take."""
+    """A vocoder cannot be loaded, or its input is not valid."""
 
 
 @dataclass
 class VocoderState(State):
-    """What a stream of units has left behind; each vocoder derives its own.
+    """State of a stream of units; each vocoder derives its own.
 
     Attributes:
         speaker: voice of a multi-speaker vocoder, fixed for the stream.
-        finished: the stream was closed with ``is_last``.
+        finished: whether the stream was closed with ``is_last``.
     """
 
     speaker: int | None = None
@@ -46,12 +46,12 @@ StateT = TypeVar("StateT", bound=VocoderState)
 
 @dataclass
 class VocoderOutput:
-    """What one step makes.
+    """Output of one step.
 
     Attributes:
-        samples: float32 ``(m,)``; audio that will not change any more.
-        durations: int64 ``(k,)``; lengths, in unit frames, of the ``k`` units whose duration this step settled,
-            in the order in which they were given.
+        samples: float32 ``(m,)``; final audio.
+        durations: int64 ``(k,)``; durations in unit frames of the ``k`` units whose duration became final in this step,
+            in the order of the input.
     """
 
     samples: Tensor
@@ -59,15 +59,15 @@ class VocoderOutput:
 
 
 class UnitVocoder(nn.Module, ABC, Generic[StateT]):
-    """Common interface of the vocoders. A model serves any number of streams: ``step`` changes only its state.
+    """Common interface of the vocoders. One model serves any number of streams: ``step`` changes its state only.
 
     Attributes:
         config: the model's ``config.json``.
-        sample_rate: of the output, Hz.
-        hop_samples: samples of one unit frame.
-        num_units: units are 0 to ``num_units - 1``.
-        num_speakers: voices; 1 when there is nothing to choose.
-        lookahead_units: units to come that help to tell how long one lasts.
+        sample_rate: sample rate of the output in Hz.
+        hop_samples: samples per unit frame.
+        num_units: number of units; units are 0 to ``num_units - 1``.
+        num_speakers: number of voices; 1 for a single-speaker model.
+        lookahead_units: number of following units that the duration of a unit depends on.
     """
 
     kind: ClassVar[str]
@@ -83,19 +83,20 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
     def log_durations(self, units: Tensor, flushes: Sequence[int] = ()) -> Tensor:
         """Predict ``log(frames + 1)`` of de-duplicated units ``(B, T)`` -> ``(B, T)``; differentiable.
 
-        ``flushes``, increasing: numbers of units after which a stream would be flushed, see :meth:`step`.
+        ``flushes`` holds, in increasing order, the numbers of units after which a stream would be flushed, see
+        :meth:`step`.
         """
 
     def predict_durations(self, units: Tensor) -> Tensor:
-        """Unit frames of each of an utterance's de-duplicated units ``(T,)`` -> int64 ``(T,)``."""
+        """Duration of each de-duplicated unit of an utterance in unit frames, ``(T,)`` -> int64 ``(T,)``."""
         return to_durations(self.log_durations(units[None]))[0]
 
     @abstractmethod
     def synthesise(self, frames: Tensor, speaker: int | None = None, remaining: Tensor | None = None) -> Tensor:
         """Waveform ``(B, F * hop_samples)`` of frame-level units ``(B, F)``, repeats included; differentiable.
 
-        ``remaining`` ``(B, F)`` says for how many more frames each frame's unit goes on, which the frames of a piece
-        cut from an utterance do not show at its end. Not every vocoder uses it.
+        ``remaining`` ``(B, F)`` is the number of frames for which the unit of each frame continues after it. It is
+        needed for an excerpt of an utterance, whose last unit may be cut off. Not every vocoder uses it.
         """
 
     @torch.no_grad()
@@ -106,13 +107,13 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
         lengths: Tensor | None = None,
         speaker: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Synthesise whole utterances, row by row: some convolutions would see the padding of a batch.
+        """Synthesise whole utterances, one row at a time, because some convolutions would see the padding of a batch.
 
         Args:
             units: int64 ``(B, T)``, de-duplicated.
-            durations: int64 ``(B, T)``, unit frames; predicted when absent.
-            lengths: int64 ``(B,)``, valid units of each row; all when absent. What the padding holds is ignored.
-            speaker: voice of a multi-speaker model, by default the first.
+            durations: int64 ``(B, T)``, unit frames; None: predicted.
+            lengths: int64 ``(B,)``, valid units of each row; None: all. The content of the padding is ignored.
+            speaker: voice of a multi-speaker model; None: the first one.
 
         Returns:
             Waveforms float32 ``(B, samples)``, zero after the end of each, and the durations int64 ``(B, T)``,
@@ -134,14 +135,15 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
 
     @abstractmethod
     def init_state(self, speaker: int | None = None) -> StateT:
-        """Start a stream."""
+        """The state of a new stream."""
 
     @abstractmethod
     def step(self, units: Tensor, state: StateT, is_last: bool = False, flush: bool = False) -> VocoderOutput:
-        """Take the next units ``(n,)``, ``n >= 0``, of a stream; ``is_last`` makes all audio that is still due.
+        """Process the next units ``(n,)``, ``n >= 0``, of a stream; ``is_last`` emits all remaining audio.
 
-        ``flush``, at the end of a word say, lets no unit wait for those that help to tell how long it lasts, which may
-        be long in coming. It does nothing for a vocoder whose audio itself waits for what follows, CodeHiFiGAN's.
+        ``flush`` makes the durations of all units final without waiting for the following units that they normally
+        depend on, for example at the end of a word. It has no effect on CodeHiFiGAN, whose audio itself depends on the
+        following units.
         """
 
     @staticmethod
@@ -151,21 +153,21 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
 
     @staticmethod
     def to_checkpoint(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From the module's tensors to those of its file format."""
+        """Convert the module's weights to those of its file format."""
         return weights
 
     @staticmethod
     def from_checkpoint(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From the tensors of a file to the module's."""
+        """Convert the weights of a file to those of the module."""
         return weights
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     def check_units(self, units: Tensor) -> Tensor:
-        """``units`` as int64 on the model's device; a :class:`VocoderError` if one of them is not the vocoder's."""
+        """``units`` as int64 on the model's device; raises :class:`VocoderError` for a unit out of range."""
         units = torch.as_tensor(units, dtype=torch.long, device=self.device)
         if units.numel():
             low, high = (int(value) for value in units.aminmax())
@@ -175,19 +177,19 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
         return units
 
     def check_speaker(self, speaker: int | None) -> int | None:
-        """A valid voice, the first by default; a :class:`VocoderError` if the model does not have it."""
+        """The voice to use, the first by default; raises :class:`VocoderError` if the model does not have it."""
         if speaker is not None and not 0 <= speaker < self.num_speakers:
             raise VocoderError(f"speaker {speaker} is not among this vocoder's {self.num_speakers} voices")
         return speaker or 0
 
     def check_open(self, state: StateT, units: Tensor) -> None:
-        """Refuse ``units``, if there are any, for a stream that was closed, with a :class:`VocoderError`."""
+        """Raise :class:`VocoderError` if there are ``units`` for a stream that has been closed."""
         if state.finished and units.numel():
             raise VocoderError("this stream of units was closed with is_last; start another with init_state()")
 
 
 def to_durations(log_durations: Tensor) -> Tensor:
-    """Whole unit frames, at least one, from predicted ``log(frames + 1)``."""
+    """Durations in whole unit frames, at least one, from predicted ``log(frames + 1)``."""
     return torch.round(log_durations.exp() - 1).clamp(min=1, max=MAX_UNIT_FRAMES).long()
 
 
@@ -197,6 +199,6 @@ def deduplicate(frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def remaining_frames(durations: Tensor) -> Tensor:
-    """How many frames of its unit come after each frame: ``[2, 3] -> [1, 0, 2, 1, 0]``."""
+    """Number of frames of the same unit that follow each frame: ``[2, 3] -> [1, 0, 2, 1, 0]``."""
     ends = durations.cumsum(0).repeat_interleave(durations)
     return ends - 1 - torch.arange(len(ends), device=ends.device)

@@ -1,10 +1,13 @@
-"""A causal unit vocoder that predicts short spectra instead of samples, and so streams exactly.
+"""Causal unit vocoder with an inverse STFT; its streamed output equals that for the whole utterance.
 
-After Vocos (Siuzdak 2023): ConvNeXt blocks at the unit frame rate, then magnitude and phase of a few short-time
-spectra for each frame, then the inverse transform. Every convolution here looks at the past only and every spectrum
-starts where its frame starts, so the samples of a frame are final as soon as the frame is known, and nothing is
-computed twice. How long a unit goes on is known with the unit, so each frame is told how much of its unit is left. Only
-that length may depend on units to come; a flush at the end of a word lets none wait for the next word.
+It follows Vocos (Siuzdak 2023): ConvNeXt blocks at the unit frame rate predict the magnitude and phase of a few
+short-time spectra per frame, which the inverse transform turns into samples. All convolutions are causal and every
+spectrum starts at the start of its frame, so that the samples of a frame are final as soon as the frame is known, and
+nothing is computed twice.
+
+The duration of a unit is known before its first frame is synthesised, so every frame gets as an input how many frames
+of its unit remain. Only the durations may depend on following units; a flush at the end of a word makes them final
+without waiting for the next word.
 """
 
 from __future__ import annotations
@@ -32,23 +35,23 @@ from echostream.vocoders.interface import (
     to_durations,
 )
 
-# Frames of a unit that are told apart by what is left of it; a longer rest counts as this long.
+# Largest number of remaining frames that has an embedding of its own; larger numbers share it.
 MAX_REMAINING = 15
-# exp() of more than this is louder than any speech, and would overflow in training
+# Limit of the predicted log-magnitude: larger values are louder than any speech, and exp() could overflow in training.
 MAX_LOG_MAGNITUDE = 5.0
 
 
 @dataclass
 class ISTFTState(VocoderState):
-    """Last inputs of every convolution, and the spectra's tail that later frames add to.
+    """Left contexts of all convolutions, the overlap of the last spectra, and units without a final duration.
 
     Attributes:
-        duration_tails: of the duration predictor's convolutions, ``(1, kernel - 1, channels)`` each.
-        conv_tails: of the generator's convolutions, likewise.
-        overlap: ``(1, n_fft / hop - 1, hop)``, or None before the first frame.
-        waiting: int64 ``(n,)``, units that wait for the ones that their durations depend on.
-        skipped: predictions that were dropped since the last flush, those made before its look-ahead was seen.
-        carry: frames by which the durations so far fall short of what was predicted.
+        duration_tails: left contexts of the duration predictor's convolutions, ``(1, kernel - 1, channels)`` each.
+        conv_tails: left contexts of the generator's convolutions, ``(1, kernel - 1, channels)`` each.
+        overlap: ``(1, n_fft / hop - 1, hop)`` samples that later frames add to; None before the first frame.
+        waiting: int64 ``(n,)``, units that wait for the following units that their durations depend on.
+        skipped: number of predictions discarded since the last flush because their look-ahead was incomplete.
+        carry: rounding error of the durations so far, in frames: predicted minus emitted.
     """
 
     duration_tails: list[Tensor] = field(default_factory=list)
@@ -60,7 +63,7 @@ class ISTFTState(VocoderState):
 
 
 class CausalDepthwise(nn.Module):
-    """Depthwise convolution over the past, on ``(B, T, C)``."""
+    """Causal depthwise convolution on ``(B, T, C)``."""
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -68,16 +71,16 @@ class CausalDepthwise(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, tails: list[Tensor] | None, index: int) -> Tensor:
-        """``tails``: see :func:`with_past`."""
+        """Convolve ``(B, T, C)``; for ``tails`` and ``index`` see :func:`with_past`."""
         x = with_past(x, len(self.weight) - 1, tails, index)
-        # a picture one pixel high with its channels last: on a CPU three times as fast as conv1d
+        # An image of height one in the channels-last format: on a CPU this is three times as fast as conv1d.
         picture = x.transpose(1, 2).unsqueeze(2)
         kernel = self.weight.T[:, None, None].contiguous(memory_format=torch.channels_last)
         return F.conv2d(picture, kernel, self.bias, groups=x.size(2)).squeeze(2).transpose(1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
-    """Mixes time, then channels, beside a shortcut (Liu et al. 2022)."""
+    """ConvNeXt block (Liu et al. 2022): depthwise convolution and pointwise layers with a residual connection."""
 
     def __init__(self, channels: int, hidden: int, kernel_size: int, scale: float) -> None:
         super().__init__()
@@ -93,18 +96,21 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ISTFTVocoder(UnitVocoder[ISTFTState]):
-    """The vocoder, from its ``config.json``.
+    """The inverse-STFT vocoder, built from its ``config.json``.
 
-    Settings: ``num_embeddings`` units, ``channels``, ``hidden_channels`` and ``layers`` of the blocks,
-    ``kernel_size`` in unit frames, ``n_fft`` samples a spectrum, ``spectra_per_frame``, ``code_hop_size`` samples a
-    unit frame, ``sampling_rate``, and ``dur_predictor_params`` as in CodeHiFiGAN's. In these,
-    ``var_pred_lookahead`` units to come (by default none) help to tell a duration. While streaming, that many are held
-    back until a flush, which the predictor sees as blanks between the units; training shows it such blanks too.
-    ``var_pred_carry`` (by default false) hands on what rounding a duration to whole frames takes from it to the next
-    unit, so that speech keeps the tempo that was predicted.
+    Settings: ``num_embeddings`` (number of units), ``channels``, ``hidden_channels`` and ``layers`` of the blocks,
+    ``kernel_size`` in unit frames, ``n_fft`` in samples, ``spectra_per_frame``, ``code_hop_size`` in samples per unit
+    frame, ``sampling_rate`` in Hz, and ``dur_predictor_params`` as for CodeHiFiGAN, with two more:
+
+    - ``var_pred_lookahead`` (default 0): number of following units that the duration of a unit depends on. In a stream
+      that many units are held back until a flush. The predictor sees a flush as blanks between the units, and is
+      trained with such blanks.
+    - ``var_pred_carry`` (default false): add the error of rounding a duration to whole frames to the duration of the
+      next unit, so that speech keeps the predicted tempo.
 
     Raises:
-        VocoderError: if the spectra do not tile the frames, or the look-ahead exceeds what the predictor sees.
+        VocoderError: if the spectra do not fit the frames evenly, or if the look-ahead is larger than the receptive
+            field of the duration predictor.
         KeyError: if a setting is missing.
     """
 
@@ -151,7 +157,7 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
                 f"var_pred_lookahead {self.lookahead_units} is not among the 0 to {self.dur_predictor.context_units} "
                 "units that the duration predictor sees"
             )
-        # Hann windows at this spacing add up to n_fft / (2 * stride)
+        # Overlapping Hann windows one stride apart add up to n_fft / (2 * stride).
         window = torch.hann_window(self.n_fft) * (2 * self.stride / self.n_fft)
         self.register_buffer("window", window, persistent=False)
 
@@ -159,7 +165,8 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         x = self.dict(units)  # (B, T, C)
         ahead, ends = self.lookahead_units, sorted({*flushes, units.size(1)} - {0})
         pieces = [x[:, start:end] for start, end in pairwise([0, *ends])]
-        # The prediction for a unit is the one made when its look-ahead, units or blanks, is seen.
+        # The predictor is causal: the prediction for a unit is its output `ahead` positions later, at the end of the
+        # look-ahead, which consists of units or blanks.
         predicted = self.dur_predictor(torch.cat([F.pad(piece, (0, 0, 0, ahead)) for piece in pieces], dim=1))
         lengths = [piece.size(1) + ahead for piece in pieces]
         return torch.cat([piece[:, ahead:] for piece in predicted.split(lengths, dim=1)], dim=1)
@@ -168,21 +175,21 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         return self._round(self.log_durations(units[None])[0], 0.0)[0]
 
     def _round(self, log_durations: Tensor, carry: float) -> tuple[Tensor, float]:
-        """Whole frames ``(T,)`` and what is carried on to the next unit."""
+        """Durations in whole frames ``(T,)`` and the rounding error to carry to the next unit."""
         if not self.carries:
             return to_durations(log_durations), carry
         durations = []
         for frames in (log_durations.double().exp() - 1).clamp(max=MAX_UNIT_FRAMES).tolist():
             whole = min(max(round(frames + carry), 1), MAX_UNIT_FRAMES)
-            # Of a unit that was far too short for a frame the next ones need not bear all.
+            # A unit much shorter than a frame is rounded up to one; the following units must not pay for all of it.
             carry = min(max(frames + carry - whole, -0.5), 0.5)
             durations.append(whole)
         return torch.tensor(durations, dtype=torch.long, device=log_durations.device), carry
 
     def _settle_durations(self, units: Tensor, state: ISTFTState, flush: bool) -> tuple[Tensor, Tensor]:
-        """Units whose durations are certain now, and these; what :meth:`log_durations` says, piece by piece."""
+        """Units whose durations are final now, and these durations: the streaming form of :meth:`log_durations`."""
         state.waiting = torch.cat([state.waiting.to(units.device), units])
-        # Where nothing waits, there is nothing to flush.
+        # Without waiting units there is nothing to flush.
         x = F.pad(self.dict(units), (0, 0, 0, self.lookahead_units if flush and len(state.waiting) else 0))
         if not len(x):
             return units, units
@@ -194,7 +201,7 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         return ready, durations
 
     def synthesise(self, frames: Tensor, speaker: int | None = None, remaining: Tensor | None = None) -> Tensor:
-        """See :meth:`UnitVocoder.synthesise`; ``remaining``: ``(B, F)`` frames of the unit after each one."""
+        """See :meth:`UnitVocoder.synthesise`; ``remaining`` is computed from ``frames`` if it is None."""
         self.check_speaker(speaker)
         if remaining is None:
             remaining = torch.stack(
@@ -209,7 +216,7 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         tails: list[Tensor] | None = None,
         overlap: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Samples ``(B, F * hop)`` and the overlap that later frames will add to."""
+        """Samples ``(B, F * hop)`` and the overlap to which later frames will add."""
         x = self.dict(frames) + self.remaining(remaining.clamp(max=MAX_REMAINING))  # (B, F, C)
         x = self.norm_in(self.mix(self.first(x, tails, 0)))
         for index, block in enumerate(self.blocks):
@@ -221,7 +228,11 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         return self._overlap_add(pieces, overlap)
 
     def _overlap_add(self, pieces: Tensor, overlap: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Add windows ``(B, N, K, stride)``, each one stride after the last, to what earlier ones left."""
+        """Overlap-add windows ``(B, N, K, stride)``, one stride apart, to the ``overlap`` of earlier windows.
+
+        Returns:
+            Final samples ``(B, N * stride)`` and the next overlap ``(B, K - 1, stride)``.
+        """
         batch, count, parts, stride = pieces.shape
         total = (
             pieces.new_zeros(batch, count + parts - 1, stride) if overlap is None else F.pad(overlap, (0, 0, 0, count))

@@ -1,4 +1,4 @@
-"""Vocoders by the name that their configuration gives."""
+"""Registry of vocoder classes by the ``type`` in their configuration."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ VOCODERS: dict[str, type[UnitVocoder]] = {}
 
 
 def register_vocoder(vocoder: type[UnitVocoder]) -> type[UnitVocoder]:
-    """Make a vocoder known under its ``kind``, which stands as ``type`` in its ``config.json``; a class decorator.
+    """Class decorator that registers a vocoder under its ``kind``, the ``type`` in its ``config.json``.
 
     Raises:
-        ValueError: the name is taken by another class.
+        ValueError: another class is registered under this name.
     """
     if VOCODERS.setdefault(vocoder.kind, vocoder) is not vocoder:
         raise ValueError(f"the vocoder type {vocoder.kind!r} is registered already: choose another name")
@@ -27,12 +27,12 @@ for _vocoder in (CodeHiFiGANVocoder, ISTFTVocoder):
 
 
 def build_vocoder(config: dict[str, Any]) -> UnitVocoder:
-    """Make a vocoder with random weights from its configuration.
+    """Build a vocoder with random weights from its configuration.
 
-    Published unit vocoders carry no ``type``: they are CodeHiFiGANs.
+    A configuration without ``type``, as published unit vocoders have, is that of a CodeHiFiGAN.
 
     Raises:
-        VocoderError: for an unknown type, or a setting that is missing or makes no sense.
+        VocoderError: for an unknown type, or a setting that is missing or not valid.
     """
     kind = config.get("type", CodeHiFiGANVocoder.kind)
     if kind not in VOCODERS:

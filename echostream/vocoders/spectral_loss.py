@@ -1,4 +1,4 @@
-"""Reconstruction losses of vocoders: spectra at several resolutions (Yamamoto et al. 2020) and log-mel."""
+"""Reconstruction loss of vocoders: multi-resolution STFT (Yamamoto et al. 2020) and log-mel."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import melscale_fbanks
 
-# Spectral energy under this is silence: its logarithm is not worth learning
+# Spectral magnitudes below this are silence; the logarithm is clamped here so that the loss ignores their differences.
 FLOOR = 1e-5
 
 
 class SpectralLoss(nn.Module):
-    """Distance of two waveforms by what is heard of them, not by their samples.
+    """Perceptual distance between two waveforms: it compares their spectra instead of their samples.
 
     Args:
-        sample_rate: Hz.
-        sizes: transform sizes of the resolutions, in samples; each hops by a quarter.
-        mel_size: the one of ``sizes`` that the mel spectrum is made of.
-        mels: bands.
-        mel_weight: of the log-mel distance.
+        sample_rate: sample rate in Hz.
+        sizes: FFT sizes of the resolutions in samples; the hop is a quarter of the size.
+        mel_size: the one of ``sizes`` from which the mel spectrum is computed.
+        mels: number of mel bands.
+        mel_weight: weight of the log-mel distance.
     """
 
     filters: Tensor  # (mel_size / 2 + 1, mels)
@@ -42,7 +42,7 @@ class SpectralLoss(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """Scalar loss of the waveforms ``made`` and ``wanted``, both ``(B, samples)``."""
+        """Scalar loss between synthesised waveforms ``made`` and references ``wanted``, both ``(B, samples)``."""
         total = made.new_zeros(())
         for size in self.sizes:
             a, b = self._magnitude(made, size), self._magnitude(wanted, size)
@@ -61,7 +61,7 @@ class SpectralLoss(nn.Module):
     def _magnitude(self, wave: Tensor, size: int) -> Tensor:
         window = self.get_buffer(f"window_{size}")
         spectrum = torch.stft(wave, size, size // 4, window=window, return_complex=True, pad_mode="constant")
-        # not abs(): its gradient is undefined where a spectrum is zero
+        # Not abs(), whose gradient is undefined where the spectrum is zero.
         return (spectrum.real.square() + spectrum.imag.square() + FLOOR**2).sqrt()
 
 

@@ -134,7 +134,7 @@ def test_phone_loss_counts_known_frames_only(sample):
     direct = -sum(float(log_probs[b, t, phones[b, t]]) for b, t in known)
     assert float(log["phone_loss"]) == pytest.approx(direct, rel=1e-5)
     assert int(log["phone_frames"]) == len(known) == 15
-    assert int(log["phone_right"]) == sum(int(log_probs[b, t].argmax() == phones[b, t]) for b, t in known)
+    assert int(log["phone_correct"]) == sum(int(log_probs[b, t].argmax() == phones[b, t]) for b, t in known)
     without, _, plain = make_criterion()(model, sample)
     assert float(loss - without) == pytest.approx(2 * direct, rel=1e-5)
     assert "phone_loss" not in plain

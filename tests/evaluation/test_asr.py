@@ -49,10 +49,10 @@ def test_other_formats_are_refused(tmp_path, samples, rate):
 
 def test_speech_that_differs_by_rounding_is_read_once(tmp_path, monkeypatch):
     speech = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
-    monkeypatch.setattr(Transcriber, "_read", lambda self, samples: "first")
+    monkeypatch.setattr(Transcriber, "_transcribe", lambda self, samples: "first")
     cache = tmp_path / "cache.jsonl"
     assert Transcriber(tmp_path, cache=cache)(speech) == "first"
-    monkeypatch.setattr(Transcriber, "_read", lambda self, samples: "second")
+    monkeypatch.setattr(Transcriber, "_transcribe", lambda self, samples: "second")
     reader = Transcriber(tmp_path, cache=cache)
     assert reader((speech * 32768).round().astype(np.float32) / 32768) == "first"
     other = speech.copy()
@@ -64,12 +64,12 @@ def test_speech_that_differs_by_rounding_is_read_once(tmp_path, monkeypatch):
 
 
 def test_transcripts_are_remembered(tmp_path, monkeypatch):
-    monkeypatch.setattr(Transcriber, "_read", lambda self, samples: "été")
+    monkeypatch.setattr(Transcriber, "_transcribe", lambda self, samples: "été")
     cache = tmp_path / "cache.jsonl"
     samples = np.full(1600, 0.1, dtype=np.float32)
     assert Transcriber(tmp_path, cache=cache)(samples) == "été"
     cache.write_text(cache.read_text(encoding="utf-8") + '{"key": "cut o', encoding="utf-8")
-    monkeypatch.setattr(Transcriber, "_read", lambda self, samples: "another")
+    monkeypatch.setattr(Transcriber, "_transcribe", lambda self, samples: "another")
     assert Transcriber(tmp_path, cache=cache)(samples) == "été"
     assert Transcriber(tmp_path, "fr", cache=cache)(samples) == "another"
 

@@ -9,10 +9,10 @@ from simuleval.evaluator.scorers.latency_scorer import ALScorer, ATDScorer, LAAL
 from echostream.evaluation.latency import (
     average_lagging,
     average_token_delay,
-    cut,
     percentile,
     speech_writes,
     text_writes,
+    token_ends,
 )
 from echostream.evaluation.timeline import Chunk
 
@@ -33,10 +33,10 @@ def test_average_lagging_refuses_nothing(arguments):
 
 
 def test_cut_leaves_a_shorter_last_token():
-    assert cut(0, 700) == [300, 600, 700]
-    assert cut(100, 700) == [400, 700]
-    assert cut(0, 600.00000001) == [300, 600.00000001]
-    assert cut(5, 5) == []
+    assert token_ends(0, 700) == [300, 600, 700]
+    assert token_ends(100, 700) == [400, 700]
+    assert token_ends(0, 600.00000001) == [300, 600.00000001]
+    assert token_ends(5, 5) == []
 
 
 def test_token_delay_of_text():

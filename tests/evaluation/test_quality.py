@@ -75,7 +75,7 @@ def test_speech_is_scored_by_the_text_it_was_made_from(speech_log, score):
 def reader(monkeypatch, tmp_path):
     """A recogniser that reads the length in ms, so that the path around Whisper can be followed."""
     monkeypatch.setattr("echostream.evaluation.quality.find_model", lambda model, language: tmp_path)
-    monkeypatch.setattr(asr.Transcriber, "_read", lambda self, samples: f"ab cd {len(samples) // 16}")
+    monkeypatch.setattr(asr.Transcriber, "_transcribe", lambda self, samples: f"ab cd {len(samples) // 16}")
 
 
 def test_speech_metrics_with_and_without_pauses(speech_log, score, reader):
@@ -125,7 +125,7 @@ def test_repeated_words_count_once_for_each_in_the_reference():
 def test_two_judges_sit_beside_each_other(speech_log, score, monkeypatch, tmp_path):
     monkeypatch.setattr("echostream.evaluation.quality.find_model", lambda model, language: tmp_path / str(model))
     heard = {"base": "ab cd ef", "tiny.en": "ab"}
-    monkeypatch.setattr(asr.Transcriber, "_read", lambda self, samples: heard[self.model.name])
+    monkeypatch.setattr(asr.Transcriber, "_transcribe", lambda self, samples: heard[self.model.name])
     names = ("ECHO_ASR_WER", "ECHO_ASR_WER@tiny.en")
     cache = tmp_path / "read.jsonl"
     result = score(speech_log, quality=names, asr_model="base", asr_compute="int8", asr_cache=str(cache))

@@ -83,7 +83,7 @@ def test_health_tells_when_the_translator_is_gone(make_server):
 
     async def run():
         async with running(server) as url, aiohttp.ClientSession() as client:
-            server._stepping.cancel()
+            server._batcher_task.cancel()
             return (await client.get(f"{url}/health")).status
 
     assert asyncio.run(run()) == 503

@@ -1,7 +1,7 @@
-"""What can go wrong around an evaluation, in one line instead of SimulEval's traceback.
+"""One-line error messages instead of SimulEval's tracebacks.
 
-Lists that are missing or don't match, a source that can't be used, an output folder that can't be written to, a full
-disk. What was evaluated before stays in the output folder.
+They cover source and target lists that are missing or don't match, an output folder that can't be written to, a full
+disk, and unknown options. Utterances evaluated before an error stay in the output folder.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, NoReturn
 import soundfile
 from simuleval.evaluator import SentenceLevelEvaluator
 
-MARK = "_echostream_explained"
+MARK = "_echostream_error_messages"
 
 
 @contextmanager
-def explained(output: str | Path | None) -> Iterator[None]:
-    """Trouble with files as an exit with one line; ``output`` is the folder that is written to.
+def exit_on_file_error(output: str | Path | None) -> Iterator[None]:
+    """Turn file errors into an exit with a one-line message; ``output`` is SimulEval's output folder.
 
     Raises:
-        SystemExit: instead of the OSError, or of libsndfile's.
+        SystemExit: instead of OSError and LibsndfileError.
     """
     try:
         yield
@@ -34,17 +34,17 @@ def explained(output: str | Path | None) -> Iterator[None]:
     except OSError as error:
         place = error.filename or output or "the standard output"
         raise SystemExit(f"error: cannot use {place}: {error.strerror or error}") from error
-    except soundfile.LibsndfileError as error:  # of output speech: sources are checked when they are read
+    except soundfile.LibsndfileError as error:  # from writing output speech: read errors of sources are handled before
         raise SystemExit(
             f"error: cannot write speech to {output}: {error.error_string.rstrip('.')} (is the disk full?)"
         ) from error
 
 
 def check_lists(args: Namespace) -> None:
-    """Look at ``--source`` and ``--target`` of speech sources before SimulEval does.
+    """Check the lists ``--source`` and ``--target`` before SimulEval reads them, if the source is speech.
 
     Raises:
-        SystemExit: a list that is missing, empty or no text, or two that don't match.
+        SystemExit: a list is missing, empty or not UTF-8 text, or the lists have different lengths.
     """
     if getattr(args, "source_type", None) != "speech" or getattr(args, "score_only", False):
         return
@@ -57,32 +57,32 @@ def check_lists(args: Namespace) -> None:
         except UnicodeDecodeError as error:
             raise SystemExit(f"error: {option} {path} is not a list in UTF-8: {error.reason}") from error
     if len(set(counts.values())) > 1 or 0 in counts.values():
-        said = " and ".join(f"{path} {count}" for path, count in counts.items())
-        raise SystemExit(f"error: the lists have different numbers of lines, or none: {said}; they must match")
+        lines = " and ".join(f"{path} {count}" for path, count in counts.items())
+        raise SystemExit(f"error: the lists have different numbers of lines, or none: {lines}; they must match")
 
 
 def install() -> None:
-    """Make SimulEval's evaluator say what is wrong in one line. May be called again."""
+    """Make SimulEval's evaluator report errors in one line. Further calls have no effect."""
     if hasattr(SentenceLevelEvaluator, MARK):
         return
     setattr(SentenceLevelEvaluator, MARK, True)
     build, evaluate = SentenceLevelEvaluator.from_args.__func__, SentenceLevelEvaluator.__call__
 
     def from_args(cls: type[SentenceLevelEvaluator], args: Namespace) -> SentenceLevelEvaluator:
-        with explained(args.output):
+        with exit_on_file_error(args.output):
             check_lists(args)
             return build(cls, args)
 
     def call(self: SentenceLevelEvaluator, system: Any) -> None:
-        with explained(self.output):
+        with exit_on_file_error(self.output):
             evaluate(self, system)
 
     SentenceLevelEvaluator.from_args = classmethod(functools.wraps(build)(from_args))
     SentenceLevelEvaluator.__call__ = functools.wraps(evaluate)(call)
 
 
-def say_what_was_meant(parser: ArgumentParser) -> None:
-    """Errors of SimulEval's parser in one line, without the usage of all its options; with the nearest known one."""
+def shorten_usage_errors(parser: ArgumentParser) -> None:
+    """Make the parser report errors in one line, without its long usage, and suggest the most similar known option."""
 
     def error(message: str) -> NoReturn:
         unknown = message.partition("unrecognized arguments: ")[2].split()
