@@ -11,12 +11,15 @@ SOURCES := echostream agent scripts tests setup.py .ci
 # What `make test-newest` makes: everything, and the light installation.
 NEWEST := .venv-newest
 NEWEST_LIGHT := .venv-newest-light
+# What `make docs` builds the site with.
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready
 # `make lock`: uv, and nothing else. UPGRADE=1 takes newer releases than those that are pinned.
 LOCKER := .venv-lock
 UV_VERSION := 0.13.9
 
-.PHONY: demo serve model-is-there quickstart test test-fast test-newest test-newest-light lint lock lock-check audit \
-  format clean
+.PHONY: demo serve model-is-there quickstart test test-fast test-newest test-newest-light docs lint lock lock-check \
+  audit format clean
 
 # The shipped model on its samples, or on a recording or a folder of them: make demo INPUT="my talk.mp3"
 # Names reach the script through the environment, so that no shell reads them.
@@ -63,6 +66,17 @@ test-newest-light:
 	  'pytest>=8,<9' 'pytest-timeout>=2.3,<3'
 	$(NEWEST_LIGHT)/bin/python -m pip list
 	$(NEWEST_LIGHT)/bin/python -m pytest tests/light
+
+# The documentation as a site, build/site/index.html. Strict: a link or an anchor that leads nowhere ends the build.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --site-dir build/site
+	@echo "the site is in build/site; $(DOCS)/bin/mkdocs serve shows it while it is being written"
+
+$(DOCS_READY): requirements/docs.txt requirements/installer.txt
+	@$(call make-venv,$(DOCS))
+	@$(DOCS)/bin/python -m pip install --quiet --require-hashes -r requirements/installer.txt
+	@$(DOCS)/bin/python -m pip install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
 
 lint: $(READY) lock-check
 	$(BIN)/ruff check $(SOURCES)
@@ -113,4 +127,4 @@ $(READY) $(DEMO_READY): pyproject.toml requirements/installer.txt requirements/b
 	@touch $@ $(DEMO_READY)
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(NEWEST_LIGHT) $(LOCKER) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(NEWEST) $(NEWEST_LIGHT) $(DOCS) $(LOCKER) runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -22,7 +22,9 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "all.txt": ("dev",),
     "demo.txt": ("eval", "serve"),
     "inference-cpu.txt": ("serve",),
+    "docs.txt": ("docs",),
 }
+ALONE = "docs.txt"  # made for its extra alone: the package itself is not installed with it
 WRITTEN = ("installer.txt", "build.txt")  # made from .in files beside them
 LIGHT = "inference-cpu.txt"
 # The light installation gets torch from elsewhere, as torch-cpu.txt says, and nothing that only its CUDA builds need.
@@ -99,10 +101,10 @@ def read_lock(path: Path) -> Lock:
     return lock
 
 
-def project_requirements(project: dict, extras: tuple[str, ...]) -> list[Requirement]:
-    """Dependencies of the package with these extras, those that an extra names in turn included."""
+def project_requirements(project: dict, extras: tuple[str, ...], package: bool = True) -> list[Requirement]:
+    """Dependencies of these extras, those that an extra names in turn included, and of the package itself."""
     own, optional = canonicalize_name(project["name"]), project.get("optional-dependencies", {})
-    found = [Requirement(text) for text in project["dependencies"]]
+    found = [Requirement(text) for text in project["dependencies"]] if package else []
     waiting, seen = list(extras), set()
     while waiting:
         extra = waiting.pop()
@@ -159,11 +161,11 @@ def check(root: Path) -> list[str]:
     for name in WRITTEN:
         report(name, unmet(read_requirements((folder / name).with_suffix(".in")), locks[name].pins))
     for name, extras in LOCKS.items():
-        requirements = project_requirements(project, extras)
+        requirements = project_requirements(project, extras, package=name != ALONE)
         report(name, unmet(requirements, locks[name].pins, LEFT_OUT if name == LIGHT else None))
 
     everything = locks["all.txt"].pins
-    for name in (*WRITTEN, "demo.txt"):
+    for name in (*WRITTEN, "demo.txt", ALONE):
         for package, pin in locks[name].pins.items():
             other = everything.get(package)
             if other is None and name == "demo.txt":

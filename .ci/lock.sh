@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make lock: pins and hashes of requirements/*.txt from pyproject.toml, for Python 3.11 and 3.12 on Linux x86-64.
 # Pins that still fit are kept. UPGRADE=1 takes the newest releases that the bounds allow instead.
-# usage: .ci/lock.sh UV   (the uv to use)
+# usage: .ci/lock.sh UV   (the uv to use, with a Python 3.11 or later in the same folder)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [[ $# -eq 1 ]] || { echo "usage: .ci/lock.sh UV" >&2; exit 2; }
@@ -37,4 +37,10 @@ UPGRADE='' compile inference-cpu pyproject.toml requirements/torch-cpu.txt --ext
 mapfile -t left_out < <(grep -oE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==' requirements/inference-cpu.txt | tr -d =)
 UPGRADE='' compile inference-cpu pyproject.toml requirements/torch-cpu.txt --extra serve \
   "${left_out[@]/#/--no-emit-package=}"
+
+# The documentation: the extra alone, for which nothing of the package itself is installed.
+"$(dirname "$uv")/python" -c 'import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["docs"], sep="\n")' > "$settings/docs.in"
+compile docs "$settings/docs.in" --constraint requirements/all.txt --constraint requirements/build.txt --no-annotate
 wc -l requirements/*.txt

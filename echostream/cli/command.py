@@ -29,7 +29,6 @@ from echostream.cli.arguments import (
 from echostream.cli.console import Console
 from echostream.cli.options import RAW_HELP, UsageError, UserError
 from echostream.cli.parser import USAGE, CommandParser
-from echostream.serve.arguments import add_serve_arguments
 
 EXAMPLES = """
 examples:
@@ -61,6 +60,9 @@ RUN = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of the command line."""
+    # The server builds on the command line, not the other way round: only its options are asked for, and here.
+    from echostream.serve.arguments import add_serve_arguments
+
     parser = CommandParser(
         prog="echostream",
         description="Simultaneous speech-to-speech translation: it speaks while the speaker still does.",

@@ -13,8 +13,14 @@ from scripts.recipes.recipe import atomic_path
 from scripts.speech.audio import SAMPLE_RATE
 
 MEL_BINS = 80
+WINDOW_SAMPLES, HOP_SAMPLES = 400, 160
 # A fixed date makes the same features give the same file.
 DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def log_mel_frames(count: int) -> int:
+    """Frames that `log_mel` gives for that many samples at 16 kHz, at least 1."""
+    return max(1, 1 + (count - WINDOW_SAMPLES) // HOP_SAMPLES)
 
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
@@ -30,22 +36,37 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     return kaldi.fbank(waveform, num_mel_bins=MEL_BINS, sample_frequency=SAMPLE_RATE).numpy()
 
 
-def write_archive(path: Path, features: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
-    """Store arrays; returns for each id its address `<file name>:<offset>:<length>`, relative to the zip's folder."""
-    addresses = {}
+def write_members(path: Path, members: Iterable[tuple[str, bytes]]) -> list[str]:
+    """Store files under their names, uncompressed.
+
+    Returns the address of each, `<file name>:<offset>:<length>`, relative to the zip's folder.
+    """
+    addresses = []
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
+        for name, data in members:
+            archive.writestr(zipfile.ZipInfo(name, DATE), data)
+            # Nothing follows a stored member's data until the next member: it ends where the file ends now.
+            addresses.append(f"{path.name}:{file.tell() - len(data)}:{len(data)}")
+    return addresses
+
+
+def write_archive(path: Path, features: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
+    """Store arrays; returns for each id its address, see `write_members`."""
+    names: list[str] = []
+
+    def members() -> Iterator[tuple[str, bytes]]:
         for name, array in features:
             buffer = io.BytesIO()
             np.save(buffer, np.asarray(array, np.float32))
-            data = buffer.getvalue()
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", DATE), data)
-            # Nothing follows a stored member's data until the next member: it ends where the file ends now.
-            addresses[name] = f"{path.name}:{file.tell() - len(data)}:{len(data)}"
-    return addresses
+            names.append(name)
+            yield f"{name}.npy", buffer.getvalue()
+
+    addresses = write_members(path, members())
+    return dict(zip(names, addresses, strict=True))
 
 
 def read_archive(folder: Path, addresses: Iterable[str]) -> Iterator[np.ndarray]:

@@ -1,15 +1,17 @@
 """Put the figures of a judgement into Markdown files, between marks, so that they can't drift from what was measured.
 
-    python scripts/judging/judge_report.py --results models/fr-en/results.json --plots docs \\
-        --fill README.md MODEL_CARD.md
-    python scripts/judging/judge_report.py --results models/fr-en/results.json --plots docs --fill README.md --check
+    python scripts/judging/judge_report.py --results models/fr-en/results.json --plots docs/images \\
+        --fill README.md MODEL_CARD.md docs/results.md docs/index.md
+    python scripts/judging/judge_report.py --results models/fr-en/results.json --plots docs/images \\
+        --fill README.md MODEL_CARD.md docs/results.md docs/index.md --check
 
 A file says where they go:
 
     <!-- figures:quality:begin -->
     <!-- figures:quality:end -->
 
-with setup, reach, quality, latency, policies and baselines for the tables, plot-sets and plot-policies for the plots.
+with setup, reach, quality, latency, policies and baselines for the tables, summary for one row a test set, and
+plot-sets and plot-policies for the plots.
 What stands between two marks is replaced. --check changes nothing and fails if something would.
 """
 
@@ -65,7 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Put the figures of a judgement into Markdown files.")
     parser.add_argument("--results", type=Path, required=True, help="results.json of scripts/judging/judge.py")
     parser.add_argument("--fill", type=Path, nargs="+", required=True, help="Markdown files with marks")
-    parser.add_argument("--plots", type=Path, default=Path("docs"), help="folder for the plots (default: %(default)s)")
+    parser.add_argument(
+        "--plots", type=Path, default=Path("docs/images"), help="folder for the plots (default: %(default)s)"
+    )
     parser.add_argument("--check", action="store_true", help="change nothing, fail if something would change")
     args = parser.parse_args()
     try:

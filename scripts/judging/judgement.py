@@ -14,6 +14,7 @@ from scripts.judging.judgement_plots import draw_policies, draw_sets
 
 OFFLINE = 0
 SEGMENTS = (40, 160, 320, 640)
+SUMMARY_MS = 320
 POLICIES = ("alignment", "stride", "wait-k")
 CASCADE = "cascade"
 # name: which recipe made it, its folder of lists, what a reader calls it
@@ -101,6 +102,21 @@ def quality(results: Results) -> str:
             cells += [percent(row, "ECHO_SourceWER"), pair(row, "ECHO_ST_Recall", "ECHO_ST_Precision")]
             rows.append(cells)
     return markdown_table(header, blank_repeats(rows))
+
+
+def summary(results: Results) -> str:
+    """A row for each set at segments of 320 ms, beside the offline cascade: what a first page has room for."""
+    header = ["test set (sentences)", "BLEU of the text", "of the speech", "speech of an offline cascade"]
+    header += ["source WER", "speech begins after the first word (s, median)"]
+    rows = []
+    for name in sets_of(results):
+        cascade = next(iter(select(results, name, CASCADE)), None)
+        for row in select(results, name):
+            if row["segment_ms"] == SUMMARY_MS:
+                cells = [f"{title(name)} ({row['sentences']})", number(row, "ECHO_BLEU"), number(row, "ECHO_ASR_BLEU")]
+                cells += [number(cascade, "ECHO_ASR_BLEU"), percent(row, "ECHO_SourceWER")]
+                rows.append([*cells, seconds(row, "ECHO_StartOffset_FirstWord")])
+    return markdown_table(header, rows)
 
 
 def latency(results: Results) -> str:
@@ -270,6 +286,7 @@ TABLES = {
     "setup": setup,
     "reach": reach,
     "quality": quality,
+    "summary": summary,
     "latency": latency,
     "policies": policies,
     "baselines": baselines,

@@ -37,8 +37,8 @@ def trim(samples: np.ndarray, threshold: float = 0.02, margin_s: float = MARGIN_
     return samples[max(0, loud[0] - margin) : loud[-1] + 1 + margin]
 
 
-def write_speech(path: Path, samples: np.ndarray, sample_rate: int, multiple: int = 1) -> int:
-    """Store synthetic speech as a 16 kHz wav file; returns its length in samples.
+def speech_pcm(samples: np.ndarray, sample_rate: int, multiple: int = 1) -> np.ndarray:
+    """Synthetic speech as it is stored: float `(n,)` -> int16 `(m,)` at 16 kHz, trimmed, of even loudness.
 
     The length is cut to a multiple of `multiple` samples, so that a file of units of 320 samples ends with a unit.
     Triangular dither of one step replaces digital silence, whose log energy no microphone ever gives.
@@ -48,7 +48,12 @@ def write_speech(path: Path, samples: np.ndarray, sample_rate: int, multiple: in
     speech = speech * (PEAK / np.abs(speech).max())
     generator = np.random.default_rng(len(speech))
     dither = generator.uniform(-0.5, 0.5, (2, len(speech))).sum(0)
-    pcm = np.round(speech * 32767 + dither).astype(np.int16)
+    return np.round(speech * 32767 + dither).astype(np.int16)
+
+
+def write_speech(path: Path, samples: np.ndarray, sample_rate: int, multiple: int = 1) -> int:
+    """Store synthetic speech as a 16 kHz wav file, see `speech_pcm`; returns its length in samples."""
+    pcm = speech_pcm(samples, sample_rate, multiple)
     with atomic_path(path) as temporary:
         soundfile.write(temporary, pcm, SAMPLE_RATE, subtype="PCM_16")
     return len(pcm)

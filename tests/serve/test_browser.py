@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 import soundfile
-from chromium import chromium, find_chromium
 from wire import RATE, noise, running, until
+
+from scripts.release.chromium import chromium, find_chromium
 
 BROWSER = find_chromium()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, such as Debian's package chromium")

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from chromium import chromium, find_chromium
 from model_files import save_model
 
 from echostream.evaluation.asr import find_model
@@ -25,6 +24,7 @@ from echostream.streaming import StreamingTranslator
 from scripts.demo import demo
 from scripts.demo.demo_report import Report, page, sound_uri, text_table
 from scripts.demo.demo_takes import Recording, Take, scores, silences
+from scripts.release.chromium import chromium, find_chromium
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 RATE = 16_000

@@ -75,7 +75,7 @@ def test_reach_is_worked_out_from_the_scores(results):
 
 
 def test_tables_go_by_segment_size_and_say_what_is_missing(results):
-    from scripts.judging.judgement import baselines, latency, policies, quality
+    from scripts.judging.judgement import baselines, latency, policies, quality, summary
 
     table = cells(quality(results))
     assert [line[:4] for line in table] == [
@@ -99,6 +99,10 @@ def test_tables_go_by_segment_size_and_say_what_is_missing(results):
         ["cascade: Whisper base, Hibari", "55.5", "63.0"],
         ["ceiling: the reference recordings", "93.2", "94.0"],
         ["ours, 320 ms", "61.0", "63.0"],
+    ]
+    assert cells(summary(results)) == [
+        ["phrasebook, unseen sentences (300)", "–", "61.0", "55.5", "20.0 %", "0.80"],
+        ["my own (300)", "–", "61.0", "–", "–", "0.80"],
     ]
 
 
