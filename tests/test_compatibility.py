@@ -157,7 +157,7 @@ def elsewhere(python, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel):
+def test_wheel_has_exactly_the_files_of_the_package(wheel):
     here = {
         path.relative_to(REPOSITORY).as_posix()
         for path in (REPOSITORY / "echostream").rglob("*")
@@ -177,7 +177,7 @@ def test_an_installed_command_translates_with_a_checkpoint_from_elsewhere(python
     assert "real-time factor" in said and soundfile.info(output).samplerate == 16_000
 
 
-def test_info_page_and_simuleval_are_installed_too(python, elsewhere, tmp_path):
+def test_installed_package_has_info_page_and_simuleval_agents(python, elsewhere, tmp_path):
     """The agents by class: their files are the checkout's."""
     for name, text in (("source", elsewhere / "source.wav"), ("target", "one two")):
         (tmp_path / name).write_text(f"{text}\n", encoding="utf-8")

@@ -101,7 +101,7 @@ def word_error_rate(checkpoint: Path, corpus: Path, segment_ms: int) -> float:
     return 100 * errors / words
 
 
-def test_what_was_learned_streams_at_any_segment_size(checkpoint, corpus, record_property):
+def test_learned_sentences_stream_at_any_segment_size(checkpoint, corpus, record_property):
     rates = {ms: word_error_rate(checkpoint, corpus, ms) for ms in (40, 320, WHOLE_MS)}
     offline = rates[WHOLE_MS]
     record_property(

@@ -51,7 +51,7 @@ def digest() -> str:
     return made.hexdigest()
 
 
-def test_another_process_gives_the_same_bytes(tmp_path):
+def test_output_is_identical_in_another_process(tmp_path):
     """Its own hash seed, folder, clock and addresses."""
     code = "import test_determinism; print(test_determinism.digest())"
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONPATH": str(TESTS)}
@@ -62,7 +62,7 @@ def test_another_process_gives_the_same_bytes(tmp_path):
     assert result.stdout.split()[-1] == digest()
 
 
-def test_what_was_computed_before_changes_nothing():
+def test_output_does_not_depend_on_earlier_computations():
     translator, wave = make_translator("istft"), noise(1.0)
     first = run(translator, wave)
     torch.manual_seed(99)
@@ -75,7 +75,7 @@ def test_what_was_computed_before_changes_nothing():
 
 @pytest.mark.parametrize("push", [160, 1_024, 16_000])
 @pytest.mark.parametrize("kind", VOCODERS)
-def test_pushes_change_no_bit(kind, push):
+def test_output_is_identical_for_any_pushes(kind, push):
     translator, wave = make_translator(kind, segment_ms=80), noise(1.2, 2)
     whole, cut = run(translator, wave), run(translator, wave, push)
     assert whole[1:] == cut[1:]
@@ -83,7 +83,7 @@ def test_pushes_change_no_bit(kind, push):
 
 
 @pytest.mark.parametrize("kind", VOCODERS)
-def test_company_changes_rounding_at_most(kind, record_property):
+def test_batching_changes_rounding_only(kind, record_property):
     """The same stream alone and in batches of 2 to 5, in which the others change."""
     translator, waves = make_translator(kind), [noise(seconds, seed) for seconds, seed in STREAMS]
     alone = [run(translator, wave) for wave in waves]
@@ -105,7 +105,7 @@ def test_company_changes_rounding_at_most(kind, record_property):
     assert worst <= ROUNDING
 
 
-def test_threads_change_rounding_at_most(record_property):
+def test_number_of_threads_changes_rounding_only(record_property):
     translator, wave = make_translator("code_hifigan"), noise(1.5, 1)
     one = run(translator, wave)
     torch.set_num_threads(2)

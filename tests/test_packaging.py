@@ -44,7 +44,7 @@ def replace(path: Path, pattern: str, replacement: str) -> None:
     path.write_text(changed, encoding="utf-8")
 
 
-def test_the_locks_fit_the_metadata(checkout):
+def test_locks_agree_with_the_metadata(checkout):
     for root in (REPOSITORY, checkout):
         done = check_lock(root)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -79,7 +79,7 @@ def test_the_locks_fit_the_metadata(checkout):
         ),
     ],
 )
-def test_what_is_wrong_is_one_line(checkout, name, pattern, replacement, message):
+def test_each_inconsistency_gives_one_line(checkout, name, pattern, replacement, message):
     replace(checkout / name, pattern, replacement)
     done = check_lock(checkout)
     assert done.returncode == 1
@@ -88,14 +88,14 @@ def test_what_is_wrong_is_one_line(checkout, name, pattern, replacement, message
     assert all(line.startswith("error: requirements/") and line.endswith(": run make lock") for line in lines)
 
 
-def test_a_missing_lock_is_one_line(checkout):
+def test_missing_lock_gives_one_line(checkout):
     (checkout / "requirements/demo.txt").unlink()
     done = check_lock(checkout)
     assert done.returncode == 1
     assert re.fullmatch(r"error: \S+/demo.txt: No such file or directory: run make lock\n", done.stderr)
 
 
-def test_there_is_one_version():
+def test_all_versions_agree():
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))["version"]
     changelog = re.search(r"^## \[(\d\S*)\]", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert changelog is not None
@@ -103,7 +103,7 @@ def test_there_is_one_version():
     assert found == {echostream.__version__}, "after a new version: pip install --no-deps --editable ."
 
 
-def test_inference_requires_nothing_of_the_training():
+def test_inference_needs_no_packages_of_training():
     names = {Requirement(text).name for text in PROJECT["dependencies"]}
     assert not names & TRAINING_ONLY
     pins = re.findall(r"^([\w.-]+)==", (REPOSITORY / "requirements/inference-cpu.txt").read_text(), re.MULTILINE)

@@ -33,7 +33,7 @@ def keyword(node: ast.Call, name: str) -> object:
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_no_file_is_trusted_and_no_string_is_run(path):
+def test_code_has_no_unsafe_calls(path):
     for name, node in calls(path):
         assert name not in FORBIDDEN, f"{path}:{node.lineno}"
         if name == "torch.load":
@@ -42,7 +42,7 @@ def test_no_file_is_trusted_and_no_string_is_run(path):
         assert keyword(node, "shell") in (None, False), f"{path}:{node.lineno}"
 
 
-def test_every_call_is_seen(tmp_path):
+def test_check_finds_all_kinds_of_calls(tmp_path):
     (tmp_path / "bad.py").write_text(
         "import torch\ndef f(x):\n    return [torch.load(x, weights_only=False), eval(x)]\n"
     )
@@ -51,7 +51,7 @@ def test_every_call_is_seen(tmp_path):
 
 
 @pytest.mark.parametrize("path", SHELL_FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_shell_runs_no_strings(path):
+def test_shell_scripts_do_not_evaluate_strings(path):
     text = re.sub(r"(?m)(^|\s)#.*$", "", path.read_text(encoding="utf-8"))
     assert not re.search(r"(^|[;&|(\s])eval\s", text, re.M)
     # what is sourced is a file of the repository
@@ -77,7 +77,7 @@ RECIPES = [path for path in SHELL_FILES if path.suffix == ".sh" and path.name no
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_options_of_recipes_are_never_run(recipe, tmp_path):
+def test_options_of_recipes_are_not_executed(recipe, tmp_path):
     """Each option in turn holds commands; the interpreter does nothing, so that the shell goes as far as it can."""
     work = tmp_path / "work"
     (work / "data").mkdir(parents=True)
@@ -113,7 +113,7 @@ def test_options_of_recipes_are_never_run(recipe, tmp_path):
 # --- versions ----------------------------------------------------------------------------------------------------
 
 
-def test_every_dependency_has_bounds():
+def test_all_dependencies_have_bounds():
     described = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     project = described["project"]
     extras = project["optional-dependencies"].values()
@@ -177,7 +177,7 @@ def get(path: str, *headers: str) -> bytes:
     return "\r\n".join((f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers, "", "")).encode()
 
 
-def test_paths_of_requests_reach_no_file(server):
+def test_request_paths_give_no_access_to_files(server):
     opened: list[str] = []
     watched = [False]
 
@@ -212,7 +212,7 @@ def test_paths_of_requests_reach_no_file(server):
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", b"400"),
     ],
 )
-def test_requests_that_make_no_sense_are_refused(server, request_, status):
+def test_malformed_requests_are_rejected(server, request_, status):
     async def run() -> bytes:
         async with server() as url:
             return await ask(url, request_)

@@ -34,7 +34,7 @@ MISSING = "could not import 'faster_whisper'"
         ("needs a GPU", ["--no-unexpected-skips"], False),
     ],
 )
-def test_needless_skips_fail_the_run(pytester, module, reason, options, fails):
+def test_unnecessary_skips_fail_the_run(pytester, module, reason, options, fails):
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
     pytester.makepyfile(test_it=module.format(reason=reason), test_other="def test_more(): pass")
     result = pytester.runpytest_inprocess("-p", "no:flake8", "-p", "no:cacheprovider", *options)
@@ -42,7 +42,7 @@ def test_needless_skips_fail_the_run(pytester, module, reason, options, fails):
     assert ("skipped, but should have run: test_it.py" in result.stdout.str()) == fails
 
 
-def test_workers_tell_of_modules_that_they_left_out(pytester, monkeypatch):
+def test_workers_report_skipped_modules(pytester, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others' plugins take seconds to load
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8"))
     pytester.makepyfile(test_it=WHOLE_MODULE.format(reason=MISSING), test_other="def test_more(): pass")

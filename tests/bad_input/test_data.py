@@ -17,7 +17,7 @@ def load(corpus) -> None:
 
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("name", ROWS)
-def test_row_is_named_with_its_line(name, line, corpus):
+def test_error_names_row_and_line(name, line, corpus):
     column, value, message = ROWS[name]
     lines = (corpus.folder / "train.tsv").read_text(encoding="utf-8").split("\n")
     if name == "id used twice" and line == 2:
@@ -35,7 +35,7 @@ def test_row_is_named_with_its_line(name, line, corpus):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_config_is_named_with_a_remedy(name, corpus):
+def test_error_names_config_and_remedy(name, corpus):
     file, old, new, message = CONFIGS[name]
     np.savez(corpus.folder / "narrow.npz", mean=np.zeros(40), std=np.ones(40))
     (corpus.folder / "cut.npz").write_bytes((corpus.folder / "gcmvn.npz").read_bytes()[:300])

@@ -96,7 +96,7 @@ def checkpoint(model, changed, tmp_path) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_checkpoint_is_refused_in_one_line(name, checkpoint, echostream, tmp_path):
+def test_checkpoint_is_rejected_in_one_line(name, checkpoint, echostream, tmp_path):
     path = checkpoint(name)
     status, said = echostream("info", path)
     assert status == 1 and len(said) == 1
@@ -105,14 +105,14 @@ def test_checkpoint_is_refused_in_one_line(name, checkpoint, echostream, tmp_pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_pickle_would_have_run(tmp_path):
+def test_unsafe_loader_would_run_the_pickle(tmp_path):
     with pytest.raises(AttributeError):  # None, which the command returns, has no items
         pickle.loads(pickle.dumps(Evil(tmp_path / "ran"))).items()
     assert (tmp_path / "ran").is_dir()
 
 
 @pytest.mark.parametrize("command", LOADERS)
-def test_every_command_refuses_the_malicious_one(command, checkpoint, echostream, recordings, simuleval, tmp_path):
+def test_all_commands_reject_a_malicious_checkpoint(command, checkpoint, echostream, recordings, simuleval, tmp_path):
     path = checkpoint("a pickle that runs a command")
     if command == "SimulEval agents":
         # of two options the last one counts
@@ -159,7 +159,7 @@ VOCODER_DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", VOCODERS)
-def test_vocoder_is_refused_in_one_line(name, model, recordings, echostream, tmp_path):
+def test_vocoder_is_rejected_in_one_line(name, model, recordings, echostream, tmp_path):
     shutil.copytree(model.parent / "vocoder", tmp_path / "vocoder")
     VOCODER_DAMAGE[name](tmp_path / "vocoder")
     options = ["--vocoder", tmp_path / "vocoder", "-o", tmp_path / "out.wav", "-q"]
@@ -173,7 +173,7 @@ ARPA = "\\data\\\nngram 1=4\n\n\\1-grams:\n-0.5\t</s>\n-99\t<s>\n-0.6\t<unk>\n-0
 
 
 @pytest.mark.parametrize("name", [*LANGUAGE_MODELS, "as it should be"])
-def test_language_model_is_refused_in_one_line(name, model, recordings, echostream, tmp_path):
+def test_language_model_is_rejected_in_one_line(name, model, recordings, echostream, tmp_path):
     path = tmp_path / ("lm.arpa.gz" if "gzipped" in name else "lm.arpa")
     whole = ARPA.encode()
     contents = {
@@ -209,7 +209,7 @@ def build(corpus, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("name", RESUMED)
-def test_training_does_not_go_on_from_it(name, corpus, checkpoint_of, tmp_path):
+def test_training_does_not_resume_from_an_invalid_checkpoint(name, corpus, checkpoint_of, tmp_path):
     path = checkpoint_of(corpus)
     build(corpus)  # as it is, it is fine
     before, options = path.read_bytes(), {}
@@ -246,7 +246,7 @@ def test_training_does_not_go_on_from_it(name, corpus, checkpoint_of, tmp_path):
     assert path.read_bytes() == spoilt and not (tmp_path / "ran").exists()
 
 
-def test_the_checkpoint_before_is_offered(corpus, checkpoint_of):
+def test_error_suggests_the_previous_checkpoint(corpus, checkpoint_of):
     path = checkpoint_of(corpus)
     for name in ("checkpoint_1_9.pt", "checkpoint_2_10.pt"):
         shutil.copy(path, path.with_name(name))

@@ -68,13 +68,13 @@ def hydra(override: str, corpus, tmp_path: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("words", OPTIONS)
-def test_what_was_meant_is_said(words, echostream, recordings, model, train, corpus, simuleval, tmp_path, capsys):
+def test_similar_option_is_suggested(words, echostream, recordings, model, train, corpus, simuleval, tmp_path, capsys):
     status, said = told(words, echostream, recordings, model, train, corpus, simuleval, tmp_path, capsys)
     assert status in (1, 2) and OPTIONS[words] in said and "\n" not in said
     assert said.startswith(("error: ", "echostream: ")) or words.startswith("fairseq-train")
 
 
-def test_a_value_that_looks_like_an_option_is_none(echostream, recordings, model):
+def test_values_and_abbreviations_are_parsed_as_by_argparse(echostream, recordings, model):
     """Abbreviations and options with = are as argparse has them."""
     options = ["--model", model, "--pol=wait-k", "--seg", "320", "--text", "-q"]
     assert echostream("asr", recordings["good"], *options)[0] == 0

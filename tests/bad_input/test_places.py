@@ -29,7 +29,7 @@ def is_one_line(said: list[str]) -> bool:
     return len(said) == 1 and said[0].startswith("error: ")
 
 
-def test_translate_keeps_what_fitted(recordings, model, tmp_path, echostream):
+def test_translate_keeps_output_before_the_disk_was_full(recordings, model, tmp_path, echostream):
     options = ["--model", model, "--policy", "fixed-rate", "-q"]
     whole, cut = tmp_path / "whole.wav", tmp_path / "cut.wav"
     assert echostream("translate", recordings["long"], *options, "-o", whole)[0] == 0
@@ -41,7 +41,7 @@ def test_translate_keeps_what_fitted(recordings, model, tmp_path, echostream):
     assert (tmp_path / "cut.vtt").read_text().startswith("WEBVTT\n")
 
 
-def test_translate_of_a_folder_names_each_that_did_not_fit(recordings, model, tmp_path, echostream):
+def test_translate_of_a_folder_names_all_failed_recordings(recordings, model, tmp_path, echostream):
     options = ["--model", model, "--policy", "fixed-rate", "-q", "-o", tmp_path / "out"]
     good, long = recordings["good"], recordings["long"]
     with largest_file(40_000):
@@ -57,7 +57,7 @@ def test_translate_of_a_folder_names_each_that_did_not_fit(recordings, model, tm
     )
 
 
-def test_translate_into_no_folder(recordings, model, place, echostream):
+def test_translate_into_an_invalid_folder(recordings, model, place, echostream):
     options = ["--model", model, "-q"]
     for output in (["-o", place / "a.wav"], ["--vtt", place / "a.vtt", "--task", "s2tt"]):
         status, said = echostream("translate", recordings["good"], *options, *output)
@@ -65,7 +65,7 @@ def test_translate_into_no_folder(recordings, model, place, echostream):
 
 
 @pytest.mark.parametrize("command", ["asr", "info"])
-def test_words_to_a_full_disk(command, recordings, model, echostream, monkeypatch):
+def test_text_output_to_a_full_disk(command, recordings, model, echostream, monkeypatch):
     words = {"asr": ["asr", recordings["good"], "--model", model, "--text", "-q"], "info": ["info", model]}[command]
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
@@ -76,7 +76,7 @@ def test_words_to_a_full_disk(command, recordings, model, echostream, monkeypatc
 
 
 @pytest.mark.integration
-def test_a_real_disk_that_is_full(recordings, model, tmp_path):
+def test_full_file_system(recordings, model, tmp_path):
     """A small disk of its own, where the system lets a user mount one."""
     namespace = ["unshare", "--map-root-user", "--mount"]
     probe = [*namespace, "mount", "-t", "tmpfs", "none", str(tmp_path)]
@@ -106,7 +106,7 @@ def test_evaluation_keeps_finished_utterances(recordings, simuleval, tmp_path):
     assert len((output / "instances.log").read_text().splitlines()) == 2
 
 
-def test_evaluation_into_no_folder(recordings, simuleval, place):
+def test_evaluation_into_an_invalid_folder(recordings, simuleval, place):
     message = simuleval([recordings["good"]], place)
     assert message.startswith("error: cannot use ") and str(place.parent) in message and "\n" not in message
 
@@ -150,7 +150,7 @@ def fairseq_saves(tmp_path):
     return checkpoint_utils, PathManager, last, last.read_bytes()
 
 
-def test_a_checkpoint_that_does_not_fit_spoils_none(fairseq_saves, tmp_path):
+def test_failed_save_keeps_the_old_checkpoint(fairseq_saves, tmp_path):
     checkpoint_utils, _, last, before = fairseq_saves
     with largest_file(100_000):
         with pytest.raises(SystemExit) as ended:
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_does_not_fit_spoils_none(fairseq_saves, tmp_path):
     assert last.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [last.name]
 
 
-def test_a_copy_that_does_not_fit_spoils_none(fairseq_saves, tmp_path):
+def test_failed_copy_keeps_the_old_checkpoint(fairseq_saves, tmp_path):
     checkpoint_utils, manager, last, before = fairseq_saves
     newer = tmp_path / "checkpoint_1_5.pt"
     checkpoint_utils.torch_persistent_save(weights(2.0), str(newer))
@@ -174,13 +174,13 @@ def test_a_copy_that_does_not_fit_spoils_none(fairseq_saves, tmp_path):
     assert last.read_bytes() == newer.read_bytes()
 
 
-def test_training_into_no_folder(fairseq_saves, place):
+def test_training_into_an_invalid_folder(fairseq_saves, place):
     with pytest.raises(SystemExit, match=r"^echostream: cannot write to --save-dir .*Not a directory"):
         fairseq_saves[0].verify_checkpoint_directory(str(place))
 
 
 @pytest.mark.integration
-def test_training_on_a_full_disk_goes_on_afterwards(corpus, train, tmp_path):
+def test_training_resumes_after_a_full_disk(corpus, train, tmp_path):
     assert train(corpus, tmp_path / "run", 2) == 0
     last = tmp_path / "run" / "checkpoint_last.pt"
     before = last.read_bytes()
@@ -193,7 +193,7 @@ def test_training_on_a_full_disk_goes_on_afterwards(corpus, train, tmp_path):
     assert state["optimizer_history"][-1]["num_updates"] == 4
 
 
-def test_installing_twice_changes_nothing():
+def test_second_install_has_no_effect():
     from fairseq import checkpoint_utils
 
     before = checkpoint_utils.torch_persistent_save
@@ -208,14 +208,14 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([SCRIPTS / name, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def test_train_sh_into_no_folder(corpus, place):
+def test_train_sh_into_an_invalid_folder(corpus, place):
     options = ["--max-update", 1, "--device", "cpu", "--python", sys.executable]
     done = script("train.sh", "--data", corpus.folder, "--save-dir", place, *options)
     assert done.returncode == 2 and is_one_line(done.stderr.splitlines()), done.stderr
     assert f"--save-dir {place} can't be written to" in done.stderr
 
 
-def test_preparing_into_no_folder(place, tmp_path):
+def test_preparation_into_an_invalid_folder(place, tmp_path):
     (tmp_path / "table.tsv").write_text("source_wav\n")
     done = script(
         "recipes/custom/run.sh", "--table", tmp_path / "table.tsv", "--data-root", place, "--python", sys.executable
@@ -224,7 +224,7 @@ def test_preparing_into_no_folder(place, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_preparing_on_a_full_disk_does_what_is_left_afterwards(recordings, tmp_path):
+def test_preparation_resumes_after_a_full_disk(recordings, tmp_path):
     """Converting recordings, the first long stage of scripts/recipes/custom: two fit, one doesn't."""
     rows = [f"{name}\t{recordings[name]}" for name in ("good", "long", "other")]
     (tmp_path / "checked.tsv").write_text("\n".join(["id\tsource_wav", *rows]) + "\n")

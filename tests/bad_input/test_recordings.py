@@ -20,7 +20,7 @@ def cases(surface: str) -> list:
 
 
 @pytest.mark.parametrize(("name", "message"), cases(COMMAND))
-def test_translate_goes_on_with_the_others(name, message, recordings, model, tmp_path, echostream):
+def test_translate_continues_with_other_recordings(name, message, recordings, model, tmp_path, echostream):
     out = tmp_path / "out"
     bad = [recordings[name]] if name == "a folder" else [recordings["good"], recordings[name], recordings["other"]]
     status, said = echostream("translate", *bad, "--model", model, "--policy", "fixed-rate", "-o", out)
@@ -38,7 +38,7 @@ def test_translate_goes_on_with_the_others(name, message, recordings, model, tmp
 
 
 @pytest.mark.parametrize(("name", "message"), cases(COMMAND))
-def test_asr_says_it_in_one_line(name, message, recordings, model, echostream):
+def test_asr_reports_one_line(name, message, recordings, model, echostream):
     status, said = echostream("asr", recordings[name], "--model", model, "--text", "-q")
     if message == WORKS:
         assert status == 0 and not said
@@ -68,7 +68,7 @@ def test_simuleval_keeps_what_was_evaluated(name, message, recordings, simuleval
         pytest.param("NaN", RECORDINGS["NaN"][TRAINING], 1, id="NaN in a worker"),
     ],
 )
-def test_training_names_it_when_its_turn_comes(name, message, workers, recordings, corpus):
+def test_training_names_the_recording_that_it_cannot_read(name, message, workers, recordings, corpus):
     corpus.replace("train.tsv", "train_1.wav", str(recordings[name]))
     options = {"data": str(corpus.folder), "seed": 1, "train_subset": "train", "num_units": 20}
 
@@ -89,7 +89,7 @@ def test_training_names_it_when_its_turn_comes(name, message, workers, recording
     assert said.startswith("echostream: ") and message in said and str(recordings[name]) in said and "\n" not in said
 
 
-def test_the_first_batch_is_read_before_the_training_starts(recordings, corpus):
+def test_first_batch_is_read_before_the_training_starts(recordings, corpus):
     corpus.replace("train.tsv", "train_1.wav", str(recordings["NaN"]))
     task = EchoStreamTask.setup_task(EchoStreamTaskConfig(data=str(corpus.folder), seed=1, train_subset="train"))
     task.load_dataset("train")
@@ -115,7 +115,7 @@ def checked(recordings, tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("name", "message"), cases(PREPARING))
-def test_preparing_lists_all_bad_rows_at_once(name, message, checked):
+def test_preparation_lists_all_invalid_rows_at_once(name, message, checked):
     if message == WORKS:
         assert not checked[name]
     else:

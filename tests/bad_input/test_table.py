@@ -4,7 +4,7 @@ from cases import tables
 from spoilt import TESTS
 
 
-def test_the_document_shows_these_cases():
+def test_reliability_page_lists_these_cases():
     text = (TESTS.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
     begin, end = "<!-- python tests/bad_input/cases.py -->\n", "<!-- end of bad input -->\n"
     assert text.split(begin)[1].split(end)[0] == tables(), "run python tests/bad_input/cases.py and paste it"

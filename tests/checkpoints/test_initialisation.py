@@ -167,7 +167,7 @@ def test_unit_layers_and_output(published, started):
     assert not ours.output.bias.any()
 
 
-def test_units_without_a_blank_of_their_own(published):
+def test_units_without_a_separate_blank(published):
     """fairseq's S2UT models have the four specials only, the first of which is the blank."""
     _, path = published
     content = read_source(path)
@@ -184,7 +184,7 @@ def test_units_without_a_blank_of_their_own(published):
     assert torch.equal(model.unit_decoder.output.weight, torch.cat([rows[:1], rows[4:-1]]))
 
 
-def test_subsampler_is_theirs_a_frame_further_back(published, started):
+def test_subsampler_equals_that_of_fairseq_one_frame_earlier(published, started):
     features = torch.randn(2, 40, 80)
     theirs, ours = published[0].encoder.subsample, started[0].encoder.subsampler
     for conv, strided, x in (
@@ -208,7 +208,7 @@ def test_conformer_layers(published, started):
         torch.testing.assert_close(residual, 0.5 * one.ffn2(frames))
 
 
-def test_everything_is_accounted_for(published, started):
+def test_every_weight_is_used_or_listed(published, started):
     model, (transfer,), missing = started
     tensors = read_source(published[1]).tensors
     assert transfer.num_tensors == len(tensors)
@@ -235,7 +235,7 @@ def test_everything_is_accounted_for(published, started):
     assert any("st_head.stack.layers.0.ffn_in.weight,bias (2)" in line for line in warnings)
 
 
-def test_shapes_that_disagree_are_listed(published):
+def test_different_shapes_are_listed(published):
     model = fresh(mt_ffn_dim=80, unit_frames_per_position=5, unit_upsample=5)
     before = model.mt_decoder.stack.layers[0].ffn_in.weight.clone()
     (transfer,), missing = initialise(model, {"decoders": published[1]}, TASK_STATE)
@@ -253,7 +253,7 @@ def own_checkpoint(path: Path, **changes) -> EchoStreamModel:
     return model
 
 
-def test_encoder_of_ours_under_other_decoders(tmp_path):
+def test_encoder_of_echostream_with_other_decoders(tmp_path):
     trained = own_checkpoint(tmp_path / "ours.pt")
     model = fresh(mt_layers=1, unit_dim=32)
     decoders = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("encoder.")}
@@ -266,7 +266,7 @@ def test_encoder_of_ours_under_other_decoders(tmp_path):
     assert set(transfer.left.values()) == {"not asked for"}
 
 
-def test_rows_of_another_dictionary_are_not_taken(tmp_path):
+def test_rows_of_another_dictionary_are_not_used(tmp_path):
     own_checkpoint(tmp_path / "ours.pt")
     model = fresh()
     other = {**TASK_STATE, "source_symbols": TASK_STATE["source_symbols"][::-1]}
@@ -292,7 +292,7 @@ class Evil:
         return print, ("this must not run",)
 
 
-def test_files_that_are_no_use(tmp_path, capsys):
+def test_unusable_files_are_rejected(tmp_path, capsys):
     with pytest.raises(PretrainedError, match=r"none\.pt: no such checkpoint"):
         initialise(fresh(), {"encoder": tmp_path / "none.pt"}, TASK_STATE)
     (tmp_path / "text.pt").write_text("not a checkpoint", encoding="utf-8")
@@ -310,7 +310,7 @@ def test_files_that_are_no_use(tmp_path, capsys):
         initialise(fresh(), {"encoder": tmp_path / "vision.pt"}, TASK_STATE)
 
 
-def test_reading_a_file_changes_nothing_about_later_ones(published):
+def test_reading_a_file_does_not_change_the_safe_loader(published):
     before = set(map(str, torch.serialization.get_safe_globals()))
     assert str(argparse.Namespace) in before  # fairseq's own checkpoints need it
     read_source(published[1])

@@ -36,7 +36,7 @@ def released(trained, tmp_path) -> Path:
     return tmp_path
 
 
-def test_a_released_model_translates_as_the_checkpoint_to_the_bit(trained, released):
+def test_released_model_translates_exactly_as_the_checkpoint(trained, released):
     sound = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
     outputs = []
     for folder in (trained, released):
@@ -55,7 +55,7 @@ def describe(folder: Path, **changes: object) -> Path:
     return folder / "model.safetensors"
 
 
-def test_an_option_that_is_younger_than_the_file_has_its_default(released, trained):
+def test_option_newer_than_the_file_has_its_default(released, trained):
     """Otherwise every new option would make every older model unloadable."""
     options = json.loads((released / "model.json").read_text(encoding="utf-8"))["options"]
     del options["dropout"], options["encoder_layer_drop"]
@@ -80,13 +80,13 @@ def test_an_option_that_is_younger_than_the_file_has_its_default(released, train
         ({"target_symbols": ["a"]}, "its target dictionary has 1 symbols, its weights have"),
     ],
 )
-def test_a_wrong_description_is_refused_in_one_line(released, changes, message):
+def test_invalid_description_is_rejected_in_one_line(released, changes, message):
     with pytest.raises(CheckpointError, match=message) as refused:
         load_model(describe(released, **changes))
     assert "\n" not in str(refused.value)
 
 
-def test_a_damaged_description_is_refused_in_one_line(released):
+def test_damaged_description_is_rejected_in_one_line(released):
     path = released / "model.safetensors"
     for text, message in (
         ("{", "is damaged"),
@@ -111,7 +111,7 @@ def test_a_damaged_description_is_refused_in_one_line(released):
         (lambda value: value[:1].clone(), "tensors differ|weights have"),
     ],
 )
-def test_weights_that_are_none_are_refused_in_one_line(released, change, message):
+def test_invalid_weights_are_rejected_in_one_line(released, change, message):
     path = released / "model.safetensors"
     weights = safetensors.torch.load_file(path)
     name = "asr_head.output.weight"
@@ -122,14 +122,14 @@ def test_weights_that_are_none_are_refused_in_one_line(released, change, message
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 100_000])
-def test_weights_cut_short_are_refused(released, keep):
+def test_truncated_weights_are_rejected(released, keep):
     path = released / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="damaged or cut short"):
         load_model(path)
 
 
-def test_a_tensor_larger_than_its_memory_takes_none(trained, tmp_path):
+def test_tensor_larger_than_its_storage_is_not_allocated(trained, tmp_path):
     """A stride of 0 makes terabytes of four bytes, which any computation would write out."""
     content = torch.load(trained / "checkpoint.pt", weights_only=True)
     content["model"]["asr_head.output.weight"] = torch.zeros(1).expand(10**6, 10**6)
@@ -138,7 +138,7 @@ def test_a_tensor_larger_than_its_memory_takes_none(trained, tmp_path):
         load_model(tmp_path / "checkpoint.pt")
 
 
-def test_a_vocoder_with_nan_is_refused_as_a_model_is(released):
+def test_vocoder_with_nan_is_rejected(released):
     path = released / "vocoder" / "vocoder.safetensors"
     weights = safetensors.torch.load_file(path)
     name = next(name for name, value in weights.items() if value.dim() > 1)
@@ -147,7 +147,7 @@ def test_a_vocoder_with_nan_is_refused_as_a_model_is(released):
         load_vocoder(path.parent)
 
 
-def test_content_is_written_as_it_was_read(released):
+def test_written_content_equals_read_content(released):
     content = read_model(released / "model.safetensors")
     assert isinstance(content, ModelContent)
     again = released / "again"

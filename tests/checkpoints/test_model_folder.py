@@ -28,7 +28,7 @@ def speech(translator):
     return translator.step(NOISE, translator.init_state(), is_last=True).samples
 
 
-def test_the_folder_says_how_the_model_is_played(folder):
+def test_folder_has_the_default_settings_of_its_model(folder):
     translator = StreamingTranslator.from_checkpoint(folder)
     assert isinstance(translator.policy, WaitKPolicy) and translator.policy.lag_k == 2 and translator.segment_ms == 160
     options = {"policy": "wait-k", "lag_k": 2, "segment_ms": 160}
@@ -37,7 +37,7 @@ def test_the_folder_says_how_the_model_is_played(folder):
     np.testing.assert_array_equal(speech(translator), speech(by_hand))
 
 
-def test_what_is_given_wins_and_another_policy_has_options_of_its_own(folder):
+def test_given_options_override_those_of_the_folder(folder):
     settings = ModelSettings.of(folder)
     assert settings.with_options(lag_k=1, segment_ms=None).options == {**settings.options, "lag_k": 1}
     assert settings.with_options(policy="wait-k").lag_k == 2
@@ -46,7 +46,7 @@ def test_what_is_given_wins_and_another_policy_has_options_of_its_own(folder):
     assert settings.with_options(policy="alignment", lag_k=3).lag_k == 3
 
 
-def test_commands_and_agents_take_the_folder(folder, capsys):
+def test_commands_and_agents_accept_the_folder(folder, capsys):
     parser = ArgumentParser()
     add_model_options(parser)
     args = parser.parse_args(["--model", str(folder), "--segment-ms", "80", "--threads", "1"])
@@ -78,7 +78,7 @@ def test_commands_and_agents_take_the_folder(folder, capsys):
         ("checkpoint: a.pt\npolicy: x", "no checkpoint at"),
     ],
 )
-def test_a_wrong_folder_is_named(tmp_path, text, message):
+def test_errors_name_an_invalid_folder(tmp_path, text, message):
     if text is not None:
         (tmp_path / "model.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message) as error:

@@ -115,7 +115,7 @@ def test_any_rate_and_channels(translator, model, tmp_path, rate, channels):
     )
 
 
-def test_text_is_printed_alone(translator, model, wav, tmp_path, capsys):
+def test_text_only_output(translator, model, wav, tmp_path, capsys):
     assert main(["translate", str(wav), *model, "--text", "-q"]) == 0
     shown, status = capsys.readouterr()
     assert shown.split() == expected(translator, SPEECH, "s2tt")[1] and shown.endswith("\n") and not status
@@ -138,7 +138,7 @@ def test_a_pipe_gives_what_a_file_gives(translator, model, pipe, tmp_path, capfd
     assert capfdbinary.readouterr().out.decode().split() == expected(translator, SPEECH, "asr")[2]
 
 
-def test_a_live_pipe_answers_before_its_end_and_ends_quietly_when_nobody_listens(model, tmp_path):
+def test_pipe_is_translated_live_and_closed_output_ends_quietly(model, tmp_path):
     command = [sys.executable, "-m", "echostream.cli", "translate", "-", *model, "--vtt", str(tmp_path / "a.vtt"), "-q"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -159,7 +159,7 @@ def test_a_live_pipe_answers_before_its_end_and_ends_quietly_when_nobody_listens
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_what_was_made_before_an_interruption_is_kept(model, tmp_path, capsys, number, status):
+def test_output_before_an_interruption_is_kept(model, tmp_path, capsys, number, status):
     soundfile.write(tmp_path / "long.wav", np.tile(SPEECH, 200), RATE)
     out, ended = tmp_path / "out.wav", threading.Event()
 
@@ -184,7 +184,7 @@ def test_what_was_made_before_an_interruption_is_kept(model, tmp_path, capsys, n
     assert "out.wav is kept as far as it goes" in capsys.readouterr().err
 
 
-def test_a_folder_is_translated_and_what_is_there_is_kept(model, wav, tmp_path, capsys):
+def test_folder_is_translated_and_existing_output_kept(model, wav, tmp_path, capsys):
     soundfile.write(tmp_path / "b.flac", SPEECH[:8000], RATE)
     (tmp_path / "c.wav").write_bytes(b"no sound" * 9)
     (tmp_path / "notes.txt").write_text("no recording")
@@ -216,7 +216,7 @@ def test_text_of_several_recordings(translator, model, wav, tmp_path, capsys):
     ("samples", "warning"),
     [(np.zeros(16_000), ""), (np.zeros(1), ""), (np.sign(np.sin(np.arange(16_000) / 9)), "is clipped: 100")],
 )
-def test_silent_short_and_clipped_recordings_end_well(model, tmp_path, capsys, samples, warning):
+def test_silent_short_and_clipped_recordings_are_translated(model, tmp_path, capsys, samples, warning):
     soundfile.write(tmp_path / "a.wav", samples, RATE)
     options = ["--policy", "alignment", "-o", str(tmp_path / "b.wav"), "--vtt", str(tmp_path / "b.vtt")]
     assert main(["translate", str(tmp_path / "a.wav"), *model, *options]) == 0
@@ -226,7 +226,7 @@ def test_silent_short_and_clipped_recordings_end_well(model, tmp_path, capsys, s
     assert (tmp_path / "b.vtt").read_text().startswith("WEBVTT\n")
 
 
-def test_bad_recordings_are_told_in_one_line(model, tmp_path, capsys):
+def test_invalid_recordings_give_one_line(model, tmp_path, capsys):
     spoilt = np.full(8000, 0.1, dtype=np.float32)
     spoilt[5000] = np.nan
     soundfile.write(tmp_path / "nan.wav", spoilt, RATE, subtype="FLOAT")
@@ -264,7 +264,7 @@ def test_outputs_that_cannot_be_written_and_models_that_cannot_be_read(model, wa
         assert message in one_line(capsys.readouterr().err)
 
 
-def test_options_that_do_not_go_together(model, wav, tmp_path, pipe, capsys):
+def test_conflicting_options_are_rejected(model, wav, tmp_path, pipe, capsys):
     pipe(b"")
     talk = str(wav)
     for arguments, message in (
@@ -290,7 +290,7 @@ def test_options_that_do_not_go_together(model, wav, tmp_path, pipe, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.wav"]
 
 
-def test_an_empty_pipe_and_an_empty_folder_are_told(model, pipe, tmp_path, capsys):
+def test_empty_pipe_and_empty_folder_are_reported(model, pipe, tmp_path, capsys):
     pipe(b"")
     assert main(["asr", "-", *model, "-q"]) == 1
     assert "stdin is empty" in one_line(capsys.readouterr().err)
@@ -304,7 +304,7 @@ def test_realtime_takes_as_long_as_the_recording(model, tmp_path, capsys):
     assert "0.3 s heard" in capsys.readouterr().err
 
 
-def test_info_says_what_a_model_holds_and_needs(model, tmp_path, capsys):
+def test_info_describes_a_model_and_its_requirements(model, tmp_path, capsys):
     assert main(["info", model[1]]) == 0
     shown = capsys.readouterr().out
     assert "parameters" in shown and "100 units, 16000 Hz" in shown
@@ -323,7 +323,7 @@ def test_help_has_examples(capsys, command):
     assert ended.value.code == 0 and f"\n  echostream {command} " in shown
 
 
-def test_a_missing_sound_system_is_told_in_one_line(model, monkeypatch, capsys):
+def test_missing_sound_system_gives_one_line(model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["mic", *model]) == 1
     assert "pip install -e" in one_line(capsys.readouterr().err)
@@ -332,7 +332,7 @@ def test_a_missing_sound_system_is_told_in_one_line(model, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(find_spec("sounddevice") is None, reason="needs pip install -e '.[mic]'")
-def test_a_microphone_that_is_not_there_is_told_in_one_line(model, capsys):
+def test_missing_microphone_gives_one_line(model, capsys):
     assert main(["mic", *model, "--input", "no such microphone"]) == 1
     message = one_line(capsys.readouterr().err)
     assert "no microphone found" in message or "install PortAudio" in message

@@ -46,7 +46,7 @@ def packed(model: Path, path: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
-def test_a_fetched_model_is_found_by_name_and_translates(store, model, tmp_path, suffix, capsys):
+def test_fetched_model_is_found_by_name_and_translates(store, model, tmp_path, suffix, capsys):
     url, digest = packed(model, tmp_path / f"archive{suffix}")
     assert main(["models", "fetch", url, "--sha256", digest.upper()]) == 0
     assert capsys.readouterr().out.strip() == str(store / "tiny")
@@ -64,7 +64,7 @@ def test_a_fetched_model_is_found_by_name_and_translates(store, model, tmp_path,
     assert "there are several models: choose one of fr-en, other, tiny" in capsys.readouterr().err
 
 
-def test_what_is_not_the_archive_asked_for_leaves_nothing(store, model, tmp_path, capsys):
+def test_wrong_archive_leaves_no_files(store, model, tmp_path, capsys):
     url, digest = packed(model, tmp_path / "archive.tar.gz")
     settings = model / "model.yaml"
     for address, wanted, message in (
@@ -80,7 +80,7 @@ def test_what_is_not_the_archive_asked_for_leaves_nothing(store, model, tmp_path
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside", "tiny/../../outside"])
-def test_an_archive_cannot_write_outside(store, tmp_path, name, capsys):
+def test_archive_cannot_write_outside_its_folder(store, tmp_path, name, capsys):
     path = tmp_path / "archive.tar"
     with tarfile.open(path, "w") as archive:
         entry = tarfile.TarInfo(name)
@@ -91,7 +91,7 @@ def test_an_archive_cannot_write_outside(store, tmp_path, name, capsys):
     assert not list(tmp_path.rglob("outside")) and not list(store.glob("*"))
 
 
-def test_an_archive_with_a_link_is_refused(store, tmp_path, capsys):
+def test_archive_with_a_link_is_rejected(store, tmp_path, capsys):
     path = tmp_path / "archive.tar"
     with tarfile.open(path, "w") as archive:
         entry = tarfile.TarInfo("tiny/model.yaml")

@@ -36,7 +36,7 @@ def test_alignment_policy_needs_a_finished_word_and_new_target_tokens():
     assert run(WordAlignmentPolicy(lag_k=1), evidence) == [None, None, 2, None, 3]
 
 
-def test_a_finished_word_waits_for_its_target_tokens():
+def test_finished_source_word_waits_for_target_tokens():
     assert run(WordAlignmentPolicy(), [(1, 1, 0), (1, 1, 0), (1, 1, 2)]) == [None, None, 2]
 
 
@@ -44,11 +44,11 @@ def test_stride_policy_counts_tokens_of_both_sides():
     assert run(StridePolicy(2), [(0, 2, 1), (0, 2, 3), (0, 4, 3), (0, 4, 5)]) == [None, 2, None, 4]
 
 
-def test_wait_k_writes_one_word_for_each_after_the_kth():
+def test_wait_k_writes_one_word_per_source_word_from_the_kth():
     assert run(WaitKPolicy(2), [(1, 0, 0), (2, 0, 0), (2, 0, 0), (4, 0, 0)]) == [None, 1, None, 3]
 
 
-def test_fixed_rate_looks_at_the_clock_only():
+def test_fixed_rate_depends_on_time_only():
     assert run(FixedRatePolicy(2), [(0, 0, 0)] * 5) == [None, 1, None, 2, None]
 
 
@@ -67,7 +67,7 @@ def test_policies_by_name(name):
         ({"name": "wait-k", "lag_k": 0}, "lag_k"),
     ],
 )
-def test_bad_policies_are_refused(options, message):
+def test_invalid_policies_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         build_policy(**options)
 
@@ -78,7 +78,7 @@ def test_budget_limits():
     assert Budget(words=2).allows(9, 2) and not Budget(words=2).allows(1, 3)
 
 
-def test_training_sees_what_the_policy_will_see():
+def test_training_mask_follows_the_policy():
     # Source words end at frames 2 (the next word_starts) and 6; the target has read 1, then 3 tokens by then.
     asr = torch.tensor([[4, 0, 4, 0, 5, 6, 4, 0, 0, 0]])
     st = torch.tensor([[0, 7, 0, 0, 8, 9, 0, 0, 0, 0]])
@@ -95,7 +95,7 @@ def test_training_sees_what_the_policy_will_see():
     assert visible(0) == [10] * 5
 
 
-def test_without_evidence_training_sees_everything():
+def test_without_evidence_all_frames_are_visible():
     blank = torch.zeros(2, 6, dtype=torch.long)
     visible = visible_frames_from_policy(
         blank,
@@ -110,7 +110,7 @@ def test_without_evidence_training_sees_everything():
     assert visible.tolist() == [[6, 6], [3, 3]]
 
 
-def test_the_seed_rule_needs_stride_n_new_tokens_on_both_sides():
+def test_policy_needs_stride_n_new_tokens_on_both_sides():
     policy = AlignmentBasedPolicy(stride_n=2)
     assert policy.should_write(2, 2) == (True, 2)
     assert policy.should_write(1, 5) == (False, 0) and policy.should_write(5, 1) == (False, 0)
@@ -120,7 +120,7 @@ def test_the_seed_rule_needs_stride_n_new_tokens_on_both_sides():
     assert run(policy, [(0, 2, 1), (0, 2, 3), (0, 3, 9), (0, 4, 5)]) == [None, 3, None, 5]
 
 
-def test_options_reach_the_policy_or_are_refused():
+def test_options_are_passed_to_the_policy_or_rejected():
     assert build_policy("stride", stride_n=3) == StridePolicy(3)
     assert with_policy_options(WaitKPolicy(2), lag_k=5) == WaitKPolicy(5)
     with pytest.raises(ValueError, match="the policy 'wait-k' has no option stride_n: it takes lag_k"):
@@ -136,7 +136,7 @@ def test_options_reach_the_policy_or_are_refused():
         with_policy_options(mine, lag_k=1)
 
 
-def test_a_policy_of_ones_own_is_asked_in_training_whatever_the_st_ctc_has_read():
+def test_custom_policy_needs_no_st_evidence_in_training():
     """It may not need evidence of the target at all, which only the policy itself knows."""
     asked = []
 

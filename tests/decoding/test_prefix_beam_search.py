@@ -57,7 +57,7 @@ def after(lm, *symbols):
     return context
 
 
-def test_after_every_context_the_probabilities_sum_to_one(lm):
+def test_probabilities_after_any_context_sum_to_one(lm):
     for length in range(4):
         for symbols in itertools.product(range(4, 8), repeat=length):
             context = after(lm, *symbols)
@@ -65,7 +65,7 @@ def test_after_every_context_the_probabilities_sum_to_one(lm):
             assert total == pytest.approx(1, abs=2e-3)  # four digits of log10
 
 
-def test_probabilities_are_those_of_witten_and_bell(lm):
+def test_probabilities_follow_witten_bell_smoothing(lm):
     # Of five sentences three begin with ▁a and two with ▁c; 6 words are possible.
     first = {4: 3, 6: 2}
     unigrams = {4: 5, 5: 3, 6: 4, 7: 4, 2: 5}
@@ -99,7 +99,7 @@ def best_by_enumeration(log_probs, lm, weight, bonus):
 
 
 @pytest.mark.parametrize(("weight", "bonus"), [(0.0, 0.0), (0.8, 2.0), (1.5, 0.5)])
-def test_a_wide_beam_finds_the_best_reading_of_all(lm, weight, bonus):
+def test_wide_beam_finds_the_best_hypothesis(lm, weight, bonus):
     reader = SourceTranscriber(SYMBOLS, lm, weight, bonus, beam=10_000)
     readings = set()
     for seed in range(12):
@@ -142,7 +142,7 @@ def speech(seed: int, frames: int) -> torch.Tensor:
     return logits.log_softmax(-1)
 
 
-def test_what_is_read_does_not_depend_on_the_pieces(lm):
+def test_hypothesis_does_not_depend_on_chunk_boundaries(lm):
     for seed in range(10):
         reader, log_probs = SourceTranscriber(SYMBOLS, lm), speech(seed, 300)
         whole, _ = reader.step(log_probs, reader.init_state(), is_last=True)
@@ -162,7 +162,7 @@ def test_what_is_read_does_not_depend_on_the_pieces(lm):
         assert times == sorted(times) and times[-1] <= 12
 
 
-def test_the_language_model_decides_what_the_sound_leaves_open(lm):
+def test_language_model_resolves_acoustic_ambiguity(lm):
     # Between "d" and "b" after "▁a" the sound prefers the wrong one by a little.
     log_probs = torch.full((6, 8), -20.0)
     log_probs[:, 0] = -0.01
@@ -174,7 +174,7 @@ def test_the_language_model_decides_what_the_sound_leaves_open(lm):
         assert [word.text for word in reader.step(log_probs, reader.init_state(), is_last=True)[0]] == [expected]
 
 
-def test_words_come_soon_and_minutes_leave_nothing_behind(lm):
+def test_words_are_final_soon_and_the_state_stays_small(lm):
     reader, log_probs = SourceTranscriber(SYMBOLS, lm), speech(3, 500)
     state, late_s = reader.init_state(), []
     for start in range(0, 4000, 500):
@@ -197,7 +197,7 @@ def test_words_come_soon_and_minutes_leave_nothing_behind(lm):
         (lambda text: text.replace("\n-0", "\nzero", 1), "no ARPA language model, or damaged, at 'zero"),
     ],
 )
-def test_a_file_that_does_not_fit_is_named(arpa, tmp_path, spoil, message):
+def test_errors_name_files_that_do_not_fit(arpa, tmp_path, spoil, message):
     text = arpa.read_text(encoding="utf-8")
     assert spoil(text) != text
     (tmp_path / "lm.arpa").write_text(spoil(text), encoding="utf-8")
@@ -207,7 +207,7 @@ def test_a_file_that_does_not_fit_is_named(arpa, tmp_path, spoil, message):
         load_arpa(tmp_path / "nowhere", SYMBOLS)
 
 
-def test_gzipped_files_are_the_same_and_damaged_ones_are_named(arpa, tmp_path):
+def test_gzipped_files_are_read_and_damaged_ones_named(arpa, tmp_path):
     packed = train(tmp_path, SENTENCES, SYMBOLS[4:], name="lm.arpa.gz")
     assert gzip.decompress(packed.read_bytes()) == arpa.read_bytes()
     first = packed.read_bytes()
@@ -227,7 +227,7 @@ def folder(tmp_path_factory) -> Path:
     return save_model(translator, path, "source_lm: lm.arpa\nlm_weight: 0.5\nsegment_ms: 160\n")
 
 
-def test_a_model_reads_with_it_and_translates_as_without(folder):
+def test_language_model_changes_recognition_but_not_translation(folder):
     translator = StreamingTranslator.from_checkpoint(folder)
     assert translator.transcriber is not None and translator.transcriber.weight == 0.5
     plain = StreamingTranslator.from_checkpoint(folder / "checkpoint.pt", folder / "voice", segment_ms=160)
@@ -251,7 +251,7 @@ def test_a_model_reads_with_it_and_translates_as_without(folder):
     assert heard.step(sound, heard.init_state(), is_last=True).source_words == outputs[0].source_words
 
 
-def test_one_of_another_model_is_refused_in_one_line(folder, arpa, tmp_path):
+def test_language_model_of_another_model_is_rejected_in_one_line(folder, arpa, tmp_path):
     with pytest.raises(NGramError, match="which the source dictionary lacks"):
         StreamingTranslator.from_checkpoint(folder, source_lm=arpa)
     settings = (folder / "model.yaml").read_text(encoding="utf-8")

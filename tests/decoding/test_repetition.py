@@ -10,7 +10,7 @@ from echostream.streaming import StreamingTranslator
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, LONGEST_PHRASE])
-def test_the_token_that_ends_a_fourth_time_is_found(length):
+def test_token_that_completes_a_fourth_repetition_is_found(length):
     phrase = tuple(range(10, 10 + length))
     three = (7, *phrase * MOST_REPEATS, *phrase[:-1])
     assert repeating(three) == {phrase[-1]}
@@ -19,13 +19,13 @@ def test_the_token_that_ends_a_fourth_time_is_found(length):
     assert repeating((7, 8, *three[2:])) == set(), "the first time was another phrase"
 
 
-def test_longer_phrases_and_new_ones_are_free():
+def test_longer_and_new_phrases_are_allowed():
     assert repeating(()) == set()
     assert repeating(tuple(range(MEMORY))) == set()
     assert repeating(tuple(range(LONGEST_PHRASE + 1)) * 4) == set()
 
 
-def test_against_the_definition():
+def test_repetitions_match_their_definition():
     random = np.random.default_rng(0)
     found = 0
     for _ in range(2000):
@@ -42,7 +42,7 @@ def test_against_the_definition():
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_a_decoder_that_loops_is_led_out(beam, monkeypatch):
+def test_repeating_decoder_leaves_its_loop(beam, monkeypatch):
     """Random weights repeat themselves at once."""
     speech = (0.1 * np.random.default_rng(1).standard_normal(96_000)).astype(np.float32)
 

@@ -49,7 +49,7 @@ def speak(symbols):
     return say
 
 
-def test_a_break_lies_between_two_sentences_with_a_pause(detector, speak):
+def test_break_is_found_at_a_pause_between_sentences(detector, speak):
     words = speak(f"{ONE} | {OTHER}", pause_frames=10)
     last, first = words[3].frames[1], words[4].frames[0]
     assert first - last - 1 == 12
@@ -57,11 +57,11 @@ def test_a_break_lies_between_two_sentences_with_a_pause(detector, speak):
 
 
 @pytest.mark.parametrize("text", [ONE, OTHER, f"le | dîner est prêt {OTHER}", "le dîner | est prêt"])
-def test_none_inside_a_sentence_nor_without_a_pause(detector, speak, text):
+def test_no_break_inside_a_sentence_or_without_a_pause(detector, speak, text):
     assert detector.find(speak(text, pause_frames=10), detector.init_state())[0] == []
 
 
-def test_the_pieces_do_not_matter_and_each_break_starts_afresh(detector, speak):
+def test_breaks_do_not_depend_on_chunk_boundaries(detector, speak):
     words = speak(f"{ONE} | {OTHER} | {ONE} | {OTHER}", pause_frames=15)
     whole, _ = detector.find(words, detector.init_state())
     assert len(whole) == 3
@@ -77,7 +77,7 @@ def test_the_pieces_do_not_matter_and_each_break_starts_afresh(detector, speak):
     assert state.context == again.context, "what came before the break isn't forgotten"
 
 
-def test_evidence_is_the_sum_of_both_kinds(detector, speak):
+def test_break_needs_enough_evidence_of_pause_and_text(detector, speak):
     """The threshold lies where pause and text together reach it, to the frame."""
     words = speak(f"{ONE} | {OTHER}", pause_frames=20)
     lm, context, nats = detector.language_model, detector.language_model.start, 0.0
@@ -96,7 +96,7 @@ def test_evidence_is_the_sum_of_both_kinds(detector, speak):
     assert not detector.find(speak(f"{ONE} | {OTHER}", pause_frames=1000), detector.init_state())[0]
 
 
-def test_the_rest_of_a_word_begins_no_sentence(detector, speak):
+def test_continuation_of_a_word_starts_no_sentence(detector, speak):
     words = speak(f"{ONE} | {OTHER}", pause_frames=10)
     rest = SourceWord(words[4].text, words[4].start_s, words[4].end_s, joined=True, symbols=words[4].symbols)
     assert detector.find([*words[:4], rest, *words[5:]], detector.init_state())[0] == []

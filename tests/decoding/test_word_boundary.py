@@ -19,7 +19,7 @@ def detect(classes, cuts=()):
     return words
 
 
-def test_words_and_their_times():
+def test_words_have_their_times():
     words = detect([0, 4, 4, 0, 5, 0, 6, 6, 0])
     assert [(word.text, round(word.start_s, 2), round(word.end_s, 2)) for word in words] == [
         ("le", 0.04, 0.12),
@@ -28,12 +28,12 @@ def test_words_and_their_times():
 
 
 @pytest.mark.parametrize("cuts", [(1,), (2, 3, 5), tuple(range(1, 9))])
-def test_words_do_not_depend_on_the_cuts(cuts):
+def test_words_do_not_depend_on_chunk_boundaries(cuts):
     classes = [0, 4, 4, 0, 5, 0, 6, 6, 0]
     assert detect(classes, cuts) == detect(classes)
 
 
-def test_a_pause_ends_a_word_and_a_late_rest_joins_it():
+def test_pause_ends_a_word_and_a_late_continuation_joins_it():
     detector = WordBoundaryDetector(SYMBOLS)
     state = detector.init_state()
     words, _, state = detector.process_segment([5] + [0] * (PAUSE_FRAMES - 1), state)
@@ -44,7 +44,7 @@ def test_a_pause_ends_a_word_and_a_late_rest_joins_it():
     assert rest.text == "ble" and rest.joined
 
 
-def test_a_pause_after_a_mark_alone_leaves_its_letters_a_word_of_their_own():
+def test_pause_after_a_single_word_mark_starts_a_new_word():
     detector = WordBoundaryDetector([*SYMBOLS, "▁"])
     state = detector.init_state()
     (le, mark), _, state = detector.process_segment([4, 7] + [0] * PAUSE_FRAMES, state)

@@ -66,7 +66,7 @@ def tables(draw, columns, rows) -> tuple[bytes, list[tuple[str, ...]]]:
 
 @cases(300)
 @given(tables(SPEECH_COLUMNS, speech_rows))
-def test_what_was_written_is_read(root, table):
+def test_written_manifests_are_read(root, table):
     content, rows = table
     path = root / "train.tsv"
     path.write_bytes(content)
@@ -80,7 +80,7 @@ def test_what_was_written_is_read(root, table):
 
 @cases(300)
 @given(tables(TEXT_COLUMNS, text_rows))
-def test_texts_that_were_written_are_read(root, table):
+def test_written_texts_are_read(root, table):
     content, rows = table
     (root / "dev.tsv").write_bytes(content)
     assert list(read_texts(root, "dev").items()) == rows
@@ -158,7 +158,7 @@ def refusal(path: Path, error: ManifestError) -> None:
 @example(header_and(id="a\x00b"))
 @example(header_and(id="a\rb"))
 @example(b"id\tid\tsrc_audio\tsrc_n_frames\ttgt_audio\ttgt_n_frames\na\tb\ta.wav\t1\t1\t1")
-def test_a_damaged_manifest_is_read_or_refused(root, content):
+def test_damaged_manifest_is_read_or_rejected(root, content):
     path = root / "test.tsv"
     path.write_bytes(content)
     try:
@@ -181,7 +181,7 @@ def test_a_damaged_manifest_is_read_or_refused(root, content):
 
 @cases(400)
 @given(damaged(TEXT_COLUMNS, text_rows) | st.binary(max_size=200))
-def test_damaged_texts_are_read_or_refused(root, content):
+def test_damaged_texts_are_read_or_rejected(root, content):
     path = root / "valid.tsv"
     path.write_bytes(content)
     try:
@@ -198,7 +198,7 @@ def test_damaged_texts_are_read_or_refused(root, content):
 
 @cases(100)
 @given(tables(SPEECH_COLUMNS, speech_rows), text_rows, text_rows)
-def test_texts_and_speech_that_do_not_fit_are_refused(root, speech, one, two):
+def test_inconsistent_texts_and_speech_are_rejected(root, speech, one, two):
     """Two text folders and a speech manifest, whose ids overlap by chance or not at all."""
     path = root / "fit.tsv"
     path.write_bytes(speech[0])

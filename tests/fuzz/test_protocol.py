@@ -94,7 +94,7 @@ def translator():
 @example('{"type": "start", "sample_rate": 16000, "segment_ms": NaN}')
 @example('{"type": "start", "sample_rate": 16000, "\\ud800": 1}')
 @example('{"type": "start", "sample_rate": ' + "[" * 990 + "]" * 990 + "}")
-def test_a_text_message_is_understood_or_refused(translator, text):
+def test_text_message_is_parsed_or_rejected(translator, text):
     defaults = Settings(segment_ms=160, policy="wait-k", stride_n=2, lag_k=3)
     try:
         message = parse(text)
@@ -125,7 +125,7 @@ def test_a_text_message_is_understood_or_refused(translator, text):
 
 
 @pytest.mark.parametrize("pair", ["[]", ('{"a":', "}")])
-def test_nesting_of_any_depth_is_refused(pair):
+def test_nesting_of_any_depth_is_rejected(pair):
     """At some depth a value can just be read, but is too deep to be written into the message that refuses it."""
     for depth in range(1, 1_100):
         text = f'{{"type": "start", "sample_rate": 16000, "version": {pair[0] * depth}1{pair[1] * depth}}}'
@@ -143,7 +143,7 @@ def refused(error: SessionError) -> None:
 
 @cases(300)
 @given(st.binary(max_size=400))
-def test_binary_messages_are_samples_or_refused(data):
+def test_binary_messages_are_samples_or_rejected(data):
     try:
         samples = pcm_to_samples(data)
     except SessionError as error:
@@ -156,7 +156,7 @@ def test_binary_messages_are_samples_or_refused(data):
 
 @cases(200)
 @given(st.text(max_size=200))
-def test_any_reason_fits_a_close_frame(text):
+def test_reasons_of_any_length_fit_a_close_frame(text):
     text = text.encode(errors="ignore").decode()
     reason = close_reason(text)
     assert len(reason) <= 123 and text.startswith(reason.decode())
@@ -164,7 +164,7 @@ def test_any_reason_fits_a_close_frame(text):
 
 @cases(200)
 @given(st.floats(0.1, 1e4), st.floats(0.1, 1e4), st.lists(st.tuples(st.floats(0, 100), st.floats(0, 2e4)), max_size=30))
-def test_a_meter_never_lets_through_more_than_its_rate(rate, burst, takes):
+def test_meter_never_exceeds_its_rate(rate, burst, takes):
     now_s, passed = 0.0, 0.0
     meter = Meter(rate, burst, now_s)
     for wait_s, amount in takes:

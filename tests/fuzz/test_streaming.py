@@ -75,7 +75,7 @@ def pieces_of(wave: np.ndarray, at: list[int]) -> list[np.ndarray]:
 @cases(60)
 @given(configured(), waves, cuts)
 @example(translator(segment_ms=40), WAVES[0][:640], [640])  # nothing is left for the last push
-def test_pushes_do_not_matter(made, wave, at):
+def test_stream_does_not_depend_on_pushes(made, wave, at):
     """Invariant 2, to the bit."""
     state, outs = made.init_state(), []
     pieces = pieces_of(wave, at)
@@ -112,7 +112,7 @@ def vars_of(word) -> tuple[float, float]:
 
 @cases(30)
 @given(configured(), waves, st.integers(0, MAX_SAMPLES))
-def test_what_was_said_stays_said(made, wave, at):
+def test_output_is_never_revised(made, wave, at):
     """Invariants 4 and 5: the output so far is the beginning of the output of any continuation."""
     state = made.init_state()
     early = merge([made.step(wave[:at], state)])
@@ -194,7 +194,7 @@ numbers = arrays.arrays(
 
 @cases(60)
 @given(numbers)
-def test_any_array_is_taken_or_refused_in_one_line(array):
+def test_arrays_are_accepted_or_rejected_in_one_line(array):
     made = translator(segment_ms=40)
     state = made.init_state()
     made.step(WAVES[0][:1_000], state)

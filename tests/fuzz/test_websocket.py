@@ -151,7 +151,7 @@ def quiet(caplog) -> None:
 @given(st.lists(scripts, min_size=1, max_size=4))
 @example([([NO_RATE], "stay"), ([TOO_DEEP], "stay")])
 @example([([start(), PCM, END, PCM[:33]], "stay"), ([start(), PCM], "stay"), ([], "stay")])
-def test_clients_that_say_anything(translator, caplog, clients):
+def test_clients_with_random_messages(translator, caplog, clients):
     async def run():
         server, over = make_server(translator), asyncio.Event()
         async with running(server) as url:
@@ -227,7 +227,7 @@ def close_codes(answer: bytes) -> list[int]:
 @given(st.lists(wires, min_size=1, max_size=4))
 @example([(True, [frame(1, b"", length=2**64 - 1)], 2_000)])
 @example([(True, [frame(8, b"\x03")], 2_000), (True, [frame(1, b"\xff\xfe")], 1)])
-def test_bytes_that_are_no_websocket(translator, caplog, clients):
+def test_random_bytes(translator, caplog, clients):
     async def run():
         server = make_server(translator)
         async with running(server) as url:
@@ -265,7 +265,7 @@ async def ask(url: str, path: str, host: str | None, origin: str | None, method:
 @cases(40)
 @given(st.lists(requests, min_size=1, max_size=10))
 @example([("/", "[", None, "GET"), ("/ws", None, "http://[", "GET"), ("/ws", None, "null", "GET")])
-def test_requests_of_any_kind(translator, caplog, asked):
+def test_random_requests(translator, caplog, asked):
     async def run():
         server = make_server(translator)
         server.hosts = {"127.0.0.1", "localhost"}

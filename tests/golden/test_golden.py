@@ -11,7 +11,7 @@ CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 FEATURES_CLOSE = 1e-5  # of the energy of a frame's loudest band
 
 
-def test_numbers_have_not_drifted(record_property):
+def test_numbers_are_unchanged(record_property):
     torch.set_num_threads(1)
     with np.load(NUMBERS) as golden:
         made = numbers(torch.from_numpy(golden["features"]))
@@ -25,13 +25,13 @@ def test_numbers_have_not_drifted(record_property):
             np.testing.assert_allclose(array, golden[name], err_msg=name, **CLOSE)
 
 
-def test_words_and_times_have_not_changed():
+def test_words_and_times_are_unchanged():
     golden = json.loads(WORDS.read_text(encoding="utf-8"))
     assert sum(len(said) for _, said, _ in golden.values()) > 50, "there is something to compare"
     assert words() == golden
 
 
-def test_a_drift_is_caught():
+def test_small_changes_of_weights_are_detected():
     """One weight in a thousand moved by a hundredth does not pass for rounding."""
     from tiny_translator import make_model
 

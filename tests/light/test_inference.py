@@ -57,7 +57,7 @@ def test_the_packages_are_hidden(environment, tmp_path):
         assert "ModuleNotFoundError" in python(environment, tmp_path, f"import {name}").stderr
 
 
-def test_a_recording_is_translated_with_the_only_model_there_is(environment, tmp_path):
+def test_recording_is_translated_with_the_only_model(environment, tmp_path):
     done = run(environment, tmp_path, "translate", SAMPLE, "-o", "out.wav", "--vtt", "out.vtt")
     assert done.returncode == 0, done.stderr
     assert "stadium in brussels" in done.stdout
@@ -66,7 +66,7 @@ def test_a_recording_is_translated_with_the_only_model_there_is(environment, tmp
     assert (tmp_path / "out.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n")
 
 
-def test_names_of_models_resolve_and_wrong_ones_are_one_line(environment, tmp_path):
+def test_model_names_resolve_and_unknown_ones_give_one_line(environment, tmp_path):
     assert run(environment, tmp_path, "models", "path", "fr-en").stdout.strip() == str(MODEL)
     assert "parameters" in run(environment, tmp_path, "info", "fr-en").stdout
     done = run(environment, tmp_path, "asr", SAMPLE, "--model", "fr-em")
@@ -89,7 +89,7 @@ print([name for name in sys.modules if name.partition(".")[0] in {set(UNNEEDED)!
     assert "brussels" in text and found == "[]"
 
 
-def test_help_imports_nothing_heavy(environment, tmp_path):
+def test_help_imports_no_large_packages(environment, tmp_path):
     code = """
 import sys
 from echostream.cli import main
@@ -126,7 +126,7 @@ def test_ctrl_c_while_loading_ends_without_a_traceback(environment, tmp_path, mo
     assert "Traceback" not in done.stderr and not done.stdout
 
 
-def test_the_package_is_found_from_the_folder_above_the_checkout(environment, tmp_path):
+def test_package_is_found_from_the_folder_above_the_checkout(environment, tmp_path):
     """A checkout called echostream, seen from above, must not be taken for the package."""
     (tmp_path / "echostream").symlink_to(REPOSITORY)
     done = python(environment, tmp_path, "import echostream; print(echostream.__version__)")

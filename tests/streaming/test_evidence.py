@@ -15,7 +15,7 @@ def translator() -> StreamingTranslator:
 
 
 @pytest.mark.parametrize("task", ["s2st", "s2tt"])
-def test_evidence_is_the_greedy_path_of_the_st_ctc_whatever_the_pushes(translator, task):
+def test_evidence_is_the_greedy_path_of_the_st_ctc_for_any_pushes(translator, task):
     translator.task = task
     samples = (np.random.default_rng(0).standard_normal(20000) * 0.1).astype(np.float32)
     state, said = translator.init_state(), ""
@@ -30,6 +30,6 @@ def test_evidence_is_the_greedy_path_of_the_st_ctc_whatever_the_pushes(translato
     assert said.strip()
 
 
-def test_recognition_alone_has_none(translator):
+def test_asr_task_has_no_evidence(translator):
     translator.task = "asr"
     assert translator.step(np.ones(16000, np.float32), translator.init_state(), is_last=True).evidence == ""

@@ -38,7 +38,7 @@ def hear(view, detector, state: EchoStreamState, classes: list[int], is_last: bo
     return view.add(output, state, 1.0).replace("    1.00 s  heard  ", "").strip()
 
 
-def test_a_word_split_by_a_pause_is_shown_whole(translator, detector, recomposer):
+def test_word_split_by_a_pause_is_shown_complete(translator, detector, recomposer):
     view, state = LiveView(recomposer), translator.init_state()
     assert hear(view, detector, state, [UNE, 0, CHAM]) == "une"
     assert hear(view, detector, state, [0] * 12) == ""  # "cham" is finished, but a rest may follow
@@ -47,9 +47,7 @@ def test_a_word_split_by_a_pause_is_shown_whole(translator, detector, recomposer
     assert hear(view, detector, state, [], is_last=True) == "pour"
 
 
-def test_a_word_that_ends_in_a_pause_is_shown_when_another_begins_or_the_sentence_ends(
-    translator, detector, recomposer
-):
+def test_word_before_a_pause_is_shown_when_the_next_starts_or_the_sentence_ends(translator, detector, recomposer):
     view, state = LiveView(recomposer), translator.init_state()
     assert hear(view, detector, state, [UNE] + [0] * 12) == ""
     assert hear(view, detector, state, [POUR]) == "une"
@@ -59,7 +57,7 @@ def test_a_word_that_ends_in_a_pause_is_shown_when_another_begins_or_the_sentenc
     assert hear(view, detector, state, [], is_last=True) == "cham"
 
 
-def test_plain_text_has_a_line_a_sentence(translator, detector, recomposer):
+def test_plain_text_has_one_line_per_sentence(translator, detector, recomposer):
     view, state = PlainText(recomposer, of_source=True), translator.init_state()
     text = ""
     for classes in ([UNE, 0, CHAM], [0] * 12, [BRE, POUR], [0] * 12, [0] * 20, [END], [UNE] + [0] * 12, [0] * 30):

@@ -31,7 +31,7 @@ def say(translator, wave: np.ndarray, push: int) -> list:
     return words
 
 
-def test_it_goes_on_behind_the_first_sentence(translator, sentences, monkeypatch, record_property):
+def test_translation_continues_after_the_first_sentence(translator, sentences, monkeypatch, record_property):
     alone = sum(len(say(translator, wave, wave.size)) for wave in sentences)
     speech = np.concatenate([part for wave in sentences for part in (wave, GAP)])
     words = say(translator, speech, speech.size)
@@ -49,7 +49,7 @@ def test_it_goes_on_behind_the_first_sentence(translator, sentences, monkeypatch
     assert len(say(translator, speech, speech.size)) < alone / 2, "one sentence, for there is no second of silence"
 
 
-def test_offline_too(translator, sentences, monkeypatch, record_property):
+def test_offline_translation_continues_after_the_first_sentence(translator, sentences, monkeypatch, record_property):
     whole = translator.view(segment_ms=0)
     speech = np.concatenate([part for wave in sentences for part in (wave, GAP)])
     words = len(say(whole, speech, speech.size))
@@ -58,7 +58,7 @@ def test_offline_too(translator, sentences, monkeypatch, record_property):
     assert words > 1.4 * len(say(whole, speech, speech.size))
 
 
-def test_it_goes_on_in_company_as_alone(translator, sentences):
+def test_batched_streams_equal_single_streams(translator, sentences):
     orders = (sentences, sentences[::-1])
     speech = [np.concatenate([part for wave in order for part in (wave, GAP)]) for order in orders]
     alone = [say(translator, wave, wave.size) for wave in speech]

@@ -8,7 +8,7 @@ from echostream.streaming import SentenceRecomposer
 from echostream.streaming.word_level_translator import TargetWord
 
 
-def test_recomposer_places_words_where_their_units_sound():
+def test_recomposer_places_words_at_their_units():
     recomposer = SentenceRecomposer(16_000, 320, sentence_pause_ms=100)
     state = recomposer.init_state()
     for word in (TargetWord("good", (1, 2)), TargetWord("day", (3,)), TargetWord("", (4,))):

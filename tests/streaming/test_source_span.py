@@ -25,7 +25,7 @@ def assert_same(left: SourceSpan, right: SourceSpan) -> None:
     assert (left.source_tokens, left.target_tokens) == (right.source_tokens, right.target_tokens)
 
 
-def test_pieces_join_to_the_whole_and_what_is_too_old_goes():
+def test_spans_join_to_the_whole_and_drop_old_frames():
     span = piece(0, 0)
     for start, end in ((0, 7), (7, 8), (8, 31), (31, 60)):
         span = span.extended(piece(start, end), window=35)
@@ -33,14 +33,14 @@ def test_pieces_join_to_the_whole_and_what_is_too_old_goes():
     assert span.frames.untyped_storage().nbytes() == 35 * 4, "a view would keep what lies before"
 
 
-def test_since_leaves_words_out_that_began_before():
+def test_since_drops_words_that_started_before():
     assert_same(
         piece(0, 60).since(23), SourceSpan(FRAMES[:, 23:], 60, WORDS[3:], [25, 27, 33, 40, 48], [24, 30, 45, 55])
     )
     assert_same(piece(30, 60).since(10), piece(30, 60))  # as far as it is remembered
 
 
-def test_before_and_since_are_the_whole():
+def test_before_and_since_add_up_to_the_whole():
     for place in (0, 7, 23, 24, 59, 60, 70):
         before, after = piece(0, 60).before(place), piece(0, 60).since(place)
         assert before.end == min(place, 60) and before.frames.size(1) == before.end
@@ -49,7 +49,7 @@ def test_before_and_since_are_the_whole():
     assert late.end == 30 and not late.frames.numel(), "what came before it isn't known"
 
 
-def test_the_longest_pause_is_found_and_of_two_the_first():
+def test_first_of_the_longest_pauses_is_found():
     span = piece(0, 60)
     assert span.longest_pause(0) == (9 + 22 + 1) // 2
     assert span.longest_pause(21) == 16, "the word after it begins later"

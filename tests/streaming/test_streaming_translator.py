@@ -54,7 +54,7 @@ def assert_same(left, right, exact=True):
 
 
 @pytest.mark.parametrize("segment_ms", [40, 160, 320, 0])
-def test_output_depends_on_the_audio_not_on_the_pushes(translator, segment_ms):
+def test_output_does_not_depend_on_pushes(translator, segment_ms):
     translator.segment_ms = segment_ms
     wave = noise(1.93)
     whole, _ = translate(translator, wave)
@@ -83,7 +83,7 @@ def test_every_policy_streams_and_places_its_words(translator, policy):
     assert not edges or edges[-1] <= samples.size / 16_000 + 1e-6
 
 
-def test_batched_sessions_get_what_they_would_get_alone(translator):
+def test_batched_streams_equal_streams_alone(translator):
     waves = [noise(seconds, seed) for seed, seconds in enumerate((1.5, 0.9, 2.1))]
     alone = [translate(translator, wave)[0] for wave in waves]
     starts, states, outs = (0, 4, 7), {}, {0: [], 1: [], 2: []}
@@ -102,7 +102,7 @@ def test_batched_sessions_get_what_they_would_get_alone(translator):
         assert_same(merge(outs[index]), expected, exact=False)
 
 
-def test_a_copied_state_continues_identically(translator):
+def test_copied_state_continues_identically(translator):
     wave = noise(2.0)
     state = translator.init_state()
     translator.step(wave[:15_001], state)
@@ -126,7 +126,7 @@ def test_state_does_not_grow_with_the_stream(translator, task):
     assert max(sizes[20:]) - min(sizes[20:]) <= 0.02 * sizes[20]
 
 
-def test_text_tasks_give_the_words_of_the_speech_task(translator):
+def test_text_tasks_have_the_words_of_the_speech_task(translator):
     wave = noise(2.0)
     (_, words, source), _ = translate(translator, wave)
     translator.task = "s2tt"
@@ -145,7 +145,7 @@ def test_short_input_ends_cleanly(translator, num_samples):
     assert state.finished and state.waiting_samples == 0
 
 
-def test_text_joins_to_what_the_words_say(translator):
+def test_text_is_the_joined_words(translator):
     state = translator.init_state()
     out = translator.step(noise(2.0), state, is_last=True)
     assert out.text.split() and out.text.startswith(" ")
@@ -161,14 +161,14 @@ def test_text_joins_to_what_the_words_say(translator):
         (np.zeros(10, dtype=np.int16), "floating point"),
     ],
 )
-def test_bad_samples_are_refused_and_change_nothing(translator, samples, message):
+def test_invalid_samples_are_rejected_and_do_not_change_the_state(translator, samples, message):
     state = translator.init_state()
     with pytest.raises(ValueError, match=message):
         translator.step(samples, state)
     assert state.waiting_samples == 0 and not state.finished
 
 
-def test_an_ended_stream_takes_no_more(translator):
+def test_ended_stream_rejects_samples(translator):
     _, state = translate(translator, noise(0.5))
     with pytest.raises(ValueError, match="has ended"):
         translator.step(noise(0.1), state)
@@ -183,12 +183,12 @@ def test_an_ended_stream_takes_no_more(translator):
         ("task", "tts", "unknown task"),
     ],
 )
-def test_bad_options_are_refused(translator, name, value, message):
+def test_invalid_translator_options_are_rejected(translator, name, value, message):
     with pytest.raises(ValueError, match=message):
         setattr(translator, name, value)
 
 
-def test_random_is_seeded_and_leaves_the_global_generator_alone():
+def test_random_weights_are_seeded_without_the_global_generator():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -199,7 +199,7 @@ def test_random_is_seeded_and_leaves_the_global_generator_alone():
         assert torch.equal(left, right)
 
 
-def test_more_than_a_thousand_words_in_one_stream_disturb_nothing(translator):
+def test_stream_of_more_than_a_thousand_words(translator):
     """StreamSpeech stops with an IndexError past about 100 target subwords."""
     translator.segment_ms, translator.task = 640, "s2tt"
     translator.set_policy(FixedRatePolicy(token_frames=1))
@@ -213,7 +213,7 @@ def test_more_than_a_thousand_words_in_one_stream_disturb_nothing(translator):
     translator.step(piece[:0], state, is_last=True)
 
 
-def test_a_pause_ends_the_sentence_and_trims_its_state(translator):
+def test_pause_ends_the_sentence_and_trims_its_state(translator):
     state = translator.init_state()
     before = translator.step(noise(2.5), state)
     assert before.words and state.translation.sentence.source_words
@@ -231,7 +231,7 @@ def test_a_pause_ends_the_sentence_and_trims_its_state(translator):
     assert edges[-1] <= (spoken + translator.output_sample_rate) / translator.output_sample_rate
 
 
-def test_one_state_twice_in_a_batch_or_for_another_task_is_refused_before_anything_moves(translator):
+def test_state_of_another_task_or_twice_in_a_batch_is_rejected_unchanged(translator):
     state, other = translator.init_state(), translator.init_state()
     with pytest.raises(ValueError, match="the same state was given twice"):
         translator.step_batch([noise(0.5)] * 3, [state, other, state], [False] * 3)
@@ -240,7 +240,7 @@ def test_one_state_twice_in_a_batch_or_for_another_task_is_refused_before_anythi
     assert state.waiting_samples == other.waiting_samples == 0
 
 
-def test_a_step_that_fails_can_be_tried_again_and_takes_no_other_stream_along(translator, monkeypatch):
+def test_failed_step_changes_no_state_and_can_be_repeated(translator, monkeypatch):
     """The vocoder, the last stage but one, fails for one stream: all states are as they were."""
     waves = [noise(3.0, 1), noise(3.0, 2)]
     expected = [translator.step(wave, translator.init_state()) for wave in waves]
@@ -265,14 +265,14 @@ def test_a_step_that_fails_can_be_tried_again_and_takes_no_other_stream_along(tr
         np.testing.assert_array_equal(again.samples, output.samples)
 
 
-def test_a_view_changes_the_options_of_the_policy_it_has(translator):
+def test_view_changes_options_of_its_policy(translator):
     translator.set_policy("stride", stride_n=2)
     assert translator.view(stride_n=3).policy == StridePolicy(3) and translator.policy == StridePolicy(2)
     with pytest.raises(ValueError, match="the policy 'stride' has no option lag_k"):
         translator.view(lag_k=1)
 
 
-def test_a_long_push_is_not_quadratic_in_its_output(translator):
+def test_long_push_takes_linear_time(translator):
     """Each segment's samples are copied once, whatever came before them in the same push."""
     copied = []
     concatenate = np.concatenate

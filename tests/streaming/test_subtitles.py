@@ -45,7 +45,7 @@ def text_of(words) -> str:
 
 
 @pytest.mark.parametrize("task", ["s2tt", "asr"])
-def test_all_words_are_there_in_order_and_the_file_is_whole_at_any_moment(translator, tmp_path, task):
+def test_subtitles_have_all_words_in_order_and_are_always_valid(translator, tmp_path, task):
     translator.task = task
     state = translator.init_state()
     rng = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def test_all_words_are_there_in_order_and_the_file_is_whole_at_any_moment(transl
     assert bool(target) == (task != "asr") and source
 
 
-def test_an_unfinished_sentence_is_written_on_closing(translator, tmp_path):
+def test_unfinished_sentence_is_written_on_close(translator, tmp_path):
     translator.task = "s2tt"
     state = translator.init_state()
     writer = SubtitleWriter(tmp_path / "a.vtt", translator.recomposer)

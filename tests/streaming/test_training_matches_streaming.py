@@ -73,7 +73,7 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
 @pytest.mark.parametrize(("segment", "beam"), [(1, 1), (4, 1), (8, 1), (4, 3)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @torch.inference_mode()
-def test_forward_gives_the_states_that_streaming_went_through(segment, beam, seed):
+def test_forward_gives_the_states_of_streaming(segment, beam, seed):
     wave = syllables(4.0, seed)
     translator = make_translator(seed, wave)
     translator.segment_ms, translator.writer.beam = segment * 40, beam
@@ -116,7 +116,7 @@ def test_forward_gives_the_states_that_streaming_went_through(segment, beam, see
 
 @pytest.mark.parametrize("policy", ["alignment", "stride", "wait-k", "fixed-rate"])
 @torch.inference_mode()
-def test_a_beam_of_one_is_greedy(policy):
+def test_beam_of_one_equals_greedy_search(policy):
     wave = syllables(3.0, 1)
     outputs = []
     for by_beam in (False, True):
@@ -132,7 +132,7 @@ def test_a_beam_of_one_is_greedy(policy):
     assert outputs[0] == outputs[1] and len(outputs[0]) > 3
 
 
-def test_a_beam_finds_what_greedy_search_misses():
+def test_beam_search_finds_better_hypotheses_than_greedy_search():
     wave = syllables(2.0, 2)
     likelihoods = {}
     for beam in (1, 8):

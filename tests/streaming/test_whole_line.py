@@ -63,7 +63,7 @@ def test_checkpoint_is_self_contained_and_safe(work, tmp_path):
     assert echostream(["info", str(moved)]) == 0
 
 
-def test_training_goes_on_where_it_stopped(work):
+def test_training_resumes_where_it_stopped(work):
     train = [REPOSITORY / "scripts/train.sh", "--data", work / "corpus", "--save-dir", work / "model"]
     output = run(*train, "--max-update", 5, "--", "--log-interval", 1)
     assert "update 5/5" in output and "update 4/" not in output
@@ -109,7 +109,7 @@ def test_command_line_translates_a_recording(work, tmp_path, capsys):
     assert soundfile.info(tmp_path / "out.wav").duration > 0.1
 
 
-def test_bad_paths_end_in_one_line(work, tmp_path, capsys):
+def test_invalid_paths_give_one_line(work, tmp_path, capsys):
     model = str(work / "model/checkpoint_last.pt")
     source = (work / "corpus/simuleval/source.txt").read_text().splitlines()[0]
     for arguments, message in (
