@@ -57,7 +57,7 @@ class _SkipRecorder:
 
 
 def unexpected(skips: dict[str, str]) -> dict[str, str]:
-    """Those that nothing about the machine explains."""
+    """The skips that are not due to the machine."""
     return {node: reason for node, reason in skips.items() if not re.match("|".join(LEGITIMATE), reason)}
 
 

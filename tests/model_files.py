@@ -1,4 +1,4 @@
-"""A translator's parts as the files that training leaves."""
+"""Save the parts of a translator as the files that training writes."""
 
 import dataclasses
 from pathlib import Path

@@ -82,7 +82,7 @@ runpy.run_module("echostream.evaluation", run_name="__main__")
 
 
 def run(*command: object, cwd: Path, home: Path | None = None) -> str:
-    """Run as on a machine that has never seen the repository; what it prints."""
+    """Run a command as on a machine without the repository; returns its output."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
     environment = {**kept, "OMP_NUM_THREADS": "1", "HOME": str(home or cwd), "LC_ALL": "C.UTF-8"}
     result = subprocess.run(
@@ -94,7 +94,7 @@ def run(*command: object, cwd: Path, home: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel of a checkout without version control, so that nothing but the sources decides what is in it."""
+    """The wheel of a checkout without version control, so that its content depends on the sources only."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in SOURCES:
         shutil.copy(REPOSITORY / name, copy)
@@ -107,7 +107,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory) -> Path:
-    """An interpreter with the wheel installed: the other packages are this environment's, the repository isn't."""
+    """An interpreter with the wheel and the other packages of this environment, but without the repository."""
     folder = tmp_path_factory.mktemp("environment") / "with space"
     venv.create(folder, symlinks=True, with_pip=False)
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -123,7 +123,7 @@ def python(wheel, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def elsewhere(python, tmp_path_factory) -> Path:
-    """A folder with nothing but a checkpoint, trained where it can't be found any more, a vocoder and a recording."""
+    """A folder with only a checkpoint, whose training folder no longer exists, a vocoder and a recording."""
     spec = importlib.util.spec_from_file_location("tiny_corpus", REPOSITORY / "tests/tasks/conftest.py")
     tiny = importlib.util.module_from_spec(spec)
     sys.modules["tiny_corpus"] = tiny
@@ -178,7 +178,7 @@ def test_an_installed_command_translates_with_a_checkpoint_from_elsewhere(python
 
 
 def test_installed_package_has_info_page_and_simuleval_agents(python, elsewhere, tmp_path):
-    """The agents by class: their files are the checkout's."""
+    """The agents are given by class, because their files are in the checkout only."""
     for name, text in (("source", elsewhere / "source.wav"), ("target", "one two")):
         (tmp_path / name).write_text(f"{text}\n", encoding="utf-8")
     said = run(

@@ -1,4 +1,4 @@
-"""A small model learns what it is shown, and says it again through the streaming runtime, whatever the segments."""
+"""A small model learns its training data, and the streaming translator reproduces it at any segment size."""
 
 import csv
 import os
@@ -83,7 +83,7 @@ def checkpoint(corpus) -> Path:
 
 
 def word_error_rate(checkpoint: Path, corpus: Path, segment_ms: int) -> float:
-    """Of the transcripts of all training recordings, in per cent, each streamed in pushes of 40 ms."""
+    """Word error rate in percent over all training recordings, each streamed in pushes of 40 ms."""
     translator = StreamingTranslator.from_checkpoint(checkpoint, task="asr", segment_ms=segment_ms)
     with (corpus / "source_unigram/train.tsv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))

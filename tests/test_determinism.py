@@ -1,4 +1,4 @@
-"""The same audio gives the same bytes: in every process, in any pushes, on any thread; in company up to rounding."""
+"""Equal audio gives identical output in every process, for any pushes and on any thread; in batches up to rounding."""
 
 import hashlib
 import os
@@ -41,7 +41,7 @@ def merge(outs):
 
 
 def digest() -> str:
-    """Of everything that a fixed stream gives, with either vocoder; printed by a process of its own below."""
+    """Digest of all output of a fixed stream with either vocoder; a separate process prints it below."""
     torch.set_num_threads(1)
     made = hashlib.sha256()
     for kind in VOCODERS:
@@ -52,7 +52,7 @@ def digest() -> str:
 
 
 def test_output_is_identical_in_another_process(tmp_path):
-    """Its own hash seed, folder, clock and addresses."""
+    """The other process has another hash seed, folder, clock and memory addresses."""
     code = "import test_determinism; print(test_determinism.digest())"
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONPATH": str(TESTS)}
     result = subprocess.run(
@@ -84,7 +84,7 @@ def test_output_is_identical_for_any_pushes(kind, push):
 
 @pytest.mark.parametrize("kind", VOCODERS)
 def test_batching_changes_rounding_only(kind, record_property):
-    """The same stream alone and in batches of 2 to 5, in which the others change."""
+    """Compare a stream alone with the same stream in batches of 2 to 5 with changing other streams."""
     translator, waves = make_translator(kind), [noise(seconds, seed) for seconds, seed in STREAMS]
     alone = [run(translator, wave) for wave in waves]
     worst = 0.0

@@ -1,4 +1,4 @@
-"""Metadata, locks and versions agree with each other; the check that says so finds what is wrong."""
+"""Metadata, locks and versions agree with each other, and the check of this finds inconsistencies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_lock(root: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A copy of what the check reads."""
+    """A copy of the files that the check reads."""
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     shutil.copytree(REPOSITORY / "requirements", tmp_path / "requirements")
     return tmp_path
@@ -111,7 +111,7 @@ def test_inference_needs_no_packages_of_training():
 
 
 def build(kind: str, checkout: Path, folder: Path) -> zipfile.ZipFile:
-    """What setuptools makes of a checkout: kind is 'wheel' or 'editable'."""
+    """Build a checkout with setuptools; kind is 'wheel' or 'editable'."""
     folder.mkdir()
     program = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
     command = [sys.executable, "-c", program, folder]
@@ -123,7 +123,7 @@ def build(kind: str, checkout: Path, folder: Path) -> zipfile.ZipFile:
 
 @pytest.mark.integration
 def test_a_wheel_holds_the_package_alone_and_an_editable_install_the_whole_checkout(tmp_path):
-    """Beside the files of the package, which tests/test_compatibility.py compares one by one."""
+    """The files of the package itself are compared in tests/test_compatibility.py."""
     checkout = tmp_path / "a checkout"
     checkout.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):

@@ -1,4 +1,4 @@
-"""What nobody may bring to run code or to read files: recordings, models, options, requests."""
+"""Recordings, models, options and requests must not be able to run code or read files."""
 
 import ast
 import asyncio
@@ -54,10 +54,10 @@ def test_check_finds_all_kinds_of_calls(tmp_path):
 def test_shell_scripts_do_not_evaluate_strings(path):
     text = re.sub(r"(?m)(^|\s)#.*$", "", path.read_text(encoding="utf-8"))
     assert not re.search(r"(^|[;&|(\s])eval\s", text, re.M)
-    # what is sourced is a file of the repository
+    # Only files of the repository are sourced.
     for sourced in re.findall(r"^\s*(?:source|\.)\s+(.*)$", text, re.M):
         assert re.fullmatch(r'"\$(here|scripts|repository)/[\w./-]+\.sh"', sourced), sourced
-    # a program in another language is one fixed string, in single quotes
+    # A program in another language must be a fixed string in single quotes.
     for program in re.findall(r"\s-c\s+(\S)", text):
         assert program != '"', f"a program made of strings in {path}"
 
@@ -78,7 +78,7 @@ RECIPES = [path for path in SHELL_FILES if path.suffix == ".sh" and path.name no
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_options_of_recipes_are_not_executed(recipe, tmp_path):
-    """Each option in turn holds commands; the interpreter does nothing, so that the shell goes as far as it can."""
+    """Put commands into each option; the interpreter does nothing, so that the shell script runs as far as possible."""
     work = tmp_path / "work"
     (work / "data").mkdir(parents=True)
     for name in ("train.tsv", "config_gcmvn.yaml", "config_multitask.yaml", "model.yaml", "file.tsv"):
@@ -98,7 +98,7 @@ def test_options_of_recipes_are_not_executed(recipe, tmp_path):
     for option in options:
         for payload in PAYLOADS:
             command = [recipe, *needed, "--python", python, option, payload]
-            if name == "scripts/evaluate.sh":  # it takes the interpreter from the environment
+            if name == "scripts/evaluate.sh":  # its interpreter is in the environment
                 command = [recipe, *needed, option, payload]
             processes.append(
                 subprocess.run(
@@ -150,7 +150,7 @@ OUTSIDE = (
 
 @pytest.fixture(scope="module")
 def server():
-    """A server of the tiniest model, on a loop of its own in this test."""
+    """A server with a tiny model, in an event loop of this test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(REPOSITORY / "tests"))
         patch.syspath_prepend(str(REPOSITORY / "tests" / "serve"))
@@ -163,7 +163,7 @@ def server():
 
 
 async def ask(url: str, request: bytes) -> bytes:
-    """The answer to a request that no library has tidied up."""
+    """The response to a raw request, which no library has normalised."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

@@ -1,4 +1,4 @@
-"""In CI a test that is skipped without need fails the run, however it was skipped."""
+"""In CI an unnecessarily skipped test fails the run, however it was skipped."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ from echostream.vocoders.interface import UnitVocoder
 from echostream.vocoders.registry import build_vocoder
 
 VOCABULARY, NUM_UNITS, SAMPLE_RATE = 60, 30, 16_000
-# Everything is written out, so that a change of a default is no change here.
+# All settings are given explicitly, so that a changed default does not change this model.
 MODEL = {
     "subsampler_hidden_dim": 16,
     "subsampler_kernel": 5,
@@ -89,14 +89,14 @@ VOCODERS = {
 
 
 def uniform(name: str, size: int) -> np.ndarray:
-    """float64 ``(size,)`` in [-1, 1), the same for a name on every machine."""
+    """float64 ``(size,)`` in [-1, 1), determined by the name on every machine."""
     raw = np.random.Philox(key=zlib.crc32(name.encode())).random_raw(size)
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1
 
 
 @torch.no_grad()
 def fill(module: nn.Module, gains: dict[str, float]) -> None:
-    """Give every parameter weights that depend on its name and shape alone; matrices by the first gain that fits."""
+    """Set all weights from the name and shape of their parameter; matrices are scaled by the first matching gain."""
     for name, parameter in module.named_parameters():
         values = torch.from_numpy(uniform(name, parameter.numel())).view(parameter.shape).float()
         if parameter.dim() > 1:
@@ -109,7 +109,7 @@ def fill(module: nn.Module, gains: dict[str, float]) -> None:
 def make_model() -> EchoStreamModel:
     """The model, in inference mode."""
     model = EchoStreamModel(EchoStreamConfig(**MODEL), VOCABULARY, VOCABULARY, NUM_UNITS)
-    fill(model, {"cross_attention": 5.0, "embedding": 0.5, "": 1.7})  # the sound outweighs the word before
+    fill(model, {"cross_attention": 5.0, "embedding": 0.5, "": 1.7})  # audio must matter more than the previous word
     model.fbank.set_cmvn(torch.full((80,), 20.0), torch.full((80,), 2.5))  # those of :func:`noise`
     return model.eval().requires_grad_(False)
 
@@ -122,14 +122,14 @@ def make_vocoder(kind: str) -> UnitVocoder:
 
 
 def make_translator(vocoder: str = "code_hifigan", **options) -> StreamingTranslator:
-    """A translator that says different things for different sounds."""
+    """A translator with different output for different audio."""
     symbols = ["<s>", "<pad>", "</s>", "<unk>"]
     symbols += [f"{'▁' if index % 2 else ''}w{index}" for index in range(len(symbols), VOCABULARY)]
     return StreamingTranslator(make_model(), symbols, symbols, make_vocoder(vocoder), **options)
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    """Noise whose loudness and colour wander, float32 ``(n,)`` @16 kHz, exact in 16-bit samples."""
+    """Noise with changing loudness and spectrum, float32 ``(n,)`` @16 kHz, exact in 16-bit samples."""
     size = round(seconds * SAMPLE_RATE)
     time_s = np.arange(size) / SAMPLE_RATE
     white = uniform(f"noise {seed}", size + 1)

@@ -57,7 +57,7 @@ def dictionary(size: int) -> Dictionary:
 
 
 def unity(cfg: EchoStreamConfig = SIZES, *, depthwise_kernel: int = 31) -> UnityConformerModel:
-    """fairseq's model of the sizes in ``cfg``, built as StreamSpeech's training script builds it."""
+    """fairseq's model with the sizes in ``cfg``, built as in StreamSpeech's training script."""
     args = argparse.Namespace(
         encoder_layers=cfg.encoder_layers, encoder_embed_dim=cfg.encoder_dim, encoder_ffn_embed_dim=cfg.encoder_ffn_dim,
         encoder_attention_heads=cfg.encoder_heads, decoder_layers=cfg.unit_layers, decoder_embed_dim=cfg.unit_dim,
@@ -86,14 +86,14 @@ def unity(cfg: EchoStreamConfig = SIZES, *, depthwise_kernel: int = 31) -> Unity
     }
     torch.manual_seed(1)
     model = UnityConformerModel.build_model(args, SimpleNamespace(target_dictionary=units, multitask_tasks=texts))
-    for parameter in model.parameters():  # norms and biases too, or nobody would see them swapped
+    for parameter in model.parameters():  # also norms and biases, so that swapped ones are noticed
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> tuple[UnityConformerModel, Path]:
-    """fairseq's model and its checkpoint, with what fairseq stores beside weights."""
+    """fairseq's model and its checkpoint, with everything else that fairseq stores in it."""
     model = unity()
     path = tmp_path_factory.mktemp("published") / "streamspeech.pt"
     torch.save(
@@ -132,7 +132,7 @@ def test_ctc_heads_compute_the_same(published, started):
 
 
 def test_text_decoder_computes_the_same(published, started):
-    """At the first position, where rotation is none; fairseq's added sinusoid is taken away."""
+    """Compared at the first position, where there is no rotation, and without fairseq's sinusoidal positions."""
     theirs, ours = published[0].target_unigram_decoder, started[0].mt_decoder
     memory, token = torch.randn(3, 7, 32), torch.tensor([[2], [9], [15]])
     positions, theirs.embed_positions = theirs.embed_positions, None
@@ -153,7 +153,7 @@ def test_unit_decoder_computes_the_same_before_upsampling(published, started):
 
 
 def test_unit_layers_and_output(published, started):
-    """The layers differ by their cross-attention, so their values are compared; blank comes first with us."""
+    """The weights are compared, because the layers differ in their cross-attention; here the blank comes first."""
     theirs, ours = published[0].decoder, started[0].unit_decoder
     for one, other in zip(theirs.layers, ours.unit_stack.layers, strict=True):
         stacked = torch.cat([getattr(one.self_attn, f"{name}_proj").weight for name in "qkv"])
@@ -168,7 +168,7 @@ def test_unit_layers_and_output(published, started):
 
 
 def test_units_without_a_separate_blank(published):
-    """fairseq's S2UT models have the four specials only, the first of which is the blank."""
+    """fairseq's S2UT models have only the four special symbols, of which the first is the blank."""
     _, path = published
     content = read_source(path)
     rows = content.tensors["decoder.embed_tokens.weight"]
@@ -213,7 +213,7 @@ def test_every_weight_is_used_or_listed(published, started):
     tensors = read_source(published[1]).tensors
     assert transfer.num_tensors == len(tensors)
     assert transfer.left.keys() <= tensors.keys()
-    for name in transfer.left:  # what EchoStream has no place for, and nothing else
+    for name in transfer.left:  # only weights without a counterpart in EchoStream
         assert any(
             part in name
             for part in ("ffn1", "linear_pos", "pos_bias", "batch_norm", "depthwise", "encoder.linear", "version")
@@ -324,7 +324,7 @@ def test_groups_are_short():
 
 
 def test_log_is_complete(published, started, caplog):
-    """No name of the file or of the model is missing from the log, however it is grouped."""
+    """All names of the file and of the model are in the log, in groups or alone."""
     _, (transfer,), missing = started
     notes, warnings = report([transfer], missing)
     with caplog.at_level(logging.INFO):

@@ -1,4 +1,4 @@
-"""Released models: the same as the training's checkpoint, readable by later versions, and refused in one line."""
+"""Released models: equal to the checkpoint, readable by later versions, and rejected in one line if invalid."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def released(trained, tmp_path) -> Path:
-    """The same model, released."""
+    """The same model as a release."""
     save_released(read_model(trained / "checkpoint.pt"), tmp_path, echostream.__version__)
     (weights,) = [path for path in (trained / "voice").iterdir() if path.suffix != ".json"]
     save_released_vocoder(read_vocoder_weights(weights), trained / "voice" / "config.json", tmp_path / "vocoder")
@@ -48,7 +48,7 @@ def test_released_model_translates_exactly_as_the_checkpoint(trained, released):
 
 
 def describe(folder: Path, **changes: object) -> Path:
-    """Change the description beside the weights."""
+    """Change the description in the folder of the weights."""
     file = folder / "model.json"
     description = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(description | changes), encoding="utf-8")
@@ -56,7 +56,7 @@ def describe(folder: Path, **changes: object) -> Path:
 
 
 def test_option_newer_than_the_file_has_its_default(released, trained):
-    """Otherwise every new option would make every older model unloadable."""
+    """Otherwise a new option would make all older models unreadable."""
     options = json.loads((released / "model.json").read_text(encoding="utf-8"))["options"]
     del options["dropout"], options["encoder_layer_drop"]
     loaded = load_model(describe(released, options=options))
@@ -130,7 +130,7 @@ def test_truncated_weights_are_rejected(released, keep):
 
 
 def test_tensor_larger_than_its_storage_is_not_allocated(trained, tmp_path):
-    """A stride of 0 makes terabytes of four bytes, which any computation would write out."""
+    """With a stride of 0, four bytes are a tensor of terabytes, which any computation would allocate."""
     content = torch.load(trained / "checkpoint.pt", weights_only=True)
     content["model"]["asr_head.output.weight"] = torch.zeros(1).expand(10**6, 10**6)
     torch.save(content, tmp_path / "checkpoint.pt")

@@ -1,4 +1,4 @@
-"""A folder with model.yaml instead of a checkpoint: its files, its settings, and what is said of a wrong one."""
+"""A model folder with model.yaml instead of a checkpoint: its files, its settings and error messages."""
 
 from argparse import ArgumentParser
 
@@ -57,7 +57,7 @@ def test_commands_and_agents_accept_the_folder(folder, capsys):
     parser.add_argument("--source-segment-size", type=int, default=320)
     EchoStreamAgent.add_args(parser)
     translator = load_for_agent(parser.parse_args(["--model-path", str(folder)]), "s2st")
-    assert (translator.segment_ms, translator.policy.lag_k) == (320, 2)  # SimulEval's segment is the user's wish
+    assert (translator.segment_ms, translator.policy.lag_k) == (320, 2)  # SimulEval's option overrides the folder
     assert main(["info", str(folder)]) == 0
     shown = capsys.readouterr().out
     assert "fr to en" in shown and "lag_k 2" in shown and "voice: 100 units" in shown

@@ -1,4 +1,4 @@
-"""The ``echostream`` command as it is typed, on a small random model that is saved and loaded as a trained one is."""
+"""The ``echostream`` command, on a small random model that is saved and loaded like a trained one."""
 
 import dataclasses
 import io
@@ -40,7 +40,7 @@ def translator() -> StreamingTranslator:
 
 @pytest.fixture(scope="module")
 def model(translator, tmp_path_factory) -> list[str]:
-    """Options of a checkpoint with its vocoder beside it."""
+    """Options for a checkpoint with its vocoder in the same folder."""
     folder = tmp_path_factory.mktemp("a model")
     save_vocoder(translator.vocoder, folder / "vocoder")
     symbols = {"source_symbols": translator.detector.symbols, "target_symbols": translator.writer.symbols}
@@ -61,7 +61,7 @@ def wav(tmp_path) -> Path:
 
 @pytest.fixture
 def pipe(monkeypatch):
-    """Puts bytes where the standard input is read."""
+    """Replace the standard input by bytes."""
 
     def put(content: bytes) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
@@ -70,7 +70,7 @@ def pipe(monkeypatch):
 
 
 def expected(translator, samples: np.ndarray, task: str = "s2st"):
-    """What the translator itself makes of a recording: 16-bit speech, and the words of both languages."""
+    """Output of the translator itself for a recording: 16-bit speech, and the words of both languages."""
     translator.task = task
     output = translator.step(samples, translator.init_state(), is_last=True)
     return np.frombuffer(to_s16le(output.samples), "<i2"), output.text.split(), output.source_text.split()
@@ -100,7 +100,7 @@ def test_speech_subtitles_and_words_of_a_recording(translator, model, wav, tmp_p
     assert "1.0 s heard" in status and "real-time factor" in status and "out.wav" in status
     subtitles = (tmp_path / "out.vtt").read_text()
     assert "source 1\n" in subtitles and "translation 1\n" in subtitles
-    assert main([*arguments, "-q"]) == 0  # files that were named are overwritten
+    assert main([*arguments, "-q"]) == 0  # files named by options are overwritten
     assert capsys.readouterr() == ("", "")
 
 
@@ -145,7 +145,7 @@ def test_pipe_is_translated_live_and_closed_output_ends_quietly(model, tmp_path)
     with subprocess.Popen(command, env=environment, **pipes) as process:
         process.stdin.write(to_s16le(SPEECH))
         process.stdin.flush()
-        assert len(process.stdout.read(640)) == 640  # speech, though the source goes on
+        assert len(process.stdout.read(640)) == 640  # speech before the source has ended
         process.stdout.close()
         try:
             for _ in range(20):
@@ -177,7 +177,7 @@ def test_output_before_an_interruption_is_kept(model, tmp_path, capsys, number, 
     finally:
         ended.set()
         thread.join()
-    # every sample that is in the file is in its header
+    # The header counts all samples in the file.
     assert 44 + 2 * soundfile.info(out).frames == out.stat().st_size > 20_000
     cues = (tmp_path / "out.vtt").read_text()
     assert "translation 1\n" in cues and cues.endswith("\n")
@@ -245,7 +245,7 @@ def test_invalid_recordings_give_one_line(model, tmp_path, capsys):
         assert main(["translate", str(tmp_path / name), *model, "-q", "-o", str(out)]) == 1
         assert message in one_line(capsys.readouterr().err)
         assert out.exists() == (name in ("nan.wav", "cut.wav"))
-    assert soundfile.info(tmp_path / "out.cut.wav").frames > 1000  # what could be read is translated
+    assert soundfile.info(tmp_path / "out.cut.wav").frames > 1000  # the readable part is translated
 
 
 def test_outputs_that_cannot_be_written_and_models_that_cannot_be_read(model, wav, tmp_path, capsys):
@@ -327,7 +327,7 @@ def test_missing_sound_system_gives_one_line(model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["mic", *model]) == 1
     assert "pip install -e" in one_line(capsys.readouterr().err)
-    assert main(["mic"]) == 1  # --model may be left out, and the first thing that is missing is the same
+    assert main(["mic"]) == 1  # without --model, the same package is missing first
     assert "needs the package sounddevice" in one_line(capsys.readouterr().err)
 
 

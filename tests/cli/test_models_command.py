@@ -1,4 +1,4 @@
-"""echostream models: what there is, and fetching more, whole or not at all."""
+"""``echostream models``: lists models, and fetches others completely or not at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def digest_of(path: Path) -> str:
 
 
 def packed(model: Path, path: Path) -> tuple[str, str]:
-    """An archive of the model: its address, and its digest."""
+    """An archive of the model: its URL and its digest."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             for file in model.rglob("*"):
@@ -59,7 +59,7 @@ def test_fetched_model_is_found_by_name_and_translates(store, model, tmp_path, s
     assert "already: choose another --name" in capsys.readouterr().err
     assert main(["models", "fetch", url, "--sha256", digest, "--name", "other"]) == 0
     assert main(["models", "path", "other"]) == 0
-    # Two of one's own and the checkout's: somebody has to choose.
+    # With two fetched models and that of the checkout, the user has to choose.
     assert main(["info"]) == 1
     assert "there are several models: choose one of fr-en, other, tiny" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Policies and their training view: hand-made evidence and CTC paths with known answers."""
+"""Policies in inference and training, on hand-made evidence and CTC paths with known results."""
 
 import pytest
 import torch
@@ -137,11 +137,11 @@ def test_options_are_passed_to_the_policy_or_rejected():
 
 
 def test_custom_policy_needs_no_st_evidence_in_training():
-    """It may not need evidence of the target at all, which only the policy itself knows."""
-    asked = []
+    """A policy must be called for every segment, because it may not depend on target evidence at all."""
+    frames_seen = []
 
     def every_second_segment(evidence, state):
-        asked.append(evidence.frames)
+        frames_seen.append(evidence.frames)
         return (Budget(tokens=evidence.frames) if evidence.frames % 2 == 0 else None), state
 
     asr = torch.tensor([[4, 0, 4, 0, 5, 6]])
@@ -155,4 +155,4 @@ def test_custom_policy_needs_no_st_evidence_in_training():
         torch.tensor([symbol.startswith("▁") for symbol in SYMBOLS]),
         every_second_segment,
     )
-    assert asked and visible.tolist() == [[2, 2, 6]]
+    assert frames_seen and visible.tolist() == [[2, 2, 6]]

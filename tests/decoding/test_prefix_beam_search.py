@@ -1,4 +1,4 @@
-"""Prefix beam search with an n-gram model: exact on small cases, independent of the pieces, bounded in long streams."""
+"""Prefix beam search with an n-gram model: exact in small cases, independent of chunks, bounded in long streams."""
 
 import copy
 import gzip
@@ -27,7 +27,7 @@ SENTENCES = ["▁a b ▁c", "▁a b ▁c d", "▁c d ▁a", "▁a", "▁c d d �
 
 
 def train(folder: Path, sentences: list[str], vocabulary: list[str], order: int = 3, name: str = "lm.arpa") -> Path:
-    """An ARPA file by the script."""
+    """An ARPA file written by the training script."""
     rows = [f"{number}\t{sentence}\n" for number, sentence in enumerate(sentences)]
     (folder / "train.tsv").write_text("id\ttgt_text\n" + "".join(rows), encoding="utf-8")
     (folder / "dict.txt").write_text("".join(f"{symbol} 1\n" for symbol in vocabulary), encoding="utf-8")
@@ -50,7 +50,7 @@ def lm(arpa):
 
 
 def after(lm, *symbols):
-    """Context of what follows a sentence's first symbols."""
+    """Context after the first symbols of a sentence."""
     context = lm.start
     for symbol in symbols:
         context = lm.after(context, symbol)
@@ -66,7 +66,7 @@ def test_probabilities_after_any_context_sum_to_one(lm):
 
 
 def test_probabilities_follow_witten_bell_smoothing(lm):
-    # Of five sentences three begin with ▁a and two with ▁c; 6 words are possible.
+    # Three of five sentences start with ▁a and two with ▁c; the vocabulary has 6 words.
     first = {4: 3, 6: 2}
     unigrams = {4: 5, 5: 3, 6: 4, 7: 4, 2: 5}
     total = sum(unigrams.values())
@@ -81,7 +81,7 @@ def test_probabilities_follow_witten_bell_smoothing(lm):
 
 
 def best_by_enumeration(log_probs, lm, weight, bonus):
-    """Every path of classes, summed up by what it reads as."""
+    """Probability of every hypothesis, summed over all its paths."""
     sums: dict[tuple[int, ...], float] = {}
     for path in itertools.product(range(log_probs.size(1)), repeat=log_probs.size(0)):
         text = tuple(greedy_collapse(torch.tensor([path]), torch.tensor([len(path)]))[0])
@@ -104,7 +104,7 @@ def test_wide_beam_finds_the_best_hypothesis(lm, weight, bonus):
     readings = set()
     for seed in range(12):
         logits = 2 * torch.randn(5, 8, generator=torch.Generator().manual_seed(seed))
-        logits[:, 1:4] = -math.inf  # what no CTC is trained to write
+        logits[:, 1:4] = -math.inf  # special symbols, which a CTC is never trained to emit
         log_probs = logits.log_softmax(-1)
         words, _ = reader.step(log_probs, reader.init_state(), is_last=True)
         text = "".join(word.text if word.joined else f" {word.text}" for word in words)
@@ -116,7 +116,7 @@ def test_wide_beam_finds_the_best_hypothesis(lm, weight, bonus):
 
 
 class Shifted:
-    """The model for classes without those that nothing writes."""
+    """The language model for classes without the special symbols."""
 
     def __init__(self, lm):
         self.lm, self.start, self.end = lm, lm.start, -1
@@ -129,7 +129,7 @@ class Shifted:
 
 
 def speech(seed: int, frames: int) -> torch.Tensor:
-    """Log-probabilities like a CTC's: peaks between blanks, some of them doubtful, and pauses."""
+    """Log-probabilities like those of a CTC head: peaks between blanks, some of them ambiguous, and pauses."""
     draw = random.Random(seed)
     logits = torch.full((frames, len(SYMBOLS)), -4.0)
     logits[:, 0] = 3
@@ -163,7 +163,7 @@ def test_hypothesis_does_not_depend_on_chunk_boundaries(lm):
 
 
 def test_language_model_resolves_acoustic_ambiguity(lm):
-    # Between "d" and "b" after "▁a" the sound prefers the wrong one by a little.
+    # After "▁a" the acoustic scores slightly prefer the wrong one of "d" and "b".
     log_probs = torch.full((6, 8), -20.0)
     log_probs[:, 0] = -0.01
     log_probs[1, :] = -20.0
@@ -219,7 +219,7 @@ def test_gzipped_files_are_read_and_damaged_ones_named(arpa, tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A model with a language model of its subwords."""
+    """A model folder with a language model of the source subwords."""
     path = tmp_path_factory.mktemp("model")
     translator = StreamingTranslator.random("echostream_tiny")
     symbols, draw = translator.detector.symbols[4:], random.Random(0)
@@ -238,7 +238,7 @@ def test_language_model_changes_recognition_but_not_translation(folder):
     assert outputs[0].source_text != outputs[1].source_text and outputs[0].source_words
     np.testing.assert_array_equal(outputs[0].samples, outputs[1].samples)
     assert outputs[0].words == outputs[1].words
-    # Pushes and company change nothing; the task without a translation reads the same.
+    # The result depends neither on pushes nor on batching, and the ASR task recognises the same words.
     state, words = translator.init_state(), []
     for start in range(0, 48_000, 700):
         words += translator.step(sound[start : start + 700], state, start + 700 >= 48_000).source_words

@@ -1,4 +1,4 @@
-"""Phrases come at most three times in a row, whatever the decoder likes best; all else is left to it."""
+"""Phrases are repeated at most three times in a row, even if the decoder prefers more; nothing else is restricted."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def test_repetitions_match_their_definition():
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_repeating_decoder_leaves_its_loop(beam, monkeypatch):
-    """Random weights repeat themselves at once."""
+    """A decoder with random weights repeats its tokens from the start."""
     speech = (0.1 * np.random.default_rng(1).standard_normal(96_000)).astype(np.float32)
 
     def say(guarded: bool) -> list[str]:

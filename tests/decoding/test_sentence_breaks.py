@@ -1,4 +1,4 @@
-"""Sentence breaks are found where the language model and the pauses say so, whatever the pieces; the text is real."""
+"""Sentence breaks from the language model and pauses, on real text and independent of chunks."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ def detector(symbols) -> SentenceBreakDetector:
 
 @pytest.fixture(scope="module")
 def speak(symbols):
-    """Words with their frames; ``|`` is a pause of so many frames more."""
+    """Words with their frames; ``|`` adds a pause of the given number of frames."""
     spm = sentencepiece.SentencePieceProcessor(model_file=str(MODEL / "source_unigram/spm_unigram.model"))
     numbers = {symbol: number for number, symbol in enumerate(symbols)}
 
@@ -78,7 +78,7 @@ def test_breaks_do_not_depend_on_chunk_boundaries(detector, speak):
 
 
 def test_break_needs_enough_evidence_of_pause_and_text(detector, speak):
-    """The threshold lies where pause and text together reach it, to the frame."""
+    """A break is found exactly at the frame where the sum of both kinds reaches the threshold."""
     words = speak(f"{ONE} | {OTHER}", pause_frames=20)
     lm, context, nats = detector.language_model, detector.language_model.start, 0.0
     for symbol in [symbol for word in words[:4] for symbol in word.symbols]:

@@ -1,4 +1,4 @@
-"""Source words on a CTC path: hand-made paths with known answers."""
+"""Source words on hand-made CTC paths with known results."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_pause_after_a_single_word_mark_starts_a_new_word():
     detector = WordBoundaryDetector([*SYMBOLS, "▁"])
     state = detector.init_state()
     (le, mark), _, state = detector.process_segment([4, 7] + [0] * PAUSE_FRAMES, state)
-    assert le.text == "le" and not mark.text  # which counts, but is not shown
+    assert le.text == "le" and not mark.text  # counted as a word, but not displayed
     (ble,), _, state = detector.process_segment([6, 4], state)
     assert ble.text == "ble" and not ble.joined
     (le,), _, _ = detector.process_segment([], state, is_last=True)

@@ -55,7 +55,7 @@ def numbers(features: torch.Tensor | None = None) -> dict[str, np.ndarray]:
 
 
 def words() -> dict[str, list]:
-    """What is recognised and written, with its times, under each policy and segment size."""
+    """Recognised and written words with their times, for each policy and segment size."""
     translator, made = make_translator("istft"), {}
     wave = noise(SECONDS, seed=1)
     for segment_ms in (40, 320, 0):
@@ -72,7 +72,7 @@ def words() -> dict[str, list]:
 
 
 def main() -> None:
-    """Write the files, or say what has moved and by how much."""
+    """Write the files, or print what has changed and by how much."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="replace the golden files by what is computed now")
     torch.set_num_threads(1)

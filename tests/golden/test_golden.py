@@ -1,4 +1,4 @@
-"""A tiny seeded model gives what it gave when these files were written: another number is a change of versions."""
+"""The output of a tiny seeded model equals stored results, so that changes between versions are noticed."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from make_golden import NUMBERS, WORDS, numbers, words
 
-# Another processor, BLAS or torch adds in another order: float32 rounding, through a few layers.
+# Other processors, BLAS libraries or torch versions add in another order; float32 rounding grows through a few layers.
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 FEATURES_CLOSE = 1e-5  # of the energy of a frame's loudest band
 
@@ -32,7 +32,7 @@ def test_words_and_times_are_unchanged():
 
 
 def test_small_changes_of_weights_are_detected():
-    """One weight in a thousand moved by a hundredth does not pass for rounding."""
+    """A change of one weight in a thousand by a hundredth is larger than the tolerance for rounding."""
     from tiny_translator import make_model
 
     model = make_model()

@@ -35,7 +35,7 @@ sys.meta_path.insert(0, Hidden())
 
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
-    """Of a process that finds none of the packages that inference doesn't need, and no models of the user's."""
+    """Environment of a process without the packages that inference doesn't need, and without fetched models."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(HIDING.format(unneeded=set(UNNEEDED)), encoding="utf-8")
     path = os.pathsep.join([str(tmp_path / "site"), str(REPOSITORY)])
@@ -119,7 +119,7 @@ print(sorted(heavy & set(sys.modules)))
     ],
 )
 def test_ctrl_c_while_loading_ends_without_a_traceback(environment, tmp_path, module):
-    """The process interrupts itself when it begins to import a module."""
+    """The process interrupts itself when it starts to import a module."""
     environment["INTERRUPT_AT"] = module
     done = run(environment, tmp_path, "translate", SAMPLE, "--text")
     assert done.returncode == 130, done.stderr
@@ -127,7 +127,7 @@ def test_ctrl_c_while_loading_ends_without_a_traceback(environment, tmp_path, mo
 
 
 def test_package_is_found_from_the_folder_above_the_checkout(environment, tmp_path):
-    """A checkout called echostream, seen from above, must not be taken for the package."""
+    """From its parent folder, a checkout named echostream must not be imported as the package."""
     (tmp_path / "echostream").symlink_to(REPOSITORY)
     done = python(environment, tmp_path, "import echostream; print(echostream.__version__)")
     assert done.returncode == 0 and done.stdout.strip(), done.stderr

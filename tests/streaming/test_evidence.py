@@ -1,4 +1,4 @@
-"""What the ST CTC read comes out as text: the policy's evidence, for scores."""
+"""The greedy path of the ST CTC is returned as text: it is the evidence of the policy, used for scores."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is shown while a stream goes on: words whole, a line a sentence."""
+"""The live display: only complete words, and one line per sentence."""
 
 import pytest
 
@@ -26,13 +26,13 @@ def recomposer() -> SentenceRecomposer:
 
 
 def recognise(detector, state: EchoStreamState, classes: list[int], is_last: bool = False) -> StepOutput:
-    """The words that more frames of the ASR CTC finish."""
+    """The words that are complete after more frames of the ASR CTC."""
     words, _, state.recogniser.boundaries = detector.process_segment(classes, state.recogniser.boundaries, is_last)
     return StepOutput(source_words=words)
 
 
 def hear(view, detector, state: EchoStreamState, classes: list[int], is_last: bool = False) -> str:
-    """Show what more frames of the ASR CTC bring."""
+    """Text displayed after more frames of the ASR CTC."""
     output = recognise(detector, state, classes, is_last)
     state.finished = is_last
     return view.add(output, state, 1.0).replace("    1.00 s  heard  ", "").strip()
@@ -41,7 +41,7 @@ def hear(view, detector, state: EchoStreamState, classes: list[int], is_last: bo
 def test_word_split_by_a_pause_is_shown_complete(translator, detector, recomposer):
     view, state = LiveView(recomposer), translator.init_state()
     assert hear(view, detector, state, [UNE, 0, CHAM]) == "une"
-    assert hear(view, detector, state, [0] * 12) == ""  # "cham" is finished, but a rest may follow
+    assert hear(view, detector, state, [0] * 12) == ""  # "cham" is finished, but a continuation may follow
     assert hear(view, detector, state, [BRE]) == ""
     assert hear(view, detector, state, [POUR]) == "chambre"
     assert hear(view, detector, state, [], is_last=True) == "pour"

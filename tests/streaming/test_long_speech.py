@@ -1,4 +1,4 @@
-"""Speech that goes on without a second of silence is translated on, sentence after sentence: the model that ships."""
+"""The released model translates long speech without pauses of a second, sentence after sentence."""
 
 import math
 from pathlib import Path

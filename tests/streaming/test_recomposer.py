@@ -1,4 +1,4 @@
-"""Where words sound in the output, and where sentences end."""
+"""Positions of words in the output, and ends of sentences."""
 
 import copy
 

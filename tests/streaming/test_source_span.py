@@ -1,4 +1,4 @@
-"""What is remembered of a sentence doesn't depend on the pieces that it came in, and a pause is found where it is."""
+"""Source spans do not depend on chunks, and pauses are found at their positions."""
 
 import torch
 
@@ -37,7 +37,7 @@ def test_since_drops_words_that_started_before():
     assert_same(
         piece(0, 60).since(23), SourceSpan(FRAMES[:, 23:], 60, WORDS[3:], [25, 27, 33, 40, 48], [24, 30, 45, 55])
     )
-    assert_same(piece(30, 60).since(10), piece(30, 60))  # as far as it is remembered
+    assert_same(piece(30, 60).since(10), piece(30, 60))  # as far as frames are still kept
 
 
 def test_before_and_since_add_up_to_the_whole():

@@ -1,4 +1,4 @@
-"""The runtime keeps its promises on a random model: pushes don't matter, nothing grows, nothing is lost."""
+"""The streaming translator on a random model: independence of pushes, bounded state, complete output."""
 
 import copy
 
@@ -29,7 +29,7 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def translate(translator, wave, cuts=(), state=None):
-    """All output of ``wave`` pushed in pieces, and the state after it."""
+    """All output for ``wave`` pushed in pieces, and the final state."""
     state = state or translator.init_state()
     pieces = np.split(wave, sorted(cuts))
     outs = [translator.step(piece, state, index == len(pieces) - 1) for index, piece in enumerate(pieces)]
@@ -59,7 +59,7 @@ def test_output_does_not_depend_on_pushes(translator, segment_ms):
     wave = noise(1.93)
     whole, _ = translate(translator, wave)
     assert whole[0].size and whole[2]
-    assert whole[1] or not segment_ms  # at once at the end the random model has nothing to say
+    assert whole[1] or not segment_ms  # offline, the random model has no output
     rng = np.random.default_rng(segment_ms)
     for cuts in (
         rng.integers(0, wave.size, 5),
@@ -122,7 +122,7 @@ def test_state_does_not_grow_with_the_stream(translator, task):
     for second in range(40):
         translator.step(noise(1.28, second), state)
         sizes.append(state.nbytes)
-    # The window of frames for cross-attention is full after 512 frames; the rest is of fixed size from the start.
+    # The window of frames for cross-attention is full after 512 frames; everything else has a fixed size.
     assert max(sizes[20:]) - min(sizes[20:]) <= 0.02 * sizes[20]
 
 
@@ -200,7 +200,7 @@ def test_random_weights_are_seeded_without_the_global_generator():
 
 
 def test_stream_of_more_than_a_thousand_words(translator):
-    """StreamSpeech stops with an IndexError past about 100 target subwords."""
+    """StreamSpeech fails with an IndexError after about 100 target subwords."""
     translator.segment_ms, translator.task = 640, "s2tt"
     translator.set_policy(FixedRatePolicy(token_frames=1))
     state, words, sizes = translator.init_state(), 0, []
@@ -219,7 +219,7 @@ def test_pause_ends_the_sentence_and_trims_its_state(translator):
     assert before.words and state.translation.sentence.source_words
     bias = translator.model.asr_head.output.bias
     with torch.no_grad():
-        bias[BLANK] += 1e3  # the ASR CTC hears silence
+        bias[BLANK] += 1e3  # the ASR CTC emits blanks, as in silence
         outs = [translator.step(noise(0.16, seed), state) for seed in range(8)]
         bias[BLANK] -= 1e3
     assert state.translation.sentence.num_frames < 16, "a new sentence should have begun"
@@ -241,7 +241,7 @@ def test_state_of_another_task_or_twice_in_a_batch_is_rejected_unchanged(transla
 
 
 def test_failed_step_changes_no_state_and_can_be_repeated(translator, monkeypatch):
-    """The vocoder, the last stage but one, fails for one stream: all states are as they were."""
+    """If the vocoder, the last stage but one, fails for one stream, no state has changed."""
     waves = [noise(3.0, 1), noise(3.0, 2)]
     expected = [translator.step(wave, translator.init_state()) for wave in waves]
     states = [translator.init_state() for _ in waves]
@@ -273,7 +273,7 @@ def test_view_changes_options_of_its_policy(translator):
 
 
 def test_long_push_takes_linear_time(translator):
-    """Each segment's samples are copied once, whatever came before them in the same push."""
+    """The samples of each segment are copied once, independent of the length of the push."""
     copied = []
     concatenate = np.concatenate
 

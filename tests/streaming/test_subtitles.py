@@ -1,4 +1,4 @@
-"""WebVTT that is right at any moment: complete cues in order, and all the words in the end."""
+"""WebVTT files that are valid at any time: complete cues in order, and finally all words."""
 
 import re
 
@@ -20,12 +20,12 @@ CUE = re.compile(
 def translator() -> StreamingTranslator:
     translator = StreamingTranslator.random(arch="echostream_tiny", seed=0, policy="fixed-rate", segment_ms=160)
     with torch.inference_mode():
-        translator.model.asr_head.output.bias[BLANK] += 1.5  # a trained head hears nothing in silence
+        translator.model.asr_head.output.bias[BLANK] += 1.5  # a trained head emits blanks in silence
     return translator
 
 
 def cues(text: str) -> list[tuple[str, float, float, str]]:
-    """Track, start, end and text of each cue; everything in the file must belong to one."""
+    """Track, start, end and text of each cue; checks that the file contains nothing else."""
     head, *blocks = text.split("\n\n")
     assert head.strip() == "WEBVTT"
     found = []
@@ -66,7 +66,7 @@ def test_subtitles_have_all_words_in_order_and_are_always_valid(translator, tmp_
         mine = [cue for cue in found if cue[0] == track]
         if track == "source":
             assert " ".join(cue[3] for cue in mine).split() == text_of(words)
-        # This policy writes parts of words on into the silence, where each is a cue of its own.
+        # This policy continues to write parts of words during silence, where each part is a separate cue.
         assert "".join(cue[3] for cue in mine).replace(" ", "") == "".join(text_of(words))
         assert all(len(cue[3]) <= MAX_CHARACTERS for cue in mine)
     assert bool(target) == (task != "asr") and source

@@ -19,10 +19,10 @@ from echostream.streaming.word_level_translator import END
 def make_translator(seed: int, wave: np.ndarray) -> StreamingTranslator:
     translator = StreamingTranslator.random(arch="echostream_tiny", seed=seed)
     model, generator = translator.model, torch.Generator().manual_seed(seed)
-    # With tied embeddings an untrained decoder repeats its last token for ever; this one says something.
+    # With tied embeddings an untrained decoder repeats its last token for ever; this change gives it varied output.
     norm = model.mt_decoder.stack.norm
     norm.weight.copy_(torch.randn(norm.weight.shape, generator=generator))
-    # Untrained heads answer nearly the same for every frame; centred, with blanks between, they look like speech.
+    # The output of untrained heads is nearly the same for every frame; centring and blanks make it similar to speech.
     features, _ = model.fbank(torch.from_numpy(wave))
     encoded = model.encode(features[None], torch.tensor([features.size(0)]))
     for head, name in ((model.asr_head, "asr_logits"), (model.st_head, "st_logits")):
@@ -33,7 +33,7 @@ def make_translator(seed: int, wave: np.ndarray) -> StreamingTranslator:
 
 
 def syllables(seconds: float, seed: int) -> np.ndarray:
-    """Bursts of coloured noise: something that changes about as often as speech does."""
+    """Bursts of coloured noise, which change about as often as speech."""
     rng = np.random.default_rng(seed)
     bursts = []
     while sum(burst.size for burst in bursts) < 16_000 * seconds:
@@ -44,7 +44,7 @@ def syllables(seconds: float, seed: int) -> np.ndarray:
 
 
 def record(translator: StreamingTranslator, wave: np.ndarray):
-    """Words, text states, units and frames there at each word's commitment, over the whole hypothesis."""
+    """Words, text states, units, and the number of frames when each word was committed, for the whole hypothesis."""
     tokens, states, units, there = [], [], [], []
     writer = translator.writer
     name = "_extend" if writer.beam == 1 else "_extend_by_beam"
@@ -97,7 +97,7 @@ def test_forward_gives_the_states_of_streaming(segment, beam, seed):
         torch.tensor(translator.detector.starts_word),
         translator.policy,
     )
-    # A word may have been allowed earlier than it was written: the decoder then had a longer word in mind.
+    # A word may be written later than the policy allowed it, if the decoder then still expected a longer word.
     assert (from_policy <= visible).all()
     assert (from_policy == visible).float().mean() > 0.7
     previous = torch.cat([torch.tensor([[END]]), target[:, :-1]], dim=1)
@@ -138,7 +138,7 @@ def test_beam_search_finds_better_hypotheses_than_greedy_search():
     for beam in (1, 8):
         translator = make_translator(2, wave)
         translator.segment_ms, translator.writer.beam = 0, beam
-        translator.model.mt_decoder.stack.norm.weight.mul_(0.3)  # less sure of itself
+        translator.model.mt_decoder.stack.norm.weight.mul_(0.3)  # flatter probabilities
         tokens, _, _, _ = record(translator, wave)
         target = torch.tensor([[token for word in tokens for token in word]])
         model = translator.model

@@ -1,4 +1,4 @@
-"""The recipes as a user types them: corpus, training, vocoder and the SimulEval agents, end to end on real speech."""
+"""The recipes as a user runs them, end to end on real speech: corpus, training, vocoder and SimulEval agents."""
 
 import json
 import os
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def run(*command: object, fails: bool = False) -> str:
-    """Run a command from a strange folder, with this interpreter's environment first on the path."""
+    """Run a command in another folder, with the environment of this interpreter first on the path."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -42,7 +42,7 @@ def run(*command: object, fails: bool = False) -> str:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
     """A corpus of four sentence pairs, a few updates of a model and a few seconds of a vocoder."""
-    work = tmp_path_factory.mktemp("whole line")  # the space is meant
+    work = tmp_path_factory.mktemp("whole line")  # the space is intended
     recipe = [REPOSITORY / "scripts/recipes/quickstart/prepare.sh", "--data-root", work / "corpus", "--limit", 4]
     recipe += ["--extra-lines", 12, "--clusters", 30, "--vocab-size", 60, "--vocoder-minutes", 0.2, "--jobs", 1]
     run(*recipe)
@@ -76,7 +76,7 @@ def test_simuleval_agent_writes_speech_and_scores(work, tmp_path, segment_ms):
         *("--user-dir", REPOSITORY / "agent"),
         *("--agent", REPOSITORY / "agent/speech_to_speech.echostream.agent.py"),
         *("--model-path", work / "model/checkpoint_last.pt", "--vocoder", work / "corpus/vocoder"),
-        *("--policy", "fixed-rate"),  # a model after five updates has nothing to say of itself
+        *("--policy", "fixed-rate"),  # after five updates the model has no evidence for other policies
         *("--source", work / "corpus/simuleval/source.txt", "--target", work / "corpus/simuleval/target.txt"),
         *("--source-segment-size", segment_ms, "--output", tmp_path),
         *("--quality-metrics", "ECHO_BLEU", "--latency-metrics", "ECHO_StartOffset", "ECHO_RTF"),
