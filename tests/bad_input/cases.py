@@ -12,7 +12,7 @@ from collections.abc import Mapping
 WORKS = "works"
 COMMAND, SIMULEVAL, TRAINING, PREPARING = "`echostream translate`, `asr`", "SimulEval agents", "training", "preparing"
 
-# A recording, and what each of the four says about it. Training and preparing convert what is not 16 kHz mono.
+# A recording, and the message of each of the four. Training and preparation convert audio that is not 16 kHz mono.
 NOT_16_KHZ = "Hz, the model needs 16000 Hz: resample it"
 RECORDINGS: dict[str, Mapping[str, str]] = {
     "missing": {
@@ -121,7 +121,7 @@ LANGUAGE_MODELS = {
     "other subwords": "has the word 'elsewhere', which the source dictionary lacks",
 }
 
-# Checkpoints that a training would go on from, and files that it would start from.
+# Checkpoints that a training would resume from, and files of initial weights.
 RESUMED = {
     "cut short": "is damaged or cut short",
     "a pickle that runs a command": "posix.system, which could run code",
@@ -151,10 +151,10 @@ ROWS = {
     "id without a text": (0, "stranger", "'stranger' has no text"),
     "a field too many": (4, "7\tmore", "6 fields, but the header names 5 columns"),
 }
-# A row can be bad in the first, a middle or the last line.
+# The invalid row is the first, a middle or the last one.
 LINES = (2, 4, 7)
 
-# File of the data folder, what is replaced by what, and the message.
+# File of the data folder, the replaced text, its replacement, and the message.
 SPEECH, TEXTS = "config_gcmvn.yaml", "config_multitask.yaml"
 SUBWORDS = "  data: source\n  bpe_tokenizer:\n    bpe: sentencepiece\n    sentencepiece_model: {}\n"
 CONFIGS = {
@@ -201,7 +201,7 @@ OPTIONS = {
     "model.yaml: lag_k: two": "lag_k must be a whole number",
 }
 
-# Where something is written, and what must be there afterwards.
+# Where output is written, and what must exist afterwards.
 PLACES = {
     "translate, a full disk": "cannot write; what was said until then is kept, in a WAV file that is whole",
     "translate a folder, a full disk": "one line for each recording that didn't fit; those before are kept",

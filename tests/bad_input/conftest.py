@@ -1,4 +1,4 @@
-"""Recordings, a model and a corpus to spoil."""
+"""Recordings, a model and a corpus for tests that damage them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def content() -> dict[str, Any]:
-    """What is in a checkpoint; to be copied before it is changed."""
+    """Content of a checkpoint; it must be copied before it is changed."""
     symbols = ["<s>", "<pad>", "</s>", "<unk>"] + [f"{'▁' if index % 2 else ''}w{index}" for index in range(4, 20)]
     cfg = EchoStreamConfig(**SIZES)
     with torch.random.fork_rng(devices=[]):
@@ -48,7 +48,7 @@ def content() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def model(content, tmp_path_factory) -> Path:
-    """A checkpoint with its vocoder beside it."""
+    """A checkpoint with its vocoder in the same folder."""
     folder = tmp_path_factory.mktemp("model")
     torch.save(content, folder / "checkpoint.pt")
     with torch.random.fork_rng(devices=[]):
@@ -60,7 +60,7 @@ def model(content, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def changed(content, tmp_path) -> Callable[[Callable[[dict], Any]], Path]:
-    """Writes a checkpoint that a function has changed, or what the function returns instead."""
+    """Write a checkpoint that a function has changed, or the object that the function returns."""
 
     def write(change: Callable[[dict], Any]) -> Path:
         copied = {name: dict(part) for name, part in content.items()}
@@ -74,7 +74,7 @@ def changed(content, tmp_path) -> Callable[[Callable[[dict], Any]], Path]:
 
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory) -> dict[str, Path]:
-    """A file for each row of ``cases.RECORDINGS``, a good one, and a long one."""
+    """A file for each row of ``cases.RECORDINGS``, a valid recording, and a long one."""
     folder = tmp_path_factory.mktemp("recordings")
     noise = np.random.default_rng(0).normal(0, 0.1, 5 * RATE).astype(np.float32)
     short = noise[:5600]
@@ -115,7 +115,7 @@ def recordings(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def echostream(capsys) -> Callable[..., tuple[int, list[str]]]:
-    """Runs the command in this process; its status and what it said on the standard error."""
+    """Run the command in this process; returns its status and its standard error."""
 
     def run(*arguments: object) -> tuple[int, list[str]]:
         capsys.readouterr()
@@ -130,7 +130,7 @@ def echostream(capsys) -> Callable[..., tuple[int, list[str]]]:
 
 @pytest.fixture
 def simuleval(model, tmp_path, monkeypatch) -> Callable[..., int | str]:
-    """Evaluates recordings in this process with an agent file; 0, or what the process would have ended with."""
+    """Evaluate recordings in this process with an agent file; returns 0, or the value of SystemExit."""
     from simuleval import cli
     from simuleval.utils import agent as simulevals_agents
 
@@ -159,7 +159,7 @@ def simuleval(model, tmp_path, monkeypatch) -> Callable[..., int | str]:
 
 @pytest.fixture
 def train(monkeypatch, capsys) -> Callable[..., int | str]:
-    """fairseq-train in this process; 0, or what the process would have ended with."""
+    """Run fairseq-train in this process; returns 0, or the value of SystemExit."""
     from fairseq_cli.train import cli_main
 
     def run(corpus: Any, save_dir: Path, updates: int, *options: str) -> int | str:

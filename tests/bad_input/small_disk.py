@@ -20,7 +20,7 @@ from echostream.cli import main
 
 
 def run(model: str, recording: str, disk: Path) -> dict[str, object]:
-    """Translate until the disk is full; then save and copy checkpoints on another one."""
+    """Translate until the disk is full; then save and copy checkpoints on another disk."""
     told = io.StringIO()
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "none", disk], check=True)

@@ -1,4 +1,4 @@
-"""What the tests of bad input are made with."""
+"""Helpers of the tests of invalid input."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ VOCODER = {
 
 
 def load_by_path(name: str, path: Path) -> ModuleType:
-    """A module that is no package's."""
+    """A module that belongs to no installed package."""
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there
+    sys.modules[name] = module  # dataclasses look up their module there
     spec.loader.exec_module(module)
     return module
 
 
 class Evil:
-    """Unpickled by an unsafe loader it makes a folder."""
+    """An object that creates a folder when an unsafe loader unpickles it."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -52,7 +52,7 @@ class Evil:
 
 @contextmanager
 def largest_file(num_bytes: int) -> Iterator[None]:
-    """No file may grow beyond this: to those who write the same as a full disk, but for the reason (EFBIG)."""
+    """Limit the size of files; for a writer this equals a full disk, apart from the error code (EFBIG)."""
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))

@@ -1,4 +1,4 @@
-"""Manifests with a bad row anywhere, and what lies beside them."""
+"""Manifests with an invalid row at any place, and the other files of a data folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_error_names_row_and_line(name, line, corpus):
     column, value, message = ROWS[name]
     lines = (corpus.folder / "train.tsv").read_text(encoding="utf-8").split("\n")
     if name == "id used twice" and line == 2:
-        # the first use is fine; it is the second that is named
+        # The first use is valid; the message must name the second one.
         value, line = lines[1].split("\t")[0], 3
     fields = lines[line - 1].split("\t")
     fields[column] = value

@@ -1,4 +1,4 @@
-"""Checkpoints and vocoders that are damaged, foreign or malicious; checkpoints that a training would go on from."""
+"""Damaged, foreign or malicious checkpoints and vocoders; invalid checkpoints that a training would resume from."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ CHANGES: dict[str, Callable[[dict], Any]] = {
 
 @pytest.fixture
 def checkpoint(model, changed, tmp_path) -> Callable[[str], Path]:
-    """Makes the checkpoint of a row of ``cases.CHECKPOINTS``; what would run makes the folder ``ran``."""
+    """Write the checkpoint of a row of ``cases.CHECKPOINTS``; code in it would create the folder ``ran``."""
 
     def make(name: str) -> Path:
         path = tmp_path / "checkpoint.pt"
@@ -101,7 +101,7 @@ def test_checkpoint_is_rejected_in_one_line(name, checkpoint, echostream, tmp_pa
     status, said = echostream("info", path)
     assert status == 1 and len(said) == 1
     assert said[0].startswith("error: ") and str(path) in said[0] and CHECKPOINTS[name] in said[0], said
-    assert "weights_only" not in said[0]  # torch's advice to switch its safe loader off
+    assert "weights_only" not in said[0]  # torch advises to switch off its safe loader
     assert not (tmp_path / "ran").exists()
 
 
@@ -115,7 +115,7 @@ def test_unsafe_loader_would_run_the_pickle(tmp_path):
 def test_all_commands_reject_a_malicious_checkpoint(command, checkpoint, echostream, recordings, simuleval, tmp_path):
     path = checkpoint("a pickle that runs a command")
     if command == "SimulEval agents":
-        # of two options the last one counts
+        # If an option is given twice, the last one counts.
         message = simuleval([recordings["good"]], tmp_path / "out", "--model-path", str(path))
         assert "\n" not in message
     else:
@@ -201,7 +201,7 @@ def test_language_model_is_rejected_in_one_line(name, model, recordings, echostr
 
 
 def build(corpus, **options: Any) -> None:
-    """What fairseq does before it loads the checkpoint that a training goes on from."""
+    """The steps of fairseq before it loads the checkpoint that a training resumes from."""
     cfg = {"data": str(corpus.folder), "seed": 1, "train_subset": "train", "num_units": 20}
     cfg |= {"save_dir": str(corpus.folder / "run"), "restore_file": "checkpoint_last.pt"}
     task = EchoStreamTask.setup_task(EchoStreamTaskConfig(**{**cfg, **options.pop("task", {})}))
@@ -211,7 +211,7 @@ def build(corpus, **options: Any) -> None:
 @pytest.mark.parametrize("name", RESUMED)
 def test_training_does_not_resume_from_an_invalid_checkpoint(name, corpus, checkpoint_of, tmp_path):
     path = checkpoint_of(corpus)
-    build(corpus)  # as it is, it is fine
+    build(corpus)  # valid without changes
     before, options = path.read_bytes(), {}
     match name:
         case "cut short":
@@ -257,7 +257,7 @@ def test_error_suggests_the_previous_checkpoint(corpus, checkpoint_of):
 
 @pytest.fixture
 def checkpoint_of() -> Callable[..., Path]:
-    """A checkpoint as the first update of a training on this corpus would leave it."""
+    """A checkpoint as it would be after the first update of a training on this corpus."""
 
     def make(corpus) -> Path:
         cfg = {"data": str(corpus.folder), "seed": 1, "train_subset": "train", "num_units": 20}

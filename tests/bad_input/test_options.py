@@ -1,4 +1,4 @@
-"""Unknown and mistyped options and keys: one line, with what was probably meant."""
+"""Unknown and misspelt options and keys give one line with the most similar known one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def told(words: str, echostream, recordings, model, train, corpus, simuleval, tm
 
 
 def hydra(override: str, corpus, tmp_path: Path) -> tuple[int, str]:
-    """What hydra says while it puts the configuration together, or fairseq when it builds the model."""
+    """The error of Hydra when it composes the configuration, or of fairseq when it builds the model."""
     from fairseq.dataclass.configs import FairseqConfig
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -75,6 +75,6 @@ def test_similar_option_is_suggested(words, echostream, recordings, model, train
 
 
 def test_values_and_abbreviations_are_parsed_as_by_argparse(echostream, recordings, model):
-    """Abbreviations and options with = are as argparse has them."""
+    """Abbreviations and options with = are parsed as by argparse."""
     options = ["--model", model, "--pol=wait-k", "--seg", "320", "--text", "-q"]
     assert echostream("asr", recordings["good"], *options)[0] == 0

@@ -1,4 +1,4 @@
-"""Full disks and folders that can't be written to, while translating, evaluating, training and preparing."""
+"""Full disks and invalid output folders in translation, evaluation, training and data preparation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCRIPTS = TESTS.parent / "scripts"
 
 @pytest.fixture
 def place(tmp_path) -> Path:
-    """A folder that nobody can make, root included: a part of its path is a file."""
+    """A folder that can't be created, not even by root, because a part of its path is a file."""
     (tmp_path / "file").touch()
     return tmp_path / "file" / "folder"
 
@@ -51,7 +51,7 @@ def test_translate_of_a_folder_names_all_failed_recordings(recordings, model, tm
     before = made.stat()
     assert before.st_size > 44
     assert echostream("translate", good, long, *options) == (0, [])
-    assert made.stat().st_mtime_ns == before.st_mtime_ns  # the second run did what was left
+    assert made.stat().st_mtime_ns == before.st_mtime_ns  # the second run translated only the rest
     assert sorted(path.name for path in made.parent.iterdir()) == sorted(
         f"{path.stem}.translated.wav" for path in (good, long)
     )
@@ -70,14 +70,14 @@ def test_text_output_to_a_full_disk(command, recordings, model, echostream, monk
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         status, said = echostream(*words)
-        full.flush()  # as Python does on its way out: nothing is left to fail
+        full.flush()  # as Python does at exit; it must not fail again
     assert status == 1 and is_one_line(said)
     assert "the standard output: No space left on device" in said[0]
 
 
 @pytest.mark.integration
 def test_full_file_system(recordings, model, tmp_path):
-    """A small disk of its own, where the system lets a user mount one."""
+    """Use a small file system, if users are allowed to mount one."""
     namespace = ["unshare", "--map-root-user", "--mount"]
     probe = [*namespace, "mount", "-t", "tmpfs", "none", str(tmp_path)]
     if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
@@ -141,7 +141,7 @@ def weights(value: float) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def fairseq_saves(tmp_path):
-    """fairseq's own functions, as the plugin leaves them, and a last checkpoint that is whole."""
+    """fairseq's functions as the plugin replaces them, and a complete last checkpoint."""
     from fairseq import checkpoint_utils
     from fairseq.file_io import PathManager
 
@@ -225,14 +225,14 @@ def test_preparation_into_an_invalid_folder(place, tmp_path):
 
 
 def test_preparation_resumes_after_a_full_disk(recordings, tmp_path):
-    """Converting recordings, the first long stage of scripts/recipes/custom: two fit, one doesn't."""
+    """Convert recordings, the first long stage of scripts/recipes/custom: two fit on the disk and one doesn't."""
     rows = [f"{name}\t{recordings[name]}" for name in ("good", "long", "other")]
     (tmp_path / "checked.tsv").write_text("\n".join(["id\tsource_wav", *rows]) + "\n")
     out = tmp_path / "audio"
     command = [sys.executable, SCRIPTS / "recipes/custom" / "import_audio.py", "--texts", tmp_path / "checked.tsv"]
     command += ["--column", "source_wav", "--audio-root", tmp_path, "--out", out]
     with largest_file(40_000):
-        # Python leaves SIGXFSZ ignored in its children.
+        # Child processes of Python ignore SIGXFSZ too.
         done = subprocess.run([*map(str, command)], capture_output=True, text=True, restore_signals=False)
     assert done.returncode != 0 and not (out / "long.wav").exists()
     assert not [path for path in out.iterdir() if path.name.startswith(".long")]

@@ -1,4 +1,4 @@
-"""Bad recordings, wherever one is read: one line, and what the others give is there."""
+"""Invalid recordings give one line in all programs, and the output of the other recordings is kept."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_simuleval_keeps_what_was_evaluated(name, message, recordings, simuleval
         return
     assert status.startswith("error: source 2 of the list") and message in status and "\n" not in status
     assert str(recordings[name]) in status
-    if "is no file" not in message:  # which is said before anything is done
+    if "is no file" not in message:  # that is checked before the start
         assert len(log.read_text().splitlines()) == 1
 
 
-# fairseq reads ahead in a thread, and a worker process passes on errors in its own way: one case is enough for that.
+# fairseq reads ahead in a thread, and worker processes pass on errors in another way; one case is enough for these.
 @pytest.mark.parametrize(
     ("name", "message", "workers"),
     [
@@ -100,7 +100,7 @@ def test_first_batch_is_read_before_the_training_starts(recordings, corpus):
 
 @pytest.fixture(scope="module")
 def checked(recordings, tmp_path_factory) -> dict[str, str]:
-    """What the first stage of scripts/recipes/custom says of each recording; all in one table."""
+    """Messages of the first stage of scripts/recipes/custom for the recordings, all in one table."""
     folder = tmp_path_factory.mktemp("preparing")
     names = [name for name, row in RECORDINGS.items() if PREPARING in row]
     rows = [f"{recordings[name]}\tbon\tgood\t{number}" for number, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""docs/reliability.md shows the cases that the tests go through."""
+"""docs/reliability.md lists the cases of these tests."""
 
 from cases import tables
 from spoilt import TESTS

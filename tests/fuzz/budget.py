@@ -1,4 +1,4 @@
-"""How long the fuzzing goes on: seconds in CI, always the same cases; ``ECHOSTREAM_FUZZ=deep`` as long as it takes."""
+"""Number of fuzzing cases: in CI the same cases for some seconds; with ``ECHOSTREAM_FUZZ=deep`` many random ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 DEEP = os.environ.get("ECHOSTREAM_FUZZ") == "deep"
-DEEPER = 20  # times as many cases
+DEEPER = 20  # factor of the number of cases
 
 
 def cases(number: int, **options) -> settings:
@@ -18,7 +18,7 @@ def cases(number: int, **options) -> settings:
     return settings(
         max_examples=number * DEEPER if DEEP else number,
         derandomize=not DEEP,
-        deadline=None,  # machines are slow when they are busy; what hangs is caught by the tests' own timeouts
+        deadline=None,  # busy machines are slow; the tests have timeouts of their own
         database=None,
         phases=(Phase.explicit, Phase.generate, Phase.shrink),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],

@@ -1,4 +1,4 @@
-"""The fuzzing speaks to the same real server as tests/serve, and leaves no files in the checkout."""
+"""Fuzzing uses the same real server as tests/serve, and writes no files to the checkout."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The manifest reader gives what was written, or one line that names file and line; nothing else (Hypothesis)."""
+"""The manifest reader returns what was written, or fails with one line that names file and line (Hypothesis)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from echostream.tasks.manifests import (
 )
 
 ARCHIVE_BYTES = 1_000
-# What no field of a TSV can hold: its separators. NUL can't be part of a file's name, but of an id or a text.
+# The fields of a TSV file can't contain its separators. NUL can be part of an id or a text, but not of a file name.
 fields = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\t\n\r"), min_size=1, max_size=20)
 texts = fields.filter(str.strip)
 counts = st.integers(1, 10**6).map(str)
@@ -39,7 +39,7 @@ text_rows = st.lists(st.tuples(fields, texts), min_size=1, max_size=5, unique_by
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """A folder with audio of all kinds in it; the reader looks only whether it is there."""
+    """A folder with audio files of all kinds; the reader checks only that they exist."""
     root = tmp_path_factory.mktemp("manifests")
     (root / "sub dir").mkdir()
     for name in ("a.wav", "sub dir/b.flac", "é✓.npy"):
@@ -50,7 +50,7 @@ def root(tmp_path_factory) -> Path:
 
 @st.composite
 def tables(draw, columns, rows) -> tuple[bytes, list[tuple[str, ...]]]:
-    """A manifest as some program would write it, and its rows in the order of ``columns``."""
+    """A valid manifest, and its rows in the order of ``columns``."""
     wanted = draw(rows)
     extra = draw(st.lists(st.sampled_from(["speaker", "tgt_lang", "", "é"]), unique=True, max_size=2))
     header = draw(st.permutations([*columns, *extra]))
@@ -60,7 +60,7 @@ def tables(draw, columns, rows) -> tuple[bytes, list[tuple[str, ...]]]:
         lines.append("\t".join(values.get(column, "x") for column in header))
     newline = draw(st.sampled_from(["\n", "\r\n"]))
     end = draw(st.sampled_from(["", newline, newline * 3]))
-    mark = draw(st.sampled_from(["", "\ufeff"]))  # some spreadsheets begin UTF-8 files with it
+    mark = draw(st.sampled_from(["", "\ufeff"]))  # some spreadsheets write it at the start of UTF-8 files
     return (mark + newline.join(lines) + end).encode(), wanted
 
 
@@ -94,7 +94,7 @@ BAD_FIELDS += ("\u2028.wav", "\x1b[2J.wav", ".", "sub dir", "sub dir/.wav", "no\
 
 @st.composite
 def damaged(draw, columns, rows) -> bytes:
-    """A manifest to which something has happened."""
+    """A manifest with random damage."""
     content, _ = draw(tables(columns, rows))
     for _ in range(draw(st.integers(1, 3))):
         lines = content.split(b"\n")
@@ -135,7 +135,7 @@ def header_and(**values: str) -> bytes:
 
 
 def refusal(path: Path, error: ManifestError) -> None:
-    """One printable line that names the file and, where there is one, the line."""
+    """Check that a message is one printable line that names the file and, if there is one, the line."""
     message = str(error)
     assert message.startswith(str(path)) and len(message.splitlines()) == 1 and len(message) < 1_000
     assert message.isprintable(), repr(message)
@@ -199,7 +199,7 @@ def test_damaged_texts_are_read_or_rejected(root, content):
 @cases(100)
 @given(tables(SPEECH_COLUMNS, speech_rows), text_rows, text_rows)
 def test_inconsistent_texts_and_speech_are_rejected(root, speech, one, two):
-    """Two text folders and a speech manifest, whose ids overlap by chance or not at all."""
+    """The ids of two text folders and a speech manifest overlap at random or not at all."""
     path = root / "fit.tsv"
     path.write_bytes(speech[0])
     utterances = read_utterances(path, root)

@@ -1,4 +1,4 @@
-"""The messages of the WebSocket, read without a socket: whatever comes, an answer of docs/protocol.md (Hypothesis)."""
+"""WebSocket messages, parsed without a socket: random messages get an answer of docs/protocol.md (Hypothesis)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ nested = st.builds(
     st.sampled_from(DEPTHS),
     st.sampled_from([("[", "]"), ('{"a":', "}")]),
 )
-# JSON's own and what Python's reader takes besides: NaN, lone surrogates, numbers without end, repeated keys.
+# Valid JSON, and what Python's reader also accepts: NaN, lone surrogates, numbers of any length, repeated keys.
 ODD = 'NaN -Infinity 1e999 1.0 -0 true null "" "\\ud800" [] {} "pcm_s16le" "\\u0000" "é" "start" ["start"] 160 2'
 odd = st.sampled_from([*ODD.split(" "), "9" * 30, "9" * 5_000])
 json_values = st.recursive(
@@ -57,7 +57,7 @@ ALWAYS = ("type", "sample_rate")
 
 @st.composite
 def starts(draw) -> str:
-    """The text of a start message, more or less."""
+    """Text of a start message, possibly with invalid fields."""
     names = [name for name in sane if name in ALWAYS or draw(st.booleans())]
     pairs = [[json.dumps(name), draw(sane[name])] for name in names]
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
@@ -76,7 +76,7 @@ def starts(draw) -> str:
 
 @st.composite
 def spoilt(draw) -> str:
-    """A message with some characters of it changed."""
+    """A message with some changed characters."""
     text = draw(starts())
     at = draw(st.integers(0, len(text)))
     return text[:at] + draw(st.text(max_size=3)) + text[at + draw(st.integers(0, 4)) :]
@@ -126,7 +126,7 @@ def test_text_message_is_parsed_or_rejected(translator, text):
 
 @pytest.mark.parametrize("pair", ["[]", ('{"a":', "}")])
 def test_nesting_of_any_depth_is_rejected(pair):
-    """At some depth a value can just be read, but is too deep to be written into the message that refuses it."""
+    """At a certain depth a value can still be parsed, but can't be written into the error message."""
     for depth in range(1, 1_100):
         text = f'{{"type": "start", "sample_rate": 16000, "version": {pair[0] * depth}1{pair[1] * depth}}}'
         with pytest.raises(SessionError) as error:
@@ -135,7 +135,7 @@ def test_nesting_of_any_depth_is_rejected(pair):
 
 
 def refused(error: SessionError) -> None:
-    """A close code of this protocol and a short printable line that any encoding holds."""
+    """Check for a close code of this protocol and a short printable line that can be encoded."""
     assert error.code == CloseCode.BAD_MESSAGE
     assert error.message.isprintable() and 0 < len(error.message) < 200
     assert 0 < len(close_reason(error.message)) <= 123 and close_reason(error.message).decode()

@@ -1,4 +1,4 @@
-"""Whatever the pushes, lengths, segments and company: the same words and the same samples (Hypothesis)."""
+"""Words and samples do not depend on pushes, lengths, segments and batches (Hypothesis)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from echostream.streaming import StepOutput, StreamingTranslator
 MAX_SAMPLES = 20_000
 WAVES = [noise(MAX_SAMPLES / 16_000, seed) for seed in range(4)]
 WAVES += [np.zeros(MAX_SAMPLES, np.float32), np.ones(MAX_SAMPLES, np.float32)]  # silence; a stuck converter
-FLOAT32 = {"rtol": 0, "atol": 2e-6}  # of a batch, whose matrix products may add in another order
+FLOAT32 = {"rtol": 0, "atol": 2e-6}  # tolerance for batches, whose matrix products may add in another order
 
 
 @cache
@@ -34,7 +34,7 @@ def translator(vocoder: str = "istft", **settings) -> StreamingTranslator:
 
 @st.composite
 def configured(draw, segments=(0, 1, 2, 3, 4, 5, 8, 13, 32)) -> StreamingTranslator:
-    """A translator with any of its options."""
+    """A translator with the given options."""
     policy = draw(st.sampled_from(sorted(POLICIES)))
     options = {field.name for field in fields(POLICIES[policy])} & {"stride_n", "lag_k"}
     made = translator(
@@ -50,7 +50,7 @@ def configured(draw, segments=(0, 1, 2, 3, 4, 5, 8, 13, 32)) -> StreamingTransla
 
 lengths = st.integers(0, MAX_SAMPLES) | st.sampled_from([0, 1, 399, 400, 401, 559, 560, 639, 640, 641, 1_039, 1_040])
 waves = st.builds(lambda wave, size: wave[:size], st.sampled_from(WAVES), lengths)
-# Sorted cuts: equal ones are empty pushes, neighbours pushes of one sample.
+# Sorted cut positions; equal ones give empty pushes, and neighbouring ones give pushes of one sample.
 cuts = st.lists(st.integers(0, MAX_SAMPLES), max_size=8) | st.builds(
     lambda at, count: [at + index for index in range(count)], st.integers(0, MAX_SAMPLES), st.integers(1, 20)
 )
@@ -74,9 +74,9 @@ def pieces_of(wave: np.ndarray, at: list[int]) -> list[np.ndarray]:
 
 @cases(60)
 @given(configured(), waves, cuts)
-@example(translator(segment_ms=40), WAVES[0][:640], [640])  # nothing is left for the last push
+@example(translator(segment_ms=40), WAVES[0][:640], [640])  # the last push is empty
 def test_stream_does_not_depend_on_pushes(made, wave, at):
-    """Invariant 2, to the bit."""
+    """Invariant 2, bit by bit."""
     state, outs = made.init_state(), []
     pieces = pieces_of(wave, at)
     for index, piece in enumerate(pieces):
@@ -113,7 +113,7 @@ def vars_of(word) -> tuple[float, float]:
 @cases(30)
 @given(configured(), waves, st.integers(0, MAX_SAMPLES))
 def test_output_is_never_revised(made, wave, at):
-    """Invariants 4 and 5: the output so far is the beginning of the output of any continuation."""
+    """Invariants 4 and 5: the output so far is a prefix of the output of any continuation."""
     state = made.init_state()
     early = merge([made.step(wave[:at], state)])
     fork = copy.deepcopy(state)
@@ -127,7 +127,7 @@ def test_output_is_never_revised(made, wave, at):
 
 
 class Sessions(RuleBasedStateMachine):
-    """Invariant 7: sessions join, push, fork, leave and end in any order, stepped in whatever batches."""
+    """Invariant 7: streams join, push, fork, leave and end in any order and in any batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: self.sessions)
     @rule(data=st.data())
     def step_some(self, data) -> None:
-        """A push for some of them, the last one for some of these."""
+        """Push to some of the streams, and end some of these."""
         chosen = data.draw(st.lists(st.sampled_from(range(len(self.sessions))), unique=True), label="sessions")
         some = [self.sessions[index] for index in chosen]
         sizes = data.draw(st.lists(st.integers(0, 9_000), min_size=len(some), max_size=len(some)), label="samples")
@@ -174,7 +174,7 @@ class Sessions(RuleBasedStateMachine):
         np.testing.assert_allclose(got[0], wanted[0], **FLOAT32)
 
     def teardown(self) -> None:
-        """Whoever is still there ends together."""
+        """End all remaining streams together."""
         states = [one["state"] for one in self.sessions]
         outs = self.made.step_batch([WAVES[0][:0]] * len(states), states, [True] * len(states))
         for one, out in zip(self.sessions, outs, strict=True):

@@ -88,12 +88,12 @@ def expected_codes(script: list) -> set[int]:
         if bad:
             return late | {CloseCode.BAD_MESSAGE}
         if ended:
-            late = {CloseCode.DONE}  # may already be under way when the next message arrives
+            late = {CloseCode.DONE}  # may already have been sent when the next message arrives
     return {CloseCode.DONE} if ended else set()
 
 
 def check_grammar(received: Received, allowed: set[int]) -> None:
-    """``ready output* (done | error) close``, each at its place."""
+    """Check the order ``ready output* (done | error) close``."""
     kinds = [message["type"] for message in received.messages]
     assert set(kinds) <= set(KINDS) and received.code in allowed, (received.code, allowed, received.messages)
     assert kinds.count("ready") <= 1 and "ready" not in kinds[1:] and kinds[-1] in ("done", "error")
@@ -105,7 +105,7 @@ def check_grammar(received: Received, allowed: set[int]) -> None:
 
 
 async def misbehave(url: str, script: list, ending: str, over: asyncio.Event) -> None:
-    """Say all of it; who is still welcome then stays until the others are done."""
+    """Send all messages; a session that is still open then stays until the others have ended."""
     if ending == "end":
         script = [*script, END]
     async with connected(url) as connection:
@@ -126,7 +126,7 @@ async def misbehave(url: str, script: list, ending: str, over: asyncio.Event) ->
 
 
 async def undisturbed(server: Server, url: str, others: list, translator, over: asyncio.Event) -> None:
-    """All ``others`` at once, and one who gets what the translator gives; nothing of them stays."""
+    """Run all ``others`` and one valid session at once; checks its output, and that nothing leaks."""
 
     async def bystander() -> Received:
         received = await translate(url, BYSTANDER, **SETTINGS)
@@ -142,7 +142,7 @@ async def undisturbed(server: Server, url: str, others: list, translator, over: 
 
 
 def quiet(caplog) -> None:
-    """Nothing that went wrong in the server: no error, no traceback, no forgotten task."""
+    """Check that the server has no errors, tracebacks or unfinished tasks."""
     assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
     caplog.clear()
 
@@ -163,7 +163,7 @@ def test_clients_with_random_messages(translator, caplog, clients):
 
 
 def frame(opcode: int, data: bytes, fin: bool = True, rsv: int = 0, masked: bool = True, length: int = -1) -> bytes:
-    """A WebSocket frame (RFC 6455, section 5.2), not necessarily a lawful one."""
+    """A WebSocket frame (RFC 6455, section 5.2), which may be invalid."""
     size = len(data) if length < 0 else length
     head = bytes([fin << 7 | rsv << 4 | opcode, masked << 7 | 127]) + (size % 2**64).to_bytes(8, "big")
     return head + (bytes(4) if masked else b"") + data
@@ -187,7 +187,7 @@ wires = st.tuples(
 
 
 async def write_bytes(url: str, with_start: bool, sent: list[bytes], at_once: int) -> None:
-    """Shake hands, write, hang up, and read to the end, which must come."""
+    """Do the handshake, write, end the output, and read until the connection closes."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -210,7 +210,7 @@ async def write_bytes(url: str, with_start: bool, sent: list[bytes], at_once: in
 
 
 def close_codes(answer: bytes) -> list[int]:
-    """Of the close frames in what the server has written, the last frame of which may be cut."""
+    """Codes of the close frames in the output of the server, whose last frame may be incomplete."""
     codes, at = [], 0
     while at + 2 <= len(answer):
         opcode, size, at = answer[at] & 15, answer[at + 1] & 127, at + 2
@@ -249,7 +249,7 @@ requests = st.tuples(paths, header_values | st.none(), header_values | st.none()
 
 
 async def ask(url: str, path: str, host: str | None, origin: str | None, method: str) -> int:
-    """The status of one request, its headers as they are."""
+    """Status of one request with unchanged headers."""
     address, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(address, int(port))
     lines = [f"{method} {path} HTTP/1.1", f"Host: {address if host is None else host}", "Connection: close"]
