@@ -25,8 +25,9 @@ from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.safe_loading import check_tensors, load_safely, load_tensors
 from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
-from echostream.models.config import ACTIVATIONS, EchoStreamConfig
+from echostream.models.config import CHOICES, EchoStreamConfig
 from echostream.models.echostream_model import EchoStreamModel
+from echostream.models.front_ends import FRONT_ENDS
 
 FORMAT, FORMAT_VERSION = "echostream-model", 1
 WEIGHTS_NAME, DESCRIPTION_NAME = "model.safetensors", "model.json"
@@ -209,8 +210,10 @@ def _model_config(path: Path, options: Mapping[str, Any]) -> EchoStreamConfig:
         if key not in options:
             continue  # an option that is younger than the file; its default is what there was before it
         value = options[key]
-        if isinstance(field.default, str):
-            right = value in list(ACTIVATIONS)
+        if isinstance(field.default, bool):
+            right = type(value) is bool
+        elif isinstance(field.default, str):
+            right = value in list(CHOICES.get(key, FRONT_ENDS))
         elif isinstance(field.default, float):
             right = type(value) in (int, float) and 0 <= value <= 1
         else:
@@ -260,7 +263,7 @@ def _check_weights(path: Path, model: EchoStreamModel, weights: Mapping[str, Any
             f"the weights in {path} don't fit its configuration: {len(differing)} tensors differ, the first {name}: "
             f"checkpoint {found.get(name, 'absent')}, configuration {expected.get(name, 'absent')}"
         )
-    if not bool((weights["fbank.cmvn_std"] > 0).all()):
+    if "fbank.cmvn_std" in weights and not bool((weights["fbank.cmvn_std"] > 0).all()):
         raise CheckpointError(f"the CMVN in {path} can't be used: a standard deviation in it isn't positive")
 
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACTIVATIONS = ("relu", "gelu", "silu")
+POSITIONS = ("rotary", "cyclic")
+# Options that have one of a few values; front ends can be added, see models/front_ends.py.
+CHOICES = {"encoder_activation": ACTIVATIONS, "encoder_positions": POSITIONS}
 
 
 @dataclass
@@ -14,25 +17,37 @@ class EchoStreamConfig:
         default=1024, metadata={"help": "channels of the first subsampling convolution before its GLU"}
     )
     subsampler_kernel: int = field(default=5, metadata={"help": "width of the subsampling convolutions (input frames)"})
+    front_end: str = field(
+        default="fbank", metadata={"help": "from samples to encoder frames: fbank (40 ms) or whisper (20 ms)"}
+    )
+    encoder_stack: int = field(
+        default=1, metadata={"help": "frames joined to one after the encoder's layers, for the heads and decoders"}
+    )
     encoder_dim: int = field(default=256, metadata={"help": "size of an encoder frame"})
     encoder_layers: int = field(default=12, metadata={"help": "number of Emformer layers"})
     encoder_heads: int = field(default=4, metadata={"help": "attention heads of the encoder"})
     encoder_ffn_dim: int = field(default=2048, metadata={"help": "hidden size of the encoder's feed-forward"})
     encoder_conv_kernel: int = field(
         default=15,
-        metadata={"help": "width of the causal convolution in each encoder layer (40 ms frames); 0: none"},
+        metadata={"help": "width of the causal convolution in each encoder layer (frames); 0: none"},
     )
     encoder_activation: str = field(
         default="silu", metadata={"help": f"activation of the encoder's feed-forward: {', '.join(ACTIVATIONS)}"}
     )
-    left_context_frames: int = field(default=48, metadata={"help": "left context of the encoder (40 ms frames)"})
+    encoder_positions: str = field(
+        default="rotary",
+        metadata={"help": "rotary, or cyclic: absolute ones that return every 1500 frames, as Whisper's weights need"},
+    )
+    encoder_closing_norm: bool = field(
+        default=True, metadata={"help": "whether encoder layers end with a norm, as the Emformer's do"}
+    )
+    encoder_final_norm: bool = field(
+        default=False, metadata={"help": "whether the encoder ends with a norm, as Whisper's does"}
+    )
+    left_context_frames: int = field(default=48, metadata={"help": "left context of the encoder (frames)"})
     memory_slots: int = field(default=16, metadata={"help": "slots of the memory bank; 0: no memory"})
-    memory_block_frames: int = field(
-        default=16, metadata={"help": "frames averaged into one memory slot (40 ms frames)"}
-    )
-    right_context_frames: int = field(
-        default=1, metadata={"help": "right context of each encoder segment (40 ms frames)"}
-    )
+    memory_block_frames: int = field(default=16, metadata={"help": "frames averaged into one memory slot (frames)"})
+    right_context_frames: int = field(default=1, metadata={"help": "right context of each encoder segment (frames)"})
     st_layers: int = field(default=2, metadata={"help": "causal transformer layers of the ST-CTC head"})
     st_window_frames: int = field(
         default=96, metadata={"help": "frames that the ST-CTC head looks back (40 ms frames)"}
@@ -66,6 +81,24 @@ class EchoStreamConfig:
         default=0.0, metadata={"help": "probability of skipping an encoder layer in training"}
     )
 
+
+# Whisper base's encoder under the Emformer's masks: 320 ms of right context and 3.2 s of left context, no memory bank.
+WHISPER_BASE: dict[str, Any] = {
+    "front_end": "whisper",
+    "encoder_dim": 512,
+    "encoder_layers": 6,
+    "encoder_heads": 8,
+    "encoder_ffn_dim": 2048,
+    "encoder_conv_kernel": 0,
+    "encoder_activation": "gelu",
+    "encoder_positions": "cyclic",
+    "encoder_closing_norm": False,
+    "encoder_final_norm": True,
+    "left_context_frames": 160,
+    "right_context_frames": 16,
+    "memory_slots": 0,
+    "dropout": 0.0,
+}
 
 # What differs from the defaults above.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -119,6 +152,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "unit_ffn_dim": 576,
         "dropout": 0.05,
     },
+    "echostream_whisper_base": WHISPER_BASE,
+    # Every second layer of it.
+    "echostream_whisper_small": {**WHISPER_BASE, "encoder_layers": 3},
 }
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from echostream.models.config import EchoStreamConfig
 from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
+from echostream.models.front_ends import find_front_end
 from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 from echostream.models.unit_decoder import CTCTransformerUnitDecoder
-from echostream.modules.fbank import OnlineFbank
 
 PADDING = 1  # fairseq's Dictionary: <s> 0 (the CTC blank), <pad> 1, </s> 2, <unk> 3
 Outputs = dict[str, Tensor]
@@ -31,7 +31,8 @@ class EchoStreamModel(nn.Module):
     def __init__(self, cfg: EchoStreamConfig, source_vocab: int, target_vocab: int, num_units: int) -> None:
         super().__init__()
         self.cfg = cfg
-        self.fbank = OnlineFbank()
+        # The features of the front end; checkpoints have called them so since there was one front end.
+        self.fbank = find_front_end(cfg.front_end).features()
         self.encoder = EchoStreamSpeechEncoder(cfg)
         self.asr_head = CTCDecoder(cfg.encoder_dim, source_vocab)
         self.st_head = (
@@ -73,19 +74,27 @@ class EchoStreamModel(nn.Module):
             cfg.dropout,
         )
 
-    def encode(self, src_tokens: Tensor, src_lengths: Tensor, segment: int = 0) -> Outputs:
+    @property
+    def frame_ms(self) -> int:
+        """Duration of an encoder frame, as the heads and decoders see it."""
+        return self.encoder.frame_ms
+
+    def encode(
+        self, src_tokens: Tensor, src_lengths: Tensor, segment: int = 0, right_context: int | None = None
+    ) -> Outputs:
         """Encoder and CTC heads over whole utterances.
 
         Args:
             src_tokens: ``(B, T, 80)`` normalised features @100 Hz.
             src_lengths: ``(B,)``.
-            segment: encoder segment in 40 ms frames; 0: the whole utterance.
+            segment: encoder segment in frames; 0: the whole utterance.
+            right_context: of each segment, in frames; None takes the configured one.
 
         Returns:
             ``encoder_out (B, T', D)``, ``frame_lengths (B,)``, ``asr_logits (B, T', source vocabulary)`` and
-            ``st_logits (B, T', target vocabulary)`` with ``T' = ceil(T / 4)``.
+            ``st_logits (B, T', target vocabulary)``, with a frame for each ``frame_ms``.
         """
-        frames, lengths, _ = self.encoder(src_tokens, src_lengths, segment=segment)
+        frames, lengths, _ = self.encoder(src_tokens, src_lengths, segment=segment, right_context=right_context)
         return {
             "encoder_out": frames,
             "frame_lengths": lengths,

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from echostream.modules.band import Band
 from echostream.modules.causal_conv import CausalConv
 from echostream.modules.masks import valid_positions
 from echostream.modules.module_list import TypedModuleList
@@ -50,9 +51,21 @@ class EmformerState(BatchedState):
 
 
 class EmformerLayer(nn.Module):
-    """Pre-norm attention, optional convolution, feed-forward and a final norm, as in the paper's figure 1."""
+    """Pre-norm attention, optional convolution, feed-forward and a closing norm, as in the paper's figure 1.
 
-    def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float, conv_kernel: int, activation: str) -> None:
+    Without the closing norm it is the layer of Whisper and most later transformers.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        ffn_dim: int,
+        dropout: float,
+        conv_kernel: int,
+        activation: str,
+        closing_norm: bool,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(dim)
@@ -62,7 +75,7 @@ class EmformerLayer(nn.Module):
         self.norm_ffn = nn.LayerNorm(dim)
         self.ffn_in = nn.Linear(dim, ffn_dim)
         self.ffn_out = nn.Linear(ffn_dim, dim)
-        self.norm_out = nn.LayerNorm(dim)
+        self.norm_out = nn.LayerNorm(dim) if closing_norm else nn.Identity()
         self.activation = {"relu": torch.relu, "gelu": nn.functional.gelu, "silu": silu}[activation]
         self.dropout = nn.Dropout(dropout)
         self.attention_dropout = dropout
@@ -102,7 +115,7 @@ class EmformerLayer(nn.Module):
 
 
 class Emformer(nn.Module):
-    """A stack of Emformer layers over frames @25 Hz.
+    """A stack of Emformer layers over frames of any length.
 
     Args:
         dim: frame size ``D``.
@@ -116,7 +129,10 @@ class Emformer(nn.Module):
         layer_drop: probability of skipping a layer in training (Fan et al. 2020).
         conv_kernel: kernel size of the causal convolution in each layer, in frames; 0 for no convolution.
         activation: of the feed-forward network: ``relu``, ``gelu`` or ``silu``.
-        rotary: use rotary positions; without them attention cannot tell the order of the frames in a segment.
+        rotary: use rotary positions; without them, and without positions in the frames themselves, attention cannot
+            tell the order of the frames in a segment.
+        closing_norm: whether each layer ends with a norm, as in the paper.
+        final_norm: whether the last layer's output is normalised, as where layers have no closing norm.
     """
 
     def __init__(
@@ -133,6 +149,8 @@ class Emformer(nn.Module):
         conv_kernel: int = 0,
         activation: str = "silu",
         rotary: bool = True,
+        closing_norm: bool = True,
+        final_norm: bool = False,
     ) -> None:
         super().__init__()
         if dim % (2 * heads):
@@ -145,8 +163,9 @@ class Emformer(nn.Module):
         # A complete block becomes visible only when the left context has moved past it; until then it needs a slot too.
         self.ring_slots = memory_slots + -(-left_context // memory_block) if memory_slots else 0
         self.layers: TypedModuleList[EmformerLayer] = TypedModuleList(
-            EmformerLayer(dim, heads, ffn_dim, dropout, conv_kernel, activation) for _ in range(layers)
+            EmformerLayer(dim, heads, ffn_dim, dropout, conv_kernel, activation, closing_norm) for _ in range(layers)
         )
+        self.norm_final = nn.LayerNorm(dim) if final_norm else nn.Identity()
 
     def init_state(self, batch_size: int = 1) -> EmformerState:
         """Empty state: zeros, which the masks hide from every query because nothing precedes position 0."""
@@ -171,6 +190,7 @@ class Emformer(nn.Module):
         segment: int = 0,
         right_context: int = 1,
         is_last: bool = True,
+        layer_outputs: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, EmformerState | None]:
         """Encode whole utterances (``state`` None, ``is_last``) or the next chunk of a stream.
 
@@ -182,6 +202,7 @@ class Emformer(nn.Module):
             segment: ``C`` in frames; 0: everything up to the end of the input is one segment.
             right_context: ``R`` in frames.
             is_last: the input ends here; the last segment may then be shorter and has no right context.
+            layer_outputs: a list to which the frames after each layer are appended, ``(B, n, D)``, padding included.
 
         Returns:
             ``(B, n, D)`` frames, their lengths ``(B,)``, and the next state (None after the last chunk). Before the
@@ -214,12 +235,70 @@ class Emformer(nn.Module):
         layout = Layout.build(
             num_frames, size, right_context if total > num_frames or num_frames > size else 0, x.device
         )
-        out, state = self._encode(x, lengths, state, layout, is_last)
+        layer_outputs = layer_outputs if layer_outputs is not None else []
+        if state is None and layout.num_segments > 1:
+            out = self._encode_band(x, lengths, layout, size, layer_outputs)
+        else:
+            out, state = self._encode(x, lengths, state, layout, is_last, layer_outputs)
+        out = self.norm_final(out)
         out_lengths = lengths.clamp(max=num_frames)
         return out.masked_fill(~valid_positions(out_lengths, num_frames)[..., None], 0.0), out_lengths, state
 
+    def _encode_band(
+        self, x: Tensor, lengths: Tensor, layout: Layout, segment: int, layer_outputs: list[Tensor]
+    ) -> Tensor:
+        """Whole utterances of several segments, ``(B, T, D)`` to ``(B, T, D)``: what :meth:`_encode` computes."""
+        n, device = layout.num_frames, x.device
+        band = Band.build(n, segment, layout.right_context, self.left_context, device)
+        positions = band.positions()
+        masks = [band.mask(lengths)]
+        angles = block_angles = blocks = None
+        if self.memory_slots and n > self.left_context:
+            count = n // self.memory_block
+            blocks = torch.arange(count, device=device)
+            visible = (band.segment_starts() - self.left_context).clamp(min=0)[:, None] // self.memory_block
+            seen = (blocks < visible) & (blocks >= visible - self.memory_slots)  # (N * Q, blocks)
+            seen = seen.unflatten(0, (band.num_groups, -1))
+            masks.append(seen.repeat(x.size(0), 1, 1))
+        mask = torch.cat(masks, dim=2)[:, None]  # (B * N, 1, Q, K)
+        if self.rotary:
+            head_dim = self.dim // self.heads
+            angles = rotary_angles(positions[None], head_dim, x.dtype)
+            if blocks is not None:
+                block_angles = rotary_angles(
+                    (blocks * self.memory_block + self.memory_block // 2)[None], head_dim, x.dtype
+                )
+        hidden = x[:, positions.clamp(max=n - 1)]
+        no_tail = x.new_zeros(x.size(0), max(0, self.conv_kernel - 1), self.dim)
+        for layer in self.layers:
+            if self.training and self.layer_drop and float(torch.rand(())) < self.layer_drop:
+                continue
+            query, key_value, unrotated = layer.project(hidden, angles)
+            keys = band.keys(key_value)
+            if blocks is not None:
+                frames = band.frames(unrotated)[:, : len(blocks) * self.memory_block]
+                sums = frames.unflatten(1, (-1, self.memory_block)).sum(dim=2)  # (B, blocks, 2, H, hd)
+                memory = self._mean(sums, block_angles)
+                keys = torch.cat([keys, memory.repeat_interleave(band.num_groups, dim=0)], dim=1)
+            attended = layer.attend(query.unflatten(1, (band.num_groups, -1)).flatten(0, 1), keys, mask)
+            hidden = hidden + layer.dropout(attended.unflatten(0, (-1, band.num_groups)).flatten(1, 2))
+            if layer.convolution is not None:
+                copies = band.copies(hidden, layout.num_segments)
+                convolved, _ = layer.convolution(torch.cat([band.frames(hidden), copies], dim=1), layout, no_tail)
+                convolved = band.merge(convolved[:, :n], convolved[:, n:])
+                hidden = hidden + layer.dropout(convolved)
+            hidden = layer.feed_forward(hidden)
+            layer_outputs.append(band.frames(hidden))
+        return band.frames(hidden)
+
     def _encode(
-        self, x: Tensor, lengths: Tensor, state: EmformerState | None, layout: Layout, is_last: bool
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        state: EmformerState | None,
+        layout: Layout,
+        is_last: bool,
+        layer_outputs: list[Tensor],
     ) -> tuple[Tensor, EmformerState | None]:
         batch, n = x.size(0), layout.num_frames
         past = state.position if state is not None else torch.zeros_like(lengths)
@@ -266,6 +345,7 @@ class Emformer(nn.Module):
                 convolved, tail = layer.convolution(hidden, layout, state.conv[:, i] if state is not None else no_tail)
                 hidden = hidden + layer.dropout(convolved)
             hidden = layer.feed_forward(hidden)
+            layer_outputs.append(hidden[:, :n])
             if not is_last:
                 layer_caches.append((key_value[:, :n], unrotated[:, :n], tail))
         out = hidden[:, :n]

@@ -8,13 +8,13 @@ the whole waveform. The state holds the samples that later frames still need.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from echostream.constants import SAMPLE_RATE
+from echostream.modules.front_end import Features
 from echostream.modules.state import State
 
 WINDOW_SAMPLES = 400  # 25 ms
@@ -55,16 +55,14 @@ class FbankState(State):
     leftover: Tensor
 
 
-class OnlineFbank(nn.Module):
+class OnlineFbank(Features):
     """Waveform to normalised log-mel features.
 
     The mean and the standard deviation are buffers, so that a checkpoint contains the normalisation it was trained
-    with. Until :meth:`set_cmvn` is called, features are not normalised. The buffers stay float32 in a half-precision
-    model, because rounding the statistics would shift the features.
+    with. Until :meth:`set_cmvn` is called, features are not normalised.
     """
 
     mel: Tensor
-    window: Tensor
     cmvn_mean: Tensor
     cmvn_std: Tensor
 
@@ -75,14 +73,6 @@ class OnlineFbank(nn.Module):
         self.register_buffer("window", povey, persistent=False)
         self.register_buffer("cmvn_mean", torch.zeros(NUM_MELS))
         self.register_buffer("cmvn_std", torch.ones(NUM_MELS))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OnlineFbank:
-        """Follow ``model.to(device)`` but ignore ``half()`` and ``bfloat16()``: features are always float32."""
-        exact = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            self._buffers[name] = buffer.to(self.get_buffer(name).device)
-        return self
 
     def set_cmvn(self, mean: Tensor, std: Tensor) -> None:
         """Set the global mean and standard deviation, each of shape ``(80,)``.
@@ -100,6 +90,9 @@ class OnlineFbank(nn.Module):
 
     def init_state(self) -> FbankState:
         return FbankState(leftover=self.window.new_zeros(0))
+
+    def missing_samples(self, num_features: int, state: FbankState) -> int:
+        return WINDOW_SAMPLES + (num_features - 1) * SHIFT_SAMPLES - state.leftover.size(0)
 
     def log_mel(self, samples: Tensor) -> Tensor:
         """Kaldi's log-mel features of all complete windows: ``(n,)`` samples in [-1, 1] to ``(T, 80)``."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from echostream.modules.front_end import Subsampler
 from echostream.modules.masks import valid_positions
 from echostream.modules.state import BatchedState
 
@@ -49,7 +50,7 @@ class StridedCausalConv(nn.Module):
         return nn.functional.glu(self.linear(windows), dim=-1)
 
 
-class ConvSubsampler(nn.Module):
+class ConvSubsampler(Subsampler):
     """Two strided causal convolutions that reduce the frame rate four times.
 
     Args:
@@ -73,6 +74,9 @@ class ConvSubsampler(nn.Module):
             first=weight.new_zeros(batch_size, self.first.context, self.first.in_dim),
             second=weight.new_zeros(batch_size, self.second.context, self.second.in_dim),
         )
+
+    def missing_features(self, num_frames: int, state: SubsamplerState) -> int:
+        return STRIDE * num_frames
 
     def forward(
         self,

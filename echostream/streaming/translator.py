@@ -28,9 +28,8 @@ from echostream.decoding.sentence_breaks import SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetector
 from echostream.models.config import architecture_config
 from echostream.models.echostream_model import EchoStreamModel
-from echostream.modules.fbank import SHIFT_SAMPLES, WINDOW_SAMPLES
+from echostream.modules.fbank import SHIFT_SAMPLES
 from echostream.modules.state import stack, unstack
-from echostream.modules.subsampling import STRIDE
 from echostream.streaming.options import TranslatorOptions
 from echostream.streaming.recogniser import Recogniser, Recognition
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
@@ -395,21 +394,19 @@ class StreamingTranslator:
             raise ValueError("with segment_ms 0 the next segment is there when the source ends, not before")
         return max(0, self._samples_for(state) - state.waiting_samples)
 
-    def _next_features(self, state: EchoStreamState) -> int:
-        """Features of the next segment and its right context that the encoder hasn't seen."""
-        options = self.options
-        frames = options.segment_frames + options.right_context_frames - state.encoder.emformer.pending.size(1)
-        return STRIDE * max(frames, 1)
-
     def _samples_for(self, state: EchoStreamState) -> int:
-        """Samples that those features need, beside what the front end has kept."""
-        return WINDOW_SAMPLES + (self._next_features(state) - 1) * SHIFT_SAMPLES - state.fbank.leftover.size(0)
+        """Samples that the next segment and its right context need, beside what the front end has kept."""
+        options = self.options
+        features = self.model.encoder.missing_features(
+            options.segment_frames, options.right_context_frames, state.encoder
+        )
+        return self.model.fbank.missing_samples(features, state.fbank)
 
     def _features(self, segment: _Segment) -> Tensor:
         """Log-mel features ``(B, T, 80)`` @100 Hz of the segment's samples."""
         rows = []
         for stream in segment.streams:
-            samples = torch.from_numpy(stream.take(segment.num_samples)).to(self.model.fbank.window.device)
+            samples = torch.from_numpy(stream.take(segment.num_samples)).to(self.model.fbank.device)
             features, stream.state.fbank = self.model.fbank(samples, stream.state.fbank)
             rows.append(features)
         return torch.stack(rows)

@@ -21,6 +21,7 @@ from fairseq.models.speech_to_speech.s2s_conformer_unity import UnityConformerMo
 
 from echostream.checkpoints.initialisation import PretrainedError, grouped, initialise, read_source, report
 from echostream.models import EchoStreamConfig, EchoStreamModel
+from echostream.tasks import EchoStreamTask  # noqa: F401  lets fairseq read its own checkpoints
 
 SOURCE_VOCAB, TARGET_VOCAB, UNITS = 14, 16, 10
 SIZES = EchoStreamConfig(
