@@ -29,7 +29,7 @@ from echostream.tasks.manifests import (
     read_utterances,
 )
 from echostream.tasks.phones import read_source_phones
-from echostream.tasks.segments import parse_segment_sizes, sample_segment, segment_name
+from echostream.tasks.segments import MultiChunkSampler, parse_segment_sizes, segment_name
 from echostream.tasks.streamed_translation import translate_as_streamed
 from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_about_ctc_length
 
@@ -250,13 +250,8 @@ class EchoStreamTask(FairseqTask):
         """Segment size (25 Hz frames, 0: whole utterance) for the next batch of update ``update_num``."""
         update, micro_batch = self._draws
         self._draws = (update_num, micro_batch + 1 if update == update_num else 0)
-        return sample_segment(
-            self.segment_sizes,
-            self.cfg.seed,
-            *self._draws,
-            self._longest_frames(sample),
-            self.cfg.segment_warmup_updates,
-        )
+        sampler = MultiChunkSampler(self.segment_sizes, self.cfg.seed, self.cfg.segment_warmup_updates)
+        return sampler.sample_segment_length(*self._draws, self._longest_frames(sample))
 
     def _longest_frames(self, sample: dict[str, Any]) -> int:
         """Encoder frames of the longest utterance over all ranks; 0 unless segment sizes are sampled uniformly.
