@@ -43,6 +43,9 @@ class EchoStreamTask(FairseqTask):
     The model reads ``source_dictionary``, ``target_text_dictionary``, ``num_units`` and ``cmvn`` (mean and standard
     deviation, float32 ``(80,)`` each, or None). The first three are stored in the checkpoint's ``task_state`` as plain
     lists and numbers, so that a checkpoint can be used without the training data.
+
+    Attributes:
+        from_checkpoint: the options are those in a checkpoint, which must not choose code.
     """
 
     def __init__(self, cfg: EchoStreamTaskConfig):
@@ -54,6 +57,7 @@ class EchoStreamTask(FairseqTask):
         self.phone_inventory: list[str] = []
         self.source_phones: dict[str, np.ndarray] = {}
         self._manifests: dict[str, list[Utterance]] = {}
+        self.from_checkpoint = False
         self._draws = (-1, -1)  # update, and batch within the update, for which a segment size was last drawn
 
     @classmethod
@@ -69,6 +73,7 @@ class EchoStreamTask(FairseqTask):
         """
         with exit_with_message(ValueError):
             task = cls(cfg)
+            task.from_checkpoint = from_checkpoint
             if not from_checkpoint:
                 task.read_configs()
         return task

@@ -76,5 +76,5 @@ def test_what_was_meant_is_said(words, echostream, recordings, model, train, cor
 
 def test_a_value_that_looks_like_an_option_is_none(echostream, recordings, model):
     """Abbreviations and options with = are as argparse has them."""
-    options = ["--model", model, "--pol=wait-k", "--seg", "320", "--text", "-q"]
+    options = ["--model", model, "--policy=wait-k", "--seg", "320", "--text", "-q"]
     assert echostream("asr", recordings["good"], *options)[0] == 0
