@@ -18,7 +18,7 @@ usage: scripts/evaluate.sh --model CHECKPOINT --vocoder VOCODER --source WAVS --
   --segments "40 320"  segment sizes in ms, 0 for the whole utterance at once (default: "40 320")
   --limit N            only the first N sources (default 0: all)
   --task TASK          s2st (default), s2tt or asr
-  --policy, --stride-n, --lag-k, --right-context-frames VALUE    as for the agents
+  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir VALUE    as for the agents
   --device DEVICE      cpu (default), cuda, ...
   --language LANG      language of the output speech (default: en)
   --source-language L  of the source, for --cascade (default: fr)
@@ -50,13 +50,13 @@ while (($#)); do
     --live) live=(--live /dev/fd/3); shift; continue ;;
     --cascade) cascade=true; shift; continue ;;
     --model | --random-arch | --vocoder | --source | --target | --source-text | --first-word-ends | --output | \
-    --segments | --limit | --task | --policy | --stride-n | --lag-k | --right-context-frames | --device | \
+    --segments | --limit | --task | --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir | --device | \
     --language | --source-language | --asr-model | --asr-compute | --asr-cache) ;;
     *) die "unknown option $1; see scripts/evaluate.sh --help" ;;
   esac
   (($# > 1)) || die "$1 needs a value"
   case $1 in
-    --policy | --stride-n | --lag-k | --right-context-frames) agent_options+=("$1" "$2") ;;
+    --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir) agent_options+=("$1" "$2") ;;
     *) name=${1#--}; printf -v "${name//-/_}" '%s' "$2" ;;
   esac
   shift 2

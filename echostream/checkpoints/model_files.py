@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
+from echostream.checkpoints.model_classes import OWN_PREFIX, find_model_class
 from echostream.checkpoints.safe_loading import check_tensors, load_safely, load_tensors
 from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
-from echostream.models.config import CHOICES, EchoStreamConfig
+from echostream.models.config import ARCHITECTURES, CHOICES, EchoStreamConfig
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.front_ends import FRONT_ENDS
 
@@ -44,6 +45,7 @@ class ModelContent:
         weights: by their names in :class:`EchoStreamModel`, the feature normalisation among them.
         source_symbols, target_symbols: the dictionaries.
         num_units: size of the unit inventory.
+        name: under which the model is registered with fairseq; it says of which class it is.
     """
 
     options: Mapping[str, Any]
@@ -51,6 +53,7 @@ class ModelContent:
     source_symbols: list[str]
     target_symbols: list[str]
     num_units: int
+    name: str = OWN_PREFIX
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class LoadedModel:
 
 
 def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> LoadedModel:
-    """Load a model.
+    """Load a model; of a class of one's own, if that is registered with fairseq.
 
     Args:
         path: a ``.safetensors`` file of a released model, or a checkpoint written by fairseq.
@@ -74,11 +77,12 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     """
     path = Path(path)
     content = read_model(path)
-    cfg = _model_config(path, content.options)
+    model_class, config_class = find_model_class(path, content.name)
+    cfg = _model_config(path, content.options, config_class)
     sizes = (len(content.source_symbols), len(content.target_symbols), content.num_units)
     _check_sizes(path, cfg, sizes, content.weights)
     try:
-        model = EchoStreamModel(cfg, *sizes)
+        model = model_class(cfg, *sizes)
     except SENSELESS as error:
         raise CheckpointError(f"the model options in {path} make no sense: {_first_line(error)}") from error
     _check_weights(path, model, content.weights)
@@ -118,6 +122,7 @@ def save_released(content: ModelContent, folder: Path, echostream_version: str) 
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "echostream_version": echostream_version,
+        **({} if content.name in ARCHITECTURES else {"model": content.name}),
         "options": dict(content.options),
         "num_units": content.num_units,
         "source_symbols": content.source_symbols,
@@ -130,9 +135,12 @@ def save_released(content: ModelContent, folder: Path, echostream_version: str) 
     return paths
 
 
-def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The model options among fairseq's configuration of a model."""
-    return {field.name: options[field.name] for field in dataclasses.fields(EchoStreamConfig) if field.name in options}
+def known_options(
+    options: Mapping[str, Any], config_class: type[EchoStreamConfig] = EchoStreamConfig
+) -> dict[str, Any]:
+    """The model options among fairseq's configuration of a model, for a class of configurations."""
+    names = [field.name for field in dataclasses.fields(config_class) if not field.name.startswith("_")]
+    return {name: options[name] for name in names if name in options}
 
 
 def _released(path: Path) -> ModelContent:
@@ -153,9 +161,12 @@ def _released(path: Path) -> ModelContent:
         raise CheckpointError(
             f"{file} is of format version {version}, this EchoStream reads up to {FORMAT_VERSION}: install a newer one"
         )
+    name = description.get("model", OWN_PREFIX)
+    if not isinstance(name, str):
+        raise CheckpointError(f"{file}: model must be a name, not {name!r}")
     options = _mapping(file, description, "options")
     weights = load_tensors(path)
-    return ModelContent(options, weights, *_vocabularies(file, description))
+    return ModelContent(options, weights, *_vocabularies(file, description), name)
 
 
 def _trained(path: Path, content: Any) -> ModelContent:
@@ -163,12 +174,11 @@ def _trained(path: Path, content: Any) -> ModelContent:
     options = _mapping(path, _mapping(path, content, "cfg"), "model", "cfg.model")
     weights, task = _mapping(path, content, "model"), _mapping(path, content, "task_state")
     name = str(options.get("_name") or options.get("arch"))
-    if not name.startswith("echostream"):
-        raise CheckpointError(f"{path} holds a model '{name}', not an echostream one")
+    find_model_class(path, name)  # of a foreign checkpoint this says more than what else it lacks
     options = {key: value for key, value in options.items() if not str(key).startswith("_") and key != "arch"}
     vocabularies = _vocabularies(path, task, "its task_state has ")
     check_tensors(weights)
-    return ModelContent(options, weights, *vocabularies)
+    return ModelContent(options, weights, *vocabularies, name)
 
 
 def _vocabularies(path: Path, content: Mapping[str, Any], where: str = "it has ") -> tuple[list[str], list[str], int]:
@@ -196,9 +206,13 @@ def _symbols(path: Path, content: Mapping[str, Any], key: str, where: str) -> li
     return list(symbols)
 
 
-def _model_config(path: Path, options: Mapping[str, Any]) -> EchoStreamConfig:
-    """The configuration, if it is one of this version and its values are of the right types."""
-    fields = {field.name: field for field in dataclasses.fields(EchoStreamConfig) if not field.name.startswith("_")}
+def _model_config(path: Path, options: Mapping[str, Any], config_class: type[EchoStreamConfig]) -> EchoStreamConfig:
+    """The configuration, if it is one of this version and its values are of the right types.
+
+    The values of options that a class of the user's own adds are left for that class to check.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config_class) if not field.name.startswith("_")}
+    ours = {field.name: field for field in dataclasses.fields(EchoStreamConfig)}
     for key in options:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)
@@ -206,7 +220,7 @@ def _model_config(path: Path, options: Mapping[str, Any]) -> EchoStreamConfig:
             raise CheckpointError(
                 f"{path} has the model option {key!r}, which is not known{hint}: it was written by another version"
             )
-    for key, field in fields.items():
+    for key, field in ours.items():
         if key not in options:
             continue  # an option that is younger than the file; its default is what there was before it
         value = options[key]
@@ -220,7 +234,7 @@ def _model_config(path: Path, options: Mapping[str, Any]) -> EchoStreamConfig:
             right = type(value) is int and value >= 0
         if not right:
             raise CheckpointError(f"the model options in {path} make no sense: {key} is {value!r}")
-    return EchoStreamConfig(**options)
+    return config_class(**options)
 
 
 def _check_sizes(
@@ -245,7 +259,8 @@ def _check_sizes(
                 f"the weights in {path} don't fit its dictionaries: its {what.format(size)}, its weights have {found}"
             )
     longest = max((size for shape in shapes.values() for size in shape), default=0)
-    for key, value in dataclasses.asdict(cfg).items():
+    for key in (field.name for field in dataclasses.fields(EchoStreamConfig)):
+        value = getattr(cfg, key)
         limit = len(shapes) if str(key).endswith("_layers") else longest if str(key).endswith("_dim") else None
         if limit is not None and value > limit:
             raise CheckpointError(

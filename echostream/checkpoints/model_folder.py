@@ -19,11 +19,17 @@ from typing import Any
 from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.model_store import SETTINGS_NAME, read_settings
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
+from echostream.plugins import names_code
 
 FILES = ("checkpoint", "vocoder", "source_lm")
 LANGUAGES = ("source_lang", "target_lang")
-KINDS: dict[str, tuple[Any, str]] = {"int": (int, "a whole number"), "float": (int | float, "a number")}
-POLICY_OPTIONS = {"stride_n": None, "lag_k": None}  # which are chosen for one policy and mean nothing to another
+KINDS: dict[str, tuple[Any, str]] = {
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+    "dict": (dict, "a mapping, such as {token_frames: 12}"),
+}
+# They are chosen for one policy and mean nothing to another.
+POLICY_OPTIONS = {"stride_n": None, "lag_k": None, "policy_options": None}
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,8 @@ class ModelSettings:
         checkpoint: weights of a released model, or a checkpoint as training writes it.
         vocoder: None stands for the folder ``vocoder`` beside the checkpoint, if there is one.
         source_lang, target_lang: language tags such as ``fr``; empty if nobody said.
-        segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus: see
-            :class:`StreamingTranslator`.
+        segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus, policy_options:
+            see :class:`StreamingTranslator`.
     """
 
     checkpoint: Path
@@ -51,6 +57,7 @@ class ModelSettings:
     source_lm: Path | None = None
     lm_weight: float = LM_WEIGHT
     lm_bonus: float = LM_BONUS
+    policy_options: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> ModelSettings:
@@ -103,3 +110,10 @@ def _check(file: Path, values: Any) -> None:
         )
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise CheckpointError(f"{file}: {name} must be {article}, not {value!r}")
+    if names_code(values.get("policy") or ""):
+        raise CheckpointError(
+            f"{file}: the policy '{values['policy']}' is code, which a model's folder must not choose: take it out of "
+            "there, and name it with --policy if you trust it"
+        )
+    if unnamed := [name for name in values.get("policy_options") or {} if not isinstance(name, str)]:
+        raise CheckpointError(f"{file}: policy_options must have names, not {unnamed[0]!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from echostream.cli.options import add_model_options, add_verbosity, at_least
+from echostream.cli.options import add_model_options, add_user_dir, add_verbosity, at_least
 from echostream.constants import PCM_FORMATS, SUBTITLE_CLOCKS, TASKS
 
 TRANSLATE_HELP = """
@@ -116,6 +116,7 @@ def add_info_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``info``."""
     parser.add_argument("model", type=Path, nargs="?", help="as --model of translate (the only model)")
     parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
+    add_user_dir(parser)
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from echostream.cli.options import UserError
+from echostream.cli.options import UserError, load_user_dir
 from echostream.constants import FRAME_MS
 
 
@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from echostream.checkpoints.model_store import resolve_model
     from echostream.checkpoints.vocoder_files import load_vocoder
 
+    load_user_dir(args)
     try:
         model_path = resolve_model(args.model)
         settings = ModelSettings.of(model_path).with_options(vocoder=args.vocoder)

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echostream.constants import FRAME_MS, POLICY_NAMES
+from echostream.constants import FRAME_MS
+from echostream.decoding.policy_arguments import (
+    POLICY_HELP,
+    POLICY_OPTION_HELP,
+    option_argument,
+    options_of,
+    policy_argument,
+)
+from echostream.plugins import import_user_dir
 
 if TYPE_CHECKING:
     from echostream.checkpoints.model_folder import ModelSettings
@@ -46,17 +54,45 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help=f"how much is heard at a time, a multiple of {FRAME_MS} ms; 0: the whole recording (320)",
     )
-    group.add_argument("--policy", choices=POLICY_NAMES, help="when to write (alignment)")
+    group.add_argument("--policy", type=policy_argument, metavar="NAME", help=f"{POLICY_HELP} (alignment)")
     group.add_argument("--stride-n", type=at_least(1), metavar="N", help="new target tokens that a write needs (1)")
     group.add_argument("--lag-k", type=at_least(0), metavar="K", help="target tokens to stay behind (the policy's own)")
+    group.add_argument(
+        "--policy-option", type=option_argument, action="append", metavar="NAME=VALUE", help=POLICY_OPTION_HELP
+    )
     group.add_argument("--beam", type=at_least(1), metavar="N", help="hypotheses of the MT decoder (1: greedy)")
     group.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of the source's subwords (none)")
     group.add_argument("--lm-weight", type=float, metavar="W", help="of its log-probabilities (0.8)")
     group.add_argument("--lm-bonus", type=float, metavar="B", help="for each of its subwords, in nats (2)")
+    add_user_dir(group)
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     group.add_argument(
         "--threads", type=at_least(0), default=0, metavar="N", help="processor threads (0: torch's choice)"
     )
+
+
+def add_user_dir(group: argparse._ActionsContainer) -> None:
+    """``--user-dir``."""
+    group.add_argument(
+        "--user-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder with code of your own, which registers the model's class or the vocoder's (as fairseq's)",
+    )
+
+
+def load_user_dir(args: argparse.Namespace) -> None:
+    """Import the folder of ``--user-dir``, if there is one.
+
+    Raises:
+        UserError: it can't be imported.
+    """
+    if args.user_dir is None:
+        return
+    try:
+        import_user_dir(args.user_dir)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -92,9 +128,10 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
     from echostream.checkpoints.model_store import resolve_model
 
     names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
+    given = {name: getattr(args, name) for name in names} | {"policy_options": options_of(args.policy_option)}
     try:
         args.model = resolve_model(args.model)
-        return ModelSettings.of(args.model).with_options(**{name: getattr(args, name) for name in names})
+        return ModelSettings.of(args.model).with_options(**given)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -110,6 +147,7 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
     from echostream.streaming import StreamingTranslator
 
     settings = model_settings(args)
+    load_user_dir(args)
     if args.threads:
         torch.set_num_threads(args.threads)
     try:

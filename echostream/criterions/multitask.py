@@ -11,6 +11,7 @@ an encoder that is trained on the position of each phone leaves it early. The li
 criterion, so that the model is the same with and without it.
 """
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -22,7 +23,9 @@ from torch import Tensor
 
 from echostream.criterions.losses import cross_entropy_sum, ctc_sum, frame_cross_entropy_sum, symmetric_kl_sum
 from echostream.criterions.targets import UNKNOWN_PHONE, word_starts
-from echostream.decoding.policy import build_policy, visible_frames_from_policy
+from echostream.decoding.policy import Policy, build_policy, visible_frames_from_policy
+from echostream.decoding.policy_arguments import POLICY_HELP, option_argument, options_of
+from echostream.plugins import names_code
 
 PARTS = ("asr", "st", "mt", "unit")
 CTC_PARTS = ("asr", "st", "unit")
@@ -69,12 +72,26 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
             "the model's own CTC paths, writes its word; 'none': the whole utterance"
         },
     )
-    stride_n: int = field(
-        default=1,
-        metadata={"help": "target tokens that the ST CTC must have read since the last WRITE, at least 1"},
+    policy: str = field(
+        default="alignment",
+        metadata={"help": f"the policy of inference, which training simulates; {POLICY_HELP}"},
     )
-    lag_k: int = field(
-        default=0, metadata={"help": "target tokens that the hypothesis stays behind the ST CTC, at least 0"}
+    stride_n: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "target tokens that the ST CTC must have read since the last WRITE, at least 1 (default: the "
+            "policy's own, 1)"
+        },
+    )
+    lag_k: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "target tokens that the hypothesis stays behind the ST CTC, at least 0 (default: the policy's own)"
+        },
+    )
+    policy_options: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "other options of the policy by name, such as 'token_frames=12', separated by commas"},
     )
 
 
@@ -117,7 +134,7 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
                 raise ValueError("--phone-weight needs a table of the source's phones; name it with --source-phones")
             self.phone_head = torch.nn.Linear(task.encoder_dim, len(task.phone_inventory))
         self.align_by_policy = str(cfg.mt_alignment) == "policy"
-        self.policy = build_policy("alignment", stride_n=cfg.stride_n, lag_k=cfg.lag_k)
+        self.policy = _policy(cfg, task)
         self.pad = task.target_text_dictionary.pad()
         self.source_word_starts = word_starts(task.source_dictionary)
 
@@ -239,6 +256,25 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """True: all entries are sums over utterances."""
         return True
+
+
+def _policy(cfg: EchoStreamMultiTaskCriterionConfig, task: Any) -> Policy:
+    """The policy that training simulates.
+
+    Raises:
+        ValueError: an unknown policy or option, or one of the user's own that a checkpoint names: the code that a file
+            names is not run.
+    """
+    if names_code(cfg.policy) and getattr(task, "from_checkpoint", False):
+        raise ValueError(
+            f"the checkpoint was trained under the policy '{cfg.policy}', and code that a file names is not run: "
+            "choose another policy, such as --model-overrides \"{'policy': 'alignment', 'policy_options': None}\""
+        )
+    try:
+        options = options_of(option_argument(pair) for pair in (cfg.policy_options or "").split(",") if pair.strip())
+    except ArgumentTypeError as error:
+        raise ValueError(f"--policy-options: {error}") from error
+    return build_policy(cfg.policy, **{**(options or {}), "stride_n": cfg.stride_n, "lag_k": cfg.lag_k})
 
 
 def _repeat_batch(sample: dict[str, Any]) -> dict[str, Any]:

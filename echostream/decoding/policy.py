@@ -9,12 +9,16 @@ the very policy of inference over an utterance (:func:`visible_frames_from_polic
 - ``stride``: a fixed stride of source and target tokens (StreamSpeech, Zhang et al. 2024, section 3.2).
 - ``wait-k``: k source words ahead (Ma et al. 2019).
 - ``fixed-rate``: one token for a fixed time, whatever was said; for benchmarks.
+- ``module:Class``: a policy of one's own, see :func:`build_policy`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Protocol
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -22,6 +26,7 @@ from echostream.constants import POLICY_NAMES
 from echostream.decoding.words import WordBoundaryState, read_words
 from echostream.modules.ctc import symbol_counts
 from echostream.modules.state import State
+from echostream.plugins import PluginError, load_object, names_code, one_line
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,11 @@ class PolicyState(State):
 
 
 class Policy(Protocol):
-    """Decides at the end of every segment; the state starts as ``PolicyState()`` for each sentence."""
+    """Decides at the end of every segment.
+
+    The state starts as ``PolicyState()`` for each sentence. A policy that remembers more returns a state of a class of
+    its own, derived from :class:`PolicyState`, and gets that one the next time.
+    """
 
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]: ...
 
@@ -167,6 +176,10 @@ class FixedRatePolicy:
 
     token_frames: int = 8
 
+    def __post_init__(self) -> None:
+        if self.token_frames < 1:
+            raise ValueError(f"token_frames must be at least 1, got {self.token_frames}")
+
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
         tokens = evidence.frames // self.token_frames
         if tokens <= state.target_tokens:
@@ -178,48 +191,105 @@ _KINDS: tuple[type, ...] = (WordAlignmentPolicy, AlignmentBasedPolicy, StridePol
 POLICIES: dict[str, type] = dict(zip(POLICY_NAMES, _KINDS, strict=True))
 
 
-def build_policy(name: str, stride_n: int | None = None, lag_k: int | None = None) -> Policy:
-    """The policy called ``name``; None takes the policy's own default.
+def build_policy(name: str, **options: Any) -> Policy:
+    """The policy called ``name``, with options of its own; None takes its default.
+
+    ``module:Class`` names a policy of one's own: a class, which is made with the options as keyword arguments, or a
+    function ``(evidence, state) -> (budget, state)``, whose options are its keyword-only parameters.
 
     Raises:
-        ValueError: an unknown name, or an option that the policy doesn't have or that is out of range.
+        ValueError: an unknown name, or an option that the policy doesn't have or that is out of range; of one's own
+            (:class:`PluginError`) also one that can't be loaded or is no policy.
     """
+    if names_code(name):
+        return _own_policy(name, _given(options))
     if name not in POLICIES:
-        raise ValueError(f"unknown policy '{name}': choose one of {', '.join(POLICIES)}")
-    return with_policy_options(POLICIES[name](), stride_n=stride_n, lag_k=lag_k)
+        raise ValueError(
+            f"unknown policy '{name}': choose one of {', '.join(POLICIES)}, or name your own as module:Class"
+        )
+    given = _given(options)
+    _check_options(name, POLICIES[name], given)
+    try:
+        return POLICIES[name](**given)
+    except TypeError as error:
+        raise ValueError(f"the policy '{name}' can't be made with {_listed(given)}: {error}") from error
 
 
-def choose_policy(policy: str | Policy, stride_n: int | None = None, lag_k: int | None = None) -> Policy:
+def choose_policy(policy: str | Policy, **options: Any) -> Policy:
     """A policy given itself or by name, with its options.
 
     Raises:
         ValueError: as :func:`build_policy`.
     """
     if isinstance(policy, str):
-        return build_policy(policy, stride_n, lag_k)
-    return with_policy_options(policy, stride_n=stride_n, lag_k=lag_k)
+        return build_policy(policy, **options)
+    return with_policy_options(policy, **options)
 
 
 def policy_name(policy: Policy) -> str:
-    """The name of a policy: ours by :data:`POLICIES`, another's by its class."""
-    return next((name for name, kind in POLICIES.items() if type(policy) is kind), type(policy).__name__)
+    """The name of a policy: ours by :data:`POLICIES`, another's by its class or function."""
+    own = policy.func if isinstance(policy, partial) else policy
+    named = next((name for name, kind in POLICIES.items() if type(own) is kind), None)
+    return named or str(getattr(own, "__name__", type(own).__name__))
 
 
-def with_policy_options(policy: Policy, **options: int | None) -> Policy:
+def with_policy_options(policy: Policy, **options: Any) -> Policy:
     """The policy with other options, but for those that are None.
 
     Raises:
         ValueError: an option that the policy doesn't have, or out of range.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = _given(options)
     if not given:
         return policy
-    known: list[str] = [field.name for field in fields(policy)] if is_dataclass(policy) else []
-    for name in given:
-        if name not in known:
+    if is_dataclass(policy):
+        _check_options(policy_name(policy), type(policy), given)
+        return replace(policy, **given)
+    is_function = inspect.isroutine(policy) or isinstance(policy, partial)
+    _check_options(policy_name(policy), policy if is_function else None, given)
+    return partial(policy, **given)
+
+
+def _own_policy(name: str, given: Mapping[str, Any]) -> Policy:
+    """The policy that ``module:name`` names."""
+    found = load_object(name, "policy")
+    policy = found
+    if inspect.isclass(found):
+        _check_options(name, found, given)
+        try:
+            policy = found(**given)
+        except Exception as error:  # whatever the user's own code raises
+            raise PluginError(f"the policy '{name}' can't be made with {_listed(given)}: {one_line(error)}") from error
+    if not callable(policy):
+        raise PluginError(f"'{name}' is no policy: it can't be called with (evidence, state)")
+    try:
+        inspect.signature(policy).bind(None, None)
+    except TypeError as error:
+        raise PluginError(f"'{name}' is no policy: it can't be called with (evidence, state): {error}") from error
+    return policy if inspect.isclass(found) else with_policy_options(policy, **given)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _listed(given: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items()) or "its defaults"
+
+
+def _check_options(name: str, takes_them: Callable[..., Any] | None, given: Mapping[str, Any]) -> None:
+    """Refuse, by its name, an option that a class or function does not take; None takes none."""
+    parameters = inspect.signature(takes_them).parameters.values() if takes_them is not None else ()
+    kinds: tuple[Any, ...] = (inspect.Parameter.KEYWORD_ONLY,)
+    if inspect.isclass(takes_them):
+        kinds += (inspect.Parameter.POSITIONAL_OR_KEYWORD,)
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters if parameter.kind in kinds]
+    for option in given:
+        if option not in known:
             takes = f": it takes {', '.join(known)}" if known else ": it takes no options"
-            raise ValueError(f"the policy '{policy_name(policy)}' has no option {name}{takes}")
-    return replace(policy, **given)  # type: ignore[type-var]  # a dataclass, as was seen
+            raise ValueError(f"the policy '{name}' has no option {option}{takes}")
 
 
 def visible_frames_from_policy(

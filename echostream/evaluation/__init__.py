@@ -13,5 +13,6 @@ from echostream.evaluation import instances, quality, scorers  # noqa: F401  # i
 from echostream.evaluation.agent import EchoStreamASRAgent, EchoStreamS2TTAgent, EchoStreamWordLevelAgent
 
 instances.install()
+scorers.install()
 
 __all__ = ["EchoStreamASRAgent", "EchoStreamS2TTAgent", "EchoStreamWordLevelAgent"]

@@ -15,7 +15,13 @@ from simuleval.data.segments import EmptySegment, Segment, SpeechSegment, TextSe
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
 from echostream.constants import FRAME_MS
-from echostream.decoding.policy import POLICIES
+from echostream.decoding.policy_arguments import (
+    POLICY_HELP,
+    POLICY_OPTION_HELP,
+    option_argument,
+    options_of,
+    policy_argument,
+)
 from echostream.decoding.word_boundary import SourceWord
 from echostream.evaluation.error_messages import shorten_usage_errors
 from echostream.evaluation.instances import ERROR_KEY, SOURCE_KEY
@@ -67,12 +73,15 @@ class EchoStreamAgent(GenericAgent):
             type=int,
             help="look-ahead of the encoder in frames of 40 ms (default: the trained one)",
         )
-        group.add_argument("--policy", choices=POLICIES, help="when to write (default: alignment)")
+        group.add_argument("--policy", type=policy_argument, metavar="NAME", help=f"{POLICY_HELP} (default: alignment)")
         group.add_argument(
             "--stride-n", type=int, help="new target tokens in the evidence that a write needs (default: 1)"
         )
         group.add_argument(
             "--lag-k", type=int, help="target tokens that a write stays behind (default: the policy's own)"
+        )
+        group.add_argument(
+            "--policy-option", type=option_argument, action="append", metavar="NAME=VALUE", help=POLICY_OPTION_HELP
         )
         group.add_argument("--beam", type=int, help="hypotheses of the MT decoder (default: 1, greedy)")
         group.add_argument("--source-lm", metavar="ARPA", help="language model of the source's subwords")
@@ -264,6 +273,7 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "policy": args.policy,
         "stride_n": args.stride_n,
         "lag_k": args.lag_k,
+        "policy_options": options_of(getattr(args, "policy_option", None)),
         "beam": args.beam,
         "source_lm": args.source_lm,
         "lm_weight": args.lm_weight,

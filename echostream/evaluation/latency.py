@@ -94,15 +94,3 @@ def speech_writes(arrived_ms: Sequence[float], chunks: Sequence[Chunk]) -> list[
     return [
         (arrived, [end for _, chunk in group for end in token_ends(chunk.start, chunk.end)]) for arrived, group in pairs
     ]
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Nearest-rank percentile: the smallest value such that at least ``percent`` % of all values do not exceed it.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    if not values:
-        raise ValueError("no percentile of nothing")
-    rank = max(1, -int(-percent * len(values) // 100))
-    return sorted(values)[rank - 1]

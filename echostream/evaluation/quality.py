@@ -27,6 +27,7 @@ from simuleval.evaluator.scorers.quality_scorer import QualityScorer, register_q
 from echostream.evaluation.asr import INSTALL, Transcriber, find_model
 from echostream.evaluation.instances import AnyInstance, find_records
 from echostream.evaluation.spoken_form import spoken_form
+from echostream.text import edit_distance
 
 TRANSCRIPTS = "transcripts.jsonl"
 
@@ -53,21 +54,11 @@ def _sacrebleu(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Seque
     return metric.corpus_score([normalise(h) for h in hypotheses], [[normalise(r) for r in references]]).score
 
 
-def word_errors(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
-    """Minimum number of insertions, deletions and substitutions between two lists of words (Levenshtein)."""
-    row = list(range(len(reference) + 1))
-    for i, word in enumerate(hypothesis, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(reference, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]
-
-
 def wer(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Word error rate of normalised text over all pairs, in percent; NaN if the references are empty."""
     pairs = [(normalise(h).split(), normalise(r).split()) for h, r in zip(hypotheses, references, strict=True)]
     words = sum(len(reference) for _, reference in pairs)
-    return 100.0 * sum(word_errors(h, r) for h, r in pairs) / words if words else math.nan
+    return 100.0 * sum(edit_distance(h, r) for h, r in pairs) / words if words else math.nan
 
 
 def matched_words(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[int, int, int]:

@@ -13,36 +13,51 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
+from simuleval.evaluator import SentenceLevelEvaluator
 from simuleval.evaluator.scorers.latency_scorer import LatencyScorer, register_latency_scorer
 
 from echostream.evaluation.instances import AnyInstance, find_records
 from echostream.evaluation.latency import (
     average_lagging,
     average_token_delay,
-    percentile,
     speech_writes,
     text_writes,
 )
 from echostream.evaluation.record import UtteranceRecord
 from echostream.evaluation.timeline import Timeline, discontinuities
+from echostream.percentiles import percentile
 
 logger = logging.getLogger("echostream.evaluation.scorers")
 
 
 class RecordScorer(LatencyScorer):
-    """Base class of metrics that are computed from the records of the agents."""
+    """Base class of metrics that are computed from the records of the agents.
+
+    SimulEval builds the additional scorers of ``--computation-aware`` without its options. Therefore :func:`install`
+    has every evaluator give its options to its scorers, with :meth:`take_options`.
+
+    Attributes:
+        output: SimulEval's output folder, for instances that were read from its log.
+    """
 
     metric = ""
-    # A class attribute, because SimulEval builds the additional scorers of --computation-aware without arguments,
-    # always right after the ordinary scorer of the same class.
-    output: str | None = None
+
+    def __init__(self, computation_aware: bool = False, use_ref_len: bool = True) -> None:
+        super().__init__(computation_aware, use_ref_len)
+        self.output: str | None = None
 
     @classmethod
     def from_args(cls, args: Namespace) -> RecordScorer:
         """Build the metric; SimulEval itself adds the ``_CA`` variant of ``--computation-aware``."""
-        cls.output = args.output
-        return cls(use_ref_len=not args.no_use_ref_len)
+        scorer = cls(use_ref_len=not args.no_use_ref_len)
+        scorer.take_options(args)
+        return scorer
+
+    def take_options(self, args: Namespace) -> None:
+        """Options of the evaluation that this scorer belongs to."""
+        self.output = args.output
 
     @property
     def metric_name(self) -> str:
@@ -173,7 +188,7 @@ class FirstWordScorer(RecordScorer):
     """
 
     metric = "ECHO_StartOffset_FirstWord"
-    list_name: str | None = None  # a class attribute for the same reason as `output`
+    list_name: str | None = None
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
@@ -189,9 +204,12 @@ class FirstWordScorer(RecordScorer):
         Raises:
             SystemExit: as :func:`read_word_ends`.
         """
-        FirstWordScorer.list_name = args.first_word_ends
         read_word_ends(args.first_word_ends)
         return super().from_args(args)
+
+    def take_options(self, args: Namespace) -> None:
+        super().take_options(args)
+        self.list_name = args.first_word_ends
 
     def reduce(self, scores: list[float]) -> float:
         return median(scores) if scores else math.nan
@@ -275,3 +293,22 @@ class StepP95Scorer(StepPercentileScorer):
 
     metric = "ECHO_StepP95"
     percent = 95.0
+
+
+MARK = "_gives_options_to_scorers"
+
+
+def install() -> None:
+    """Have SimulEval's evaluators give their options to our scorers. Further calls have no effect."""
+    if hasattr(SentenceLevelEvaluator, MARK):
+        return
+    setattr(SentenceLevelEvaluator, MARK, True)
+    original = SentenceLevelEvaluator.__init__
+
+    def init(self: SentenceLevelEvaluator, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        for scorer in self.latency_scorers.values():
+            if isinstance(scorer, RecordScorer):
+                scorer.take_options(self.args)
+
+    SentenceLevelEvaluator.__init__ = init

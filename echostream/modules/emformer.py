@@ -126,7 +126,7 @@ class Emformer(nn.Module):
         memory_slots: ``M``; 0 disables the memory bank.
         memory_block: frames averaged into one slot.
         dropout: on sub-layer outputs, hidden activations and attention weights.
-        layer_drop: probability of skipping a layer in training (Fan et al. 2020).
+        layer_drop: probability of skipping a layer in training (Fan et al. 2020); not in a stream.
         conv_kernel: kernel size of the causal convolution in each layer, in frames; 0 for no convolution.
         activation: of the feed-forward network: ``relu``, ``gelu`` or ``silu``.
         rotary: use rotary positions; without them, and without positions in the frames themselves, attention cannot
@@ -331,7 +331,8 @@ class Emformer(nn.Module):
         no_tail = x.new_zeros(batch, max(0, self.conv_kernel - 1), self.dim)
         layer_caches: list[tuple[Tensor, Tensor, Tensor]] = []
         for i, layer in enumerate(self.layers):
-            if self.training and self.layer_drop and float(torch.rand(())) < self.layer_drop:
+            # Of a stream every layer runs, also in training: the state holds what each of them has seen.
+            if self.training and state is None and self.layer_drop and float(torch.rand(())) < self.layer_drop:
                 continue
             query, key_value, unrotated = layer.project(hidden, angles)
             keys = [key_value]

@@ -19,11 +19,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from echostream.constants import FRAME_MS, TASKS
-from echostream.decoding.policy import POLICIES
 from echostream.serve.batcher import Batcher
 from echostream.serve.limits import Limits
 from echostream.serve.metrics import CONTENT_TYPE, Metrics
-from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, Settings
+from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, Settings, policies
 from echostream.serve.session import NO_CLOSE_FRAME, Session
 from echostream.streaming import StreamingTranslator
 
@@ -133,11 +132,11 @@ class Server:
                 "model": self.name,
                 "languages": {"source": self.languages[0], "target": self.languages[1]},
                 "tasks": [task for task in TASKS if has_speech or task != "s2st"],
-                "policies": list(POLICIES),
+                "policies": list(policies(self.defaults)),
                 "output_sample_rate": self.translator.output_sample_rate,
                 "segment_step_ms": FRAME_MS,
                 "segment_max_ms": MAX_SEGMENT_MS,
-                "defaults": asdict(self.defaults),
+                "defaults": self.defaults.of_client(),
                 "limits": asdict(self.limits),
             }
         )

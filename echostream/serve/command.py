@@ -89,7 +89,14 @@ def build_server(args: argparse.Namespace) -> Server:
     proxies = [urlsplit(origin).hostname or "" for origin in args.allow_origin]  # a proxy may pass on its own host name
     server = Server(
         translator,
-        Settings(settings.segment_ms, settings.policy, task, settings.stride_n, settings.lag_k),
+        Settings(
+            settings.segment_ms,
+            settings.policy,
+            task,
+            settings.stride_n,
+            settings.lag_k,
+            tuple((settings.policy_options or {}).items()),
+        ),
         limits_from(args),
         args.max_batch,
         model_name(args.model),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -48,13 +48,21 @@ class SessionError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the translator for one session; sessions with equal settings share batches."""
+    """Settings of the translator for one session; sessions with equal settings share batches.
+
+    A client may choose all of them but ``policy_options``, which belong to the server's own policy.
+    """
 
     segment_ms: int = 320
     policy: str = "alignment"
     task: str = "s2st"
     stride_n: int | None = None
     lag_k: int | None = None
+    policy_options: tuple[tuple[str, Any], ...] = ()
+
+    def of_client(self) -> dict[str, Any]:
+        """The settings that a client may choose, by their names in the protocol."""
+        return {name: value for name, value in asdict(self).items() if name != "policy_options"}
 
     def apply(self, translator: StreamingTranslator) -> StreamingTranslator:
         """A view of ``translator`` with these settings.
@@ -62,7 +70,8 @@ class Settings:
         Raises:
             ValueError: a setting is out of range.
         """
-        return translator.view(self.segment_ms, self.policy, self.task, self.stride_n, self.lag_k)
+        options = dict(self.policy_options)
+        return translator.view(self.segment_ms, self.policy, self.task, self.stride_n, self.lag_k, options)
 
 
 @dataclass(frozen=True)
@@ -94,8 +103,7 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
     Raises:
         SessionError: a field is missing, unknown or not valid; the message names it.
     """
-    settings = [entry.name for entry in fields(Settings)]
-    known = {"type", "version", "sample_rate", "format", *settings}
+    known = {"type", "version", "sample_rate", "format", *defaults.of_client()}
     if unknown := sorted(set(message) - known):
         raise _bad(f"unknown field {_quote(unknown[0])} in start")
     version = _integer(message, "version", VERSION, 1, 1_000_000)
@@ -105,16 +113,22 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
         raise _bad(f"the format must be {SAMPLE_FORMAT}, got {_quote(message['format'])}")
     if message.get("sample_rate") is None:
         raise _bad("start must give the sample_rate in Hz")
-    policy = _choice(message, "policy", defaults.policy, tuple(POLICIES))
-    same = policy == defaults.policy  # the defaults of stride_n and lag_k are meant for the server's default policy
+    policy = _choice(message, "policy", defaults.policy, policies(defaults))
+    same = policy == defaults.policy  # the defaults of its options are meant for the server's default policy
     chosen = Settings(
         segment_ms=_integer(message, "segment_ms", defaults.segment_ms, FRAME_MS, MAX_SEGMENT_MS),
         policy=policy,
         task=_choice(message, "task", defaults.task, TASKS),
         stride_n=_integer(message, "stride_n", defaults.stride_n if same else None, 1, MAX_POLICY_STEP),
         lag_k=_integer(message, "lag_k", defaults.lag_k if same else None, 0, MAX_POLICY_STEP),
+        policy_options=defaults.policy_options if same else (),
     )
     return Start(_integer(message, "sample_rate", None, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE), chosen)
+
+
+def policies(defaults: Settings) -> tuple[str, ...]:
+    """Policies that a client may choose: ours and the server's own, but no other code of its own choice."""
+    return tuple(dict.fromkeys([*POLICIES, defaults.policy]))
 
 
 def pcm_to_samples(data: bytes) -> np.ndarray:

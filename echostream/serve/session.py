@@ -150,7 +150,7 @@ class Session:
                 "type": "ready",
                 "version": VERSION,
                 "session": self.id,
-                **vars(start.settings),
+                **start.settings.of_client(),
                 "format": SAMPLE_FORMAT,
                 "output_sample_rate": self.translator.output_sample_rate,
                 "limits": vars(self.limits),

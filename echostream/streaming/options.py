@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from echostream.constants import FRAME_MS, TASKS
 from echostream.decoding.policy import Policy, choose_policy
@@ -40,12 +41,10 @@ class TranslatorOptions:
         """Encoder segment in 40 ms frames; 0: the whole utterance."""
         return self.segment_ms // FRAME_MS
 
-    def with_policy(
-        self, policy: str | Policy | None, stride_n: int | None = None, lag_k: int | None = None
-    ) -> TranslatorOptions:
+    def with_policy(self, policy: str | Policy | None, **options: Any) -> TranslatorOptions:
         """Another policy, given itself or by name, or the same one with other options.
 
         Raises:
             ValueError: an option that the policy doesn't have, or out of range.
         """
-        return replace(self, policy=choose_policy(policy or self.policy, stride_n, lag_k))
+        return replace(self, policy=choose_policy(policy or self.policy, **options))

@@ -6,7 +6,6 @@ said (:mod:`echostream.decoding.sentence_breaks`), it is written to its end, and
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -162,14 +161,14 @@ class SentenceStage:
         due = [writing for writing in writings if writing.words or writing.ends]
         if not due:
             return [], NO_SAMPLES, state
-        output, vocoder = state.output, copy.deepcopy(state.vocoder)
+        output, vocoder = state.output, state.vocoder
         words: list[OutputWord] = []
         pieces: list[np.ndarray] = []
         for writing in due:
             for word in writing.words:
                 output = self.recomposer.add_word(word, source_time_s, output)
             units = torch.tensor([unit for word in writing.words for unit in word.units], dtype=torch.int64)
-            spoken = self.vocoder.step(units, vocoder, is_last=writing.ends, flush=True)
+            spoken, vocoder = self.vocoder.step(units, vocoder, is_last=writing.ends, flush=True)
             durations, samples = spoken.durations.tolist(), spoken.samples.cpu().numpy()
             placed, samples, output = self.recomposer.place(durations, samples, output)
             words += placed

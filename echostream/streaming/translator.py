@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,9 +92,11 @@ class StreamingTranslator:
         vocoder: speaks the units; None is enough for the text tasks.
         segment_ms: encoder segment, a multiple of 40 ms; 0 waits for the whole utterance.
         right_context_frames: look-ahead of a segment in 40 ms frames; None takes the trained one.
-        policy: a policy, or the name of one of :data:`echostream.decoding.policy.POLICIES`.
+        policy: a policy, the name of one of :data:`echostream.decoding.policy.POLICIES`, or ``module:Class``, which
+            names one of your own.
         task: ``s2st``, ``s2tt`` or ``asr``.
         stride_n, lag_k: of the policy; None as it has them.
+        policy_options: other options of the policy by name.
         beam: hypotheses that the MT decoder keeps over the uncommitted part; 1 is greedy.
         source_lm: ARPA file over the source dictionary; with one, :class:`SourceTranscriber` finds the source words
             that are shown (the policy counts those of the greedy path), and :class:`SentenceBreakDetector` splits
@@ -127,6 +129,7 @@ class StreamingTranslator:
         source_lm: str | os.PathLike[str] | None = None,
         lm_weight: float = LM_WEIGHT,
         lm_bonus: float = LM_BONUS,
+        policy_options: Mapping[str, Any] | None = None,
     ) -> None:
         if beam < 1:
             raise ValueError(f"beam must be at least 1, got {beam}")
@@ -153,7 +156,8 @@ class StreamingTranslator:
         )
         self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder)
         right_context = model.cfg.right_context_frames if right_context_frames is None else right_context_frames
-        self.options = TranslatorOptions(segment_ms, right_context, choose_policy(policy, stride_n, lag_k), task)
+        chosen = choose_policy(policy, **{**(policy_options or {}), "stride_n": stride_n, "lag_k": lag_k})
+        self.options = TranslatorOptions(segment_ms, right_context, chosen, task)
 
     @classmethod
     def from_checkpoint(
@@ -272,9 +276,9 @@ class StreamingTranslator:
             raise ValueError("the task s2st needs a vocoder: give one, or choose s2tt")
         self.options = options
 
-    def set_policy(self, policy: str | Policy, stride_n: int | None = None, lag_k: int | None = None) -> None:
+    def set_policy(self, policy: str | Policy, **options: Any) -> None:
         """Choose the policy, given itself or by name, with its options."""
-        self.options = self.options.with_policy(policy, stride_n, lag_k)
+        self.options = self.options.with_policy(policy, **options)
 
     def view(
         self,
@@ -283,12 +287,13 @@ class StreamingTranslator:
         task: str | None = None,
         stride_n: int | None = None,
         lag_k: int | None = None,
+        policy_options: Mapping[str, Any] | None = None,
     ) -> StreamingTranslator:
         """The same model under other options, which are those of this translator where None is given.
 
-        All modules are shared, so that a view costs next to nothing. ``stride_n`` and ``lag_k`` are options of the
-        policy given, or else of this translator's. States of views that agree in all options may be stepped in one
-        batch by any of them.
+        All modules are shared, so that a view costs next to nothing. ``stride_n``, ``lag_k`` and ``policy_options``,
+        which are others by name, are options of the policy given, or else of this translator's. States of views that
+        agree in all options may be stepped in one batch by any of them.
 
         Raises:
             ValueError: an option out of range, or one that the policy doesn't have.
@@ -296,7 +301,8 @@ class StreamingTranslator:
         other = copy.copy(self)
         if segment_ms is not None:
             other.segment_ms = segment_ms
-        other.options = other.options.with_policy(policy, stride_n, lag_k)
+        chosen = {**(policy_options or {}), "stride_n": stride_n, "lag_k": lag_k}
+        other.options = other.options.with_policy(policy, **chosen)
         if task is not None:
             other.task = task
         return other

@@ -29,7 +29,7 @@ from echostream.tasks.manifests import (
     read_utterances,
 )
 from echostream.tasks.phones import read_source_phones
-from echostream.tasks.segments import parse_segment_sizes, sample_segment, segment_name
+from echostream.tasks.segments import MultiChunkSampler, parse_segment_sizes, segment_name
 from echostream.tasks.streamed_translation import translate_as_streamed
 from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_about_ctc_length
 
@@ -43,6 +43,9 @@ class EchoStreamTask(FairseqTask):
     The model reads ``source_dictionary``, ``target_text_dictionary``, ``num_units`` and ``cmvn`` (mean and standard
     deviation, float32 ``(80,)`` each, or None). The first three are stored in the checkpoint's ``task_state`` as plain
     lists and numbers, so that a checkpoint can be used without the training data.
+
+    Attributes:
+        from_checkpoint: the options are those in a checkpoint, which must not choose code.
     """
 
     def __init__(self, cfg: EchoStreamTaskConfig):
@@ -54,6 +57,7 @@ class EchoStreamTask(FairseqTask):
         self.phone_inventory: list[str] = []
         self.source_phones: dict[str, np.ndarray] = {}
         self._manifests: dict[str, list[Utterance]] = {}
+        self.from_checkpoint = False
         self._draws = (-1, -1)  # update, and batch within the update, for which a segment size was last drawn
 
     @classmethod
@@ -69,6 +73,7 @@ class EchoStreamTask(FairseqTask):
         """
         with exit_with_message(ValueError):
             task = cls(cfg)
+            task.from_checkpoint = from_checkpoint
             if not from_checkpoint:
                 task.read_configs()
         return task
@@ -250,13 +255,8 @@ class EchoStreamTask(FairseqTask):
         """Segment size (25 Hz frames, 0: whole utterance) for the next batch of update ``update_num``."""
         update, micro_batch = self._draws
         self._draws = (update_num, micro_batch + 1 if update == update_num else 0)
-        return sample_segment(
-            self.segment_sizes,
-            self.cfg.seed,
-            *self._draws,
-            self._longest_frames(sample),
-            self.cfg.segment_warmup_updates,
-        )
+        sampler = MultiChunkSampler(self.segment_sizes, self.cfg.seed, self.cfg.segment_warmup_updates)
+        return sampler.sample_segment_length(*self._draws, self._longest_frames(sample))
 
     def _longest_frames(self, sample: dict[str, Any]) -> int:
         """Encoder frames of the longest utterance over all ranks; 0 unless segment sizes are sampled uniformly.

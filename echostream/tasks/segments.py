@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from echostream.constants import FRAME_MS
 
@@ -33,38 +34,40 @@ def parse_segment_sizes(text: str, allow_uniform: bool = False) -> tuple[int, ..
     return tuple(int(piece) for piece in pieces)
 
 
-def sample_segment(
-    sizes: Sequence[int] | None,
-    seed: int,
-    update: int,
-    micro_batch: int,
-    longest_frames: int,
-    warmup_updates: int = 0,
-) -> int:
-    """Draw the segment size of one batch.
+@dataclass(frozen=True)
+class MultiChunkSampler:
+    """Draws the segment size of each batch.
 
     The warm-up starts with the smallest size and adds the larger ones step by step. A CTC head learns early in training
     at which frame it emits a symbol. What it learns with little look-ahead also works with more, but a head that has
     learned with the whole utterance emits symbols before they have been spoken.
 
     Args:
-        sizes: sizes to choose from with equal probability, or None for uniform over 1..``longest_frames``.
+        sizes: sizes to choose from with equal probability, in 25 Hz frames, 0 for the whole utterance; None: uniform
+            over 1 to the length of the longest utterance.
         seed: seed of the run.
-        update: number of updates before this one.
-        micro_batch: index of the batch in the update (``--update-freq``).
-        longest_frames: length of the longest utterance in the batch over all ranks, 25 Hz frames.
         warmup_updates: number of updates of the warm-up; 0 for none.
-
-    Returns:
-        Segment size in 25 Hz frames, 0 for the whole utterance.
     """
-    digest = hashlib.blake2b(f"{seed}/{update}/{micro_batch}".encode(), digest_size=8).digest()
-    draw = int.from_bytes(digest, "big") / 2**64
-    share = min(1.0, update / warmup_updates) if warmup_updates else 1.0
-    if sizes is None:
-        return 1 + int(draw * max(1, int(share * longest_frames)))
-    allowed = sorted(sizes, key=lambda size: size or float("inf"))[: max(1, int(share * len(sizes)))]
-    return allowed[int(draw * len(allowed))]
+
+    sizes: Sequence[int] | None
+    seed: int
+    warmup_updates: int = 0
+
+    def sample_segment_length(self, update: int, micro_batch: int, longest_frames: int) -> int:
+        """Segment size of one batch in 25 Hz frames, 0 for the whole utterance.
+
+        Args:
+            update: number of updates before this one.
+            micro_batch: index of the batch in the update (``--update-freq``).
+            longest_frames: length of the longest utterance in the batch over all ranks, 25 Hz frames.
+        """
+        digest = hashlib.blake2b(f"{self.seed}/{update}/{micro_batch}".encode(), digest_size=8).digest()
+        draw = int.from_bytes(digest, "big") / 2**64
+        share = min(1.0, update / self.warmup_updates) if self.warmup_updates else 1.0
+        if self.sizes is None:
+            return 1 + int(draw * max(1, int(share * longest_frames)))
+        allowed = sorted(self.sizes, key=lambda size: size or float("inf"))[: max(1, int(share * len(self.sizes)))]
+        return allowed[int(draw * len(allowed))]
 
 
 def segment_name(size: int) -> str:

@@ -15,7 +15,7 @@ that no cross-fade is needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -62,8 +62,6 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         VocoderError: for settings that this implementation does not support (pitch input, external speaker embeddings).
         KeyError: if a setting is missing.
     """
-
-    kind = "code_hifigan"
 
     def __init__(self, config: dict[str, Any]) -> None:
         for option in ("f0", "embedder_params"):
@@ -134,18 +132,19 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         )
 
     @torch.no_grad()
-    def step(self, units: Tensor, state: CodeHiFiGANState, is_last: bool = False, flush: bool = False) -> VocoderOutput:
+    def step(
+        self, units: Tensor, state: CodeHiFiGANState, is_last: bool = False, flush: bool = False
+    ) -> tuple[VocoderOutput, CodeHiFiGANState]:
         units = self.check_units(units)
         self.check_open(state, units)
-        state.units = torch.cat([state.units, units])
+        state = replace(state, units=torch.cat([state.units, units]))
         settled, durations = self._settle_durations(state, is_last)
-        samples = self._synthesise_due(state, durations, is_last)
-        state.finished |= is_last
+        state = replace(state, durations=torch.cat([state.durations, settled]))
+        samples, state = self._synthesise_due(state, durations, is_last)
         if is_last:
-            state.units, state.durations, state.sent_frames, state.inputs = units[:0], units[:0], 0, []
-        else:
-            self._drop_sent(state)
-        return VocoderOutput(samples, settled)
+            closed = CodeHiFiGANState(state.speaker, True, units[:0].clone(), units[:0].clone())
+            return VocoderOutput(samples, settled), closed
+        return VocoderOutput(samples, settled), self._drop_sent(state)
 
     def _settle_durations(self, state: CodeHiFiGANState, is_last: bool) -> tuple[Tensor, Tensor]:
         """Durations that this step makes final, and the durations of all units in the state.
@@ -159,28 +158,34 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         predicted = to_durations(self.log_durations(state.units[None]))[0]
         pending = 0 if is_last else self.lookahead_units
         new = predicted[known : max(len(state.units) - pending, known)]
-        state.durations = torch.cat([state.durations, new])
-        return new, torch.cat([state.durations, predicted[len(state.durations) :]])
+        return new, torch.cat([state.durations, predicted[known:]])
 
-    def _synthesise_due(self, state: CodeHiFiGANState, durations: Tensor, is_last: bool) -> Tensor:
-        """Samples that are final now; updates ``sent_frames`` and ``inputs`` of the state."""
+    def _synthesise_due(
+        self, state: CodeHiFiGANState, durations: Tensor, is_last: bool
+    ) -> tuple[Tensor, CodeHiFiGANState]:
+        """Samples that are final now, and the state with the ``sent_frames`` and ``inputs`` after them."""
         total, sent = int(durations.sum()), state.sent_frames
         due = total if is_last else min(total - self.tail_frames, int(state.durations.sum()))
         if due <= sent:
-            return torch.empty(0, device=self.device)
+            return torch.empty(0, device=self.device), state
         frames = state.units.repeat_interleave(durations)[None, sent : due + self.reaches[0]]
-        wave = self.generate(self._embed(frames, state.speaker), Seam(state.inputs, due - sent))[0]
-        state.sent_frames = due
-        return wave[: (due - sent) * self.hop_samples]
+        seam = Seam(state.inputs, due - sent)
+        wave = self.generate(self._embed(frames, state.speaker), seam)[0]
+        return wave[: (due - sent) * self.hop_samples], replace(state, sent_frames=due, inputs=seam.inputs)
 
-    def _drop_sent(self, state: CodeHiFiGANState) -> None:
+    def _drop_sent(self, state: CodeHiFiGANState) -> CodeHiFiGANState:
         """Drop the units that no later sample and no later duration depends on."""
         ends = state.durations.cumsum(0)
         context_units = self.dur_predictor.context_units if self.dur_predictor else 0
         drop = min(int((ends <= state.sent_frames).sum()), len(state.durations) - context_units)
-        if drop > 0:
-            state.sent_frames -= int(ends[drop - 1])
-            state.units, state.durations = state.units[drop:].clone(), state.durations[drop:].clone()
+        if drop <= 0:
+            return state
+        return replace(
+            state,
+            units=state.units[drop:].clone(),
+            durations=state.durations[drop:].clone(),
+            sent_frames=state.sent_frames - int(ends[drop - 1]),
+        )
 
     @staticmethod
     def checkpoint_name(step: int) -> str:

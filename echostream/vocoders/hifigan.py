@@ -29,15 +29,16 @@ class Seam:
 
     Args:
         inputs: left context of each convolution at the previous boundary, ``(1, n, C)`` each, in the order in which the
-            convolutions run; empty in the first step. Replaced in place by the left contexts at the next boundary.
+            convolutions run; empty in the first step. The list is not changed.
         frames: number of feature frames between the two boundaries.
 
     Attributes:
+        inputs: left context of each convolution that has run at the next boundary, before that at the previous one.
         position: position of the next boundary in the current signal, in samples at its current rate.
     """
 
     def __init__(self, inputs: list[Tensor], frames: int) -> None:
-        self.inputs, self.position = inputs, frames
+        self.inputs, self.position = list(inputs), frames
         self._index = 0
 
     def join(self, x: Tensor, past: int, future: int = 0) -> Tensor:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from itertools import chain
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class VocoderOutput:
 
 
 class UnitVocoder(nn.Module, ABC, Generic[StateT]):
-    """Common interface of the vocoders. One model serves any number of streams: ``step`` changes its state only.
+    """Common interface of the vocoders. One model serves any number of streams: it remembers nothing of them.
 
     Attributes:
         config: the model's ``config.json``.
@@ -70,7 +71,6 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
         lookahead_units: number of following units that the duration of a unit depends on.
     """
 
-    kind: ClassVar[str]
     config: dict[str, Any]
     sample_rate: int
     hop_samples: int
@@ -138,8 +138,13 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
         """The state of a new stream."""
 
     @abstractmethod
-    def step(self, units: Tensor, state: StateT, is_last: bool = False, flush: bool = False) -> VocoderOutput:
+    def step(
+        self, units: Tensor, state: StateT, is_last: bool = False, flush: bool = False
+    ) -> tuple[VocoderOutput, StateT]:
         """Process the next units ``(n,)``, ``n >= 0``, of a stream; ``is_last`` emits all remaining audio.
+
+        Returns the output and the next state. ``state`` and its tensors stay as they are, so that a step can be taken
+        again from it, whether it succeeded or failed.
 
         ``flush`` makes the durations of all units final without waiting for the following units that they normally
         depend on, for example at the end of a word. It has no effect on CodeHiFiGAN, whose audio itself depends on the
@@ -163,8 +168,8 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
+        """Device of the weights, or of the buffers of a vocoder that has no weights."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     def check_units(self, units: Tensor) -> Tensor:
         """``units`` as int64 on the model's device; raises :class:`VocoderError` for a unit out of range."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -114,7 +114,6 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         KeyError: if a setting is missing.
     """
 
-    kind = "istft"
     window: Tensor  # (n_fft,)
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -186,19 +185,28 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
             durations.append(whole)
         return torch.tensor(durations, dtype=torch.long, device=log_durations.device), carry
 
-    def _settle_durations(self, units: Tensor, state: ISTFTState, flush: bool) -> tuple[Tensor, Tensor]:
-        """Units whose durations are final now, and these durations: the streaming form of :meth:`log_durations`."""
-        state.waiting = torch.cat([state.waiting.to(units.device), units])
+    def _settle_durations(self, units: Tensor, state: ISTFTState, flush: bool) -> tuple[Tensor, Tensor, ISTFTState]:
+        """Units whose durations are final now, these durations, and the next state.
+
+        This is the streaming form of :meth:`log_durations`.
+        """
+        waiting = torch.cat([state.waiting.to(units.device), units])
         # Without waiting units there is nothing to flush.
-        x = F.pad(self.dict(units), (0, 0, 0, self.lookahead_units if flush and len(state.waiting) else 0))
+        x = F.pad(self.dict(units), (0, 0, 0, self.lookahead_units if flush and len(waiting) else 0))
         if not len(x):
-            return units, units
-        predicted = self.dur_predictor(x[None], state.duration_tails)[0]
+            return units, units, state
+        tails = list(state.duration_tails)
+        predicted = self.dur_predictor(x[None], tails)[0]
         skip = min(self.lookahead_units - state.skipped, len(predicted))
-        state.skipped = 0 if flush else state.skipped + skip
-        durations, state.carry = self._round(predicted[skip:], state.carry)
-        ready, state.waiting = state.waiting[: len(durations)], state.waiting[len(durations) :].clone()
-        return ready, durations
+        durations, carry = self._round(predicted[skip:], state.carry)
+        state = replace(
+            state,
+            duration_tails=tails,
+            waiting=waiting[len(durations) :].clone(),
+            skipped=0 if flush else state.skipped + skip,
+            carry=carry,
+        )
+        return waiting[: len(durations)], durations, state
 
     def synthesise(self, frames: Tensor, speaker: int | None = None, remaining: Tensor | None = None) -> Tensor:
         """See :meth:`UnitVocoder.synthesise`; ``remaining`` is computed from ``frames`` if it is None."""
@@ -245,18 +253,17 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         return ISTFTState(speaker=self.check_speaker(speaker))
 
     @torch.no_grad()
-    def step(self, units: Tensor, state: ISTFTState, is_last: bool = False, flush: bool = False) -> VocoderOutput:
+    def step(
+        self, units: Tensor, state: ISTFTState, is_last: bool = False, flush: bool = False
+    ) -> tuple[VocoderOutput, ISTFTState]:
         units = self.check_units(units)
         self.check_open(state, units)
-        units, durations = self._settle_durations(units, state, is_last or flush)
-        state.finished |= is_last
+        units, durations, state = self._settle_durations(units, state, is_last or flush)
+        state = replace(state, finished=state.finished or is_last)
         if not len(units):
-            return VocoderOutput(torch.empty(0, device=self.device), durations)
+            return VocoderOutput(torch.empty(0, device=self.device), durations), state
+        tails = list(state.conv_tails)
         samples, overlap = self._generate(
-            units.repeat_interleave(durations)[None],
-            remaining_frames(durations)[None],
-            state.conv_tails,
-            state.overlap,
+            units.repeat_interleave(durations)[None], remaining_frames(durations)[None], tails, state.overlap
         )
-        state.overlap = overlap.clone()
-        return VocoderOutput(samples[0], durations)
+        return VocoderOutput(samples[0], durations), replace(state, conv_tails=tails, overlap=overlap.clone())

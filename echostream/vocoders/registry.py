@@ -1,29 +1,43 @@
-"""Registry of vocoder classes by the ``type`` in their configuration."""
+"""Registry of vocoder classes by the ``type`` in their configuration.
+
+A class of one's own is registered where it is defined::
+
+    @register_vocoder("sine_bank")
+    class SineBankVocoder(UnitVocoder[SineBankState]): ...
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from echostream.vocoders.code_hifigan import CodeHiFiGANVocoder
 from echostream.vocoders.interface import UnitVocoder, VocoderError
 from echostream.vocoders.istft import ISTFTVocoder
 
 VOCODERS: dict[str, type[UnitVocoder]] = {}
+VocoderT = TypeVar("VocoderT", bound=UnitVocoder)
 
 
-def register_vocoder(vocoder: type[UnitVocoder]) -> type[UnitVocoder]:
-    """Class decorator that registers a vocoder under its ``kind``, the ``type`` in its ``config.json``.
+def register_vocoder(name: str) -> Callable[[type[VocoderT]], type[VocoderT]]:
+    """Class decorator that registers a vocoder; ``name`` is the ``type`` in its ``config.json``.
 
     Raises:
         ValueError: another class is registered under this name.
     """
-    if VOCODERS.setdefault(vocoder.kind, vocoder) is not vocoder:
-        raise ValueError(f"the vocoder type {vocoder.kind!r} is registered already: choose another name")
-    return vocoder
+
+    def register(vocoder: type[VocoderT]) -> type[VocoderT]:
+        if VOCODERS.setdefault(name, vocoder) is not vocoder:
+            raise ValueError(f"the vocoder type {name!r} is registered already: choose another name")
+        return vocoder
+
+    return register
 
 
-for _vocoder in (CodeHiFiGANVocoder, ISTFTVocoder):
-    register_vocoder(_vocoder)
+# The configs of published unit vocoders have no type.
+PUBLISHED = "code_hifigan"
+register_vocoder(PUBLISHED)(CodeHiFiGANVocoder)
+register_vocoder("istft")(ISTFTVocoder)
 
 
 def build_vocoder(config: dict[str, Any]) -> UnitVocoder:
@@ -34,9 +48,11 @@ def build_vocoder(config: dict[str, Any]) -> UnitVocoder:
     Raises:
         VocoderError: for an unknown type, or a setting that is missing or not valid.
     """
-    kind = config.get("type", CodeHiFiGANVocoder.kind)
+    kind = config.get("type", PUBLISHED)
     if kind not in VOCODERS:
-        raise VocoderError(f"unknown vocoder type {kind!r}; known: {', '.join(sorted(VOCODERS))}")
+        raise VocoderError(
+            f"unknown vocoder type {kind!r}; known: {', '.join(sorted(VOCODERS))} (--user-dir adds those of your own)"
+        )
     try:
         return VOCODERS[kind](config)
     except KeyError as error:

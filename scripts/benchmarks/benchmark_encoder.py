@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from echostream.constants import FRAME_MS
 from echostream.models.config import ARCHITECTURES, architecture_config
 from echostream.modules.subsampling import STRIDE
+from echostream.percentiles import percentile
 from scripts.benchmarks.benchmarking import (
     SAMPLE_RATE,
     Noise,
@@ -39,7 +40,7 @@ from scripts.benchmarks.benchmarking import (
 )
 from scripts.benchmarks.encoder_report import FLATNESS_SEGMENT_MS, draw, report, summarise
 from scripts.benchmarks.encoder_systems import ReencodingConformer, StreamingEncoder, build_reencoding, build_streaming
-from scripts.benchmarks.figures import chunk_schedule, percentile
+from scripts.benchmarks.figures import chunk_schedule
 from scripts.benchmarks.step_profile import profile
 
 FRAME_SAMPLES = FRAME_MS * SAMPLE_RATE // 1000
@@ -161,7 +162,7 @@ def measure_prefixes(system: ReencodingConformer, args: argparse.Namespace) -> N
                 file=sys.stderr,
             )
             break
-        seconds = percentile(time_prefixes(once, prefix_s, args.repetitions, 400, FRAME_SAMPLES), 50)
+        seconds = percentile(time_prefixes(once, prefix_s, args.repetitions, 400, FRAME_SAMPLES), 50, interpolated=True)
         peak = max(0, peak_bytes() - base)
         last_s = prefix_s
         emit({"kind": "prefix", "prefix_s": prefix_s, "seconds": seconds, "peak_bytes": peak})
@@ -208,8 +209,8 @@ def time_training(system: torch.nn.Module, segment: int, args: argparse.Namespac
     audio_s = args.training_batch * args.training_s
     # the first pass is the warm-up
     return {
-        "forward_per_audio_s": percentile(forward[1:], 50) / audio_s,
-        "backward_per_audio_s": percentile(backward[1:], 50) / audio_s,
+        "forward_per_audio_s": percentile(forward[1:], 50, interpolated=True) / audio_s,
+        "backward_per_audio_s": percentile(backward[1:], 50, interpolated=True) / audio_s,
         "audio_frames": int(features.size(1) // STRIDE * args.training_batch),
     }
 

@@ -30,8 +30,9 @@ import aiohttp
 import numpy as np
 
 from echostream.models.config import ARCHITECTURES
+from echostream.percentiles import percentile
 from scripts.benchmarks.benchmarking import describe_machine, machine_facts
-from scripts.benchmarks.figures import percentile, write_json
+from scripts.benchmarks.figures import write_json
 from scripts.benchmarks.serve_clients import WARM_UP_S, metrics, read_audio, speak
 from scripts.benchmarks.translation_systems import FRAME_MS, build_translator
 
@@ -184,7 +185,7 @@ def attempt(mode: str, sessions: int, port: int, audio: list[np.ndarray], args: 
     gone = {name: after[name] - before[name] for name in after}
     reactions = [value for result in results if isinstance(result, list) for value in result]
     lost = sum(not isinstance(result, list) for result in results)
-    p50, p95 = (percentile(reactions or [float("nan")], p) for p in (50, 95))
+    p50, p95 = (percentile(reactions or [float("nan")], p, interpolated=True) for p in (50, 95))
     trial = Trial(
         mode,
         sessions,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from echostream.constants import FRAME_S
 from echostream.models.config import ARCHITECTURES
+from echostream.percentiles import percentile
 from echostream.streaming import EchoStreamState, StepOutput
 from scripts.benchmarks.benchmarking import (
     SAMPLE_RATE,
@@ -30,7 +31,7 @@ from scripts.benchmarks.benchmarking import (
     stream_marks,
     time_prefixes,
 )
-from scripts.benchmarks.figures import chunk_schedule, percentile
+from scripts.benchmarks.figures import chunk_schedule
 from scripts.benchmarks.translation_report import draw, is_write, report, summarise
 from scripts.benchmarks.translation_systems import (
     FRAME_MS,
@@ -104,7 +105,7 @@ def measure_prefixes(system: RecomputedTranslation, args: argparse.Namespace) ->
             lambda samples: system.run(samples)[0], prefix_s, args.repetitions, WRITE_SAMPLES, WRITE_SAMPLES
         )
         peak = max(0, peak_bytes() - base)
-        stages = {stage: percentile([run[stage] for run in runs], 50) for stage in STAGES}
+        stages = {stage: percentile([run[stage] for run in runs], 50, interpolated=True) for stage in STAGES}
         emit({"kind": "prefix", "prefix_s": prefix_s, "stages": stages, "peak_bytes": peak})
         progress.update(round(100 * sum(g for g in grid if g <= prefix_s) / sum(grid), 2), 100, "% of the work")
 
@@ -167,7 +168,10 @@ def measure_stream(system: StreamedTranslation, args: argparse.Namespace) -> Non
     delays = WordDelays()
     progress = Progress(f"{args.worker} threads, ours, {args.segment_ms} ms")
     for mark in stream_marks(system, lengths, args.segment_ms, progress, on_step=delays.push):
-        delay = {f"first_sample_p{p}_ms": percentile(delays.delays_ms or [float("nan")], p) for p in (50, 95)}
+        delay = {
+            f"first_sample_p{p}_ms": percentile(delays.delays_ms or [float("nan")], p, interpolated=True)
+            for p in (50, 95)
+        }
         emit(
             {
                 "kind": "stream",

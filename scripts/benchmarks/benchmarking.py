@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from echostream.constants import SAMPLE_RATE
-from scripts.benchmarks.figures import percentile, require_plotting, write_json
+from echostream.percentiles import percentile
+from scripts.benchmarks.figures import require_plotting, write_json
 from scripts.training.train_progress import minutes
 
 Record = dict[str, Any]
@@ -273,9 +274,9 @@ def stream_marks(
                 length_s=end / SAMPLE_RATE,
                 compute_s=sum(times) + flush_s,
                 steps=len(times),
-                p50_ms=1000 * percentile(seen, 50),
-                p95_ms=1000 * percentile(seen, 95),
-                last_step_ms=1000 * percentile(recent, 50),
+                p50_ms=1000 * percentile(seen, 50, interpolated=True),
+                p95_ms=1000 * percentile(seen, 95, interpolated=True),
+                last_step_ms=1000 * percentile(recent, 50, interpolated=True),
                 state_bytes=state.nbytes,
                 peak_bytes=max(0, peak_bytes() - base),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from echostream.percentiles import percentile
 from scripts.benchmarks.benchmarking import SAMPLE_RATE, Record
 from scripts.benchmarks.figures import (
     Curve,
@@ -12,7 +13,6 @@ from scripts.benchmarks.figures import (
     growth_exponent,
     interpolate,
     markdown_table,
-    percentile,
     plot,
 )
 
@@ -47,8 +47,8 @@ def summed(grid: dict[float, float], length_s: float, segment_ms: int) -> Record
     return {
         "compute_s": float(times.sum()),
         "rtf": float(times.sum()) / length_s,
-        "p50_ms": 1000 * percentile(times, 50),
-        "p95_ms": 1000 * percentile(times, 95),
+        "p50_ms": 1000 * percentile(times, 50, interpolated=True),
+        "p95_ms": 1000 * percentile(times, 95, interpolated=True),
         "last_step_ms": 1000 * float(times[-1]),
         "state_bytes": round(length_s * SAMPLE_RATE) * 4,  # the audio itself
         "measured_prefixes": len(grid),

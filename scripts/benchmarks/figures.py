@@ -31,10 +31,6 @@ def interpolate(grid: dict[float, float], at: np.ndarray) -> np.ndarray:
     return np.exp(logs)
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    return float(np.percentile(values, percent))
-
-
 def growth_exponent(lengths: Sequence[float], values: Sequence[float]) -> float | None:
     """Slope of ``values`` over ``lengths`` on logarithmic axes: 1 is linear, 0 is flat; None below two lengths."""
     if len(set(lengths)) < 2 or min(values) <= 0:

@@ -10,9 +10,10 @@ import torch
 from echostream.constants import FRAME_MS
 from echostream.modules.fbank import SHIFT_SAMPLES
 from echostream.modules.subsampling import STRIDE
+from echostream.percentiles import percentile
 from scripts.benchmarks.benchmarking import Noise, emit
 from scripts.benchmarks.encoder_systems import StreamingEncoder
-from scripts.benchmarks.figures import markdown_table, percentile
+from scripts.benchmarks.figures import markdown_table
 
 # Operators by kind, for the profile.
 KINDS = {
@@ -57,10 +58,10 @@ def profile(system: StreamingEncoder, segment_ms: int, steps: int = 60) -> None:
         ],
     )
     calls = sum(event.count for event in events) / steps
-    median = percentile(times, 50)
+    median, p95 = (percentile(times, percent, interpolated=True) for percent in (50, 95))
     print(
         f"A step of {segment_ms} ms with {torch.get_num_threads()} threads: "
-        f"p50 {median:.2f} ms, p95 {percentile(times, 95):.2f} ms ({total / steps / 1000:.2f} ms under the profiler)\n"
+        f"p50 {median:.2f} ms, p95 {p95:.2f} ms ({total / steps / 1000:.2f} ms under the profiler)\n"
         f"Weights read a step: {weights / 1e6:.1f} MB; a matrix-vector product reads {speed / 1e9:.1f} GB/s here, "
         f"so that no step can be faster than about {1000 * weights / speed:.2f} ms\n"
         f"Operators called a step: {calls:.0f}\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from echostream.percentiles import percentile
 from scripts.benchmarks.benchmarking import SAMPLE_RATE, Record
 from scripts.benchmarks.figures import (
     Curve,
@@ -14,7 +15,6 @@ from scripts.benchmarks.figures import (
     growth_exponent,
     interpolate,
     markdown_table,
-    percentile,
     plot,
 )
 from scripts.benchmarks.translation_systems import STAGES, TOKEN_MS
@@ -58,8 +58,8 @@ def summed(prefixes: dict[float, Record], length_s: float, segment_ms: int) -> R
     return {
         "compute_s": float(times.sum()),
         "rtf": float(times.sum()) / length_s,
-        "p50_ms": 1000 * percentile(times, 50),
-        "p95_ms": 1000 * percentile(times, 95),
+        "p50_ms": 1000 * percentile(times, 50, interpolated=True),
+        "p95_ms": 1000 * percentile(times, 95, interpolated=True),
         "last_step_ms": 1000 * sum(prefixes[length_s]["stages"].values()),
         "stages": {stage: float(values.sum()) for stage, values in stages.items()},
         "state_bytes": round(length_s * SAMPLE_RATE) * 4,  # the audio itself

@@ -20,11 +20,11 @@ import soundfile
 from echostream.constants import SAMPLE_RATE
 from echostream.decoding.word_boundary import SourceWord
 from echostream.evaluation.asr import Transcriber
-from echostream.evaluation.latency import percentile
 from echostream.evaluation.quality import bleu, chrf, remove_pauses, wer
 from echostream.evaluation.record import UtteranceRecord, load_records
 from echostream.evaluation.scorers import TIMELINE_METRICS
 from echostream.evaluation.timeline import Chunk, Timeline, heard_at, play, ready_times
+from echostream.percentiles import percentile
 from echostream.streaming import SentenceRecomposer
 from echostream.streaming.subtitles import whole_subtitles
 

@@ -27,6 +27,7 @@ import yaml
 from torch import Tensor
 
 import echostream
+from echostream.checkpoints.model_classes import find_model_class
 from echostream.checkpoints.model_files import WEIGHTS_NAME, ModelContent, known_options, save_released
 from echostream.checkpoints.model_store import SETTINGS_NAME
 from echostream.checkpoints.vocoder_files import (
@@ -37,6 +38,7 @@ from echostream.checkpoints.vocoder_files import (
     save_released_vocoder,
 )
 from echostream.decoding.policy import POLICIES
+from echostream.plugins import import_user_dir
 from scripts.recipes.recipe import scratch_folder, write_text
 from scripts.release.export_check import compare
 from scripts.release.export_data import copy, copy_data, corpus_size
@@ -79,15 +81,17 @@ def without_paths(value: Any) -> Any:
     return "" if isinstance(value, str) and ("/" in value or "\\" in value) else value
 
 
-def release(state: dict[str, Any], dtype: torch.dtype, folder: Path) -> None:
-    """Write what inference needs of a fairseq checkpoint."""
-    task = state["task_state"]
+def release(path: Path, state: dict[str, Any], dtype: torch.dtype, folder: Path) -> None:
+    """Write what inference needs of a fairseq checkpoint, which was read from ``path``."""
+    task, options = state["task_state"], state["cfg"]["model"]
+    _, config_class = find_model_class(path, options["_name"])
     content = ModelContent(
-        known_options(state["cfg"]["model"]),
+        known_options(options, config_class),
         narrow(state["model"], dtype),
         list(task["source_symbols"]),
         list(task["target_symbols"]),
         int(task["num_units"]),
+        options["_name"],
     )
     save_released(content, folder, echostream.__version__)
 
@@ -139,7 +143,7 @@ def build(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     dtype = PRECISIONS[args.precision]
     state = load(args.checkpoint)
     copy_data(args.data, folder, state["task_state"])
-    release(state, dtype, folder)
+    release(args.checkpoint, state, dtype, folder)
     facts = release_facts(state, args)
     facts["vocoder_parameters"] = export_vocoder(args.vocoder, folder / "vocoder", dtype)
     played = {"checkpoint": WEIGHTS_NAME, "vocoder": "vocoder"} | {name: getattr(args, name) for name in PLAYED}
@@ -169,6 +173,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="e.g. models/fr-en")
     parser.add_argument("--source-lang", default="fr", help="tag of the language heard (default: %(default)s)")
     parser.add_argument("--target-lang", default="en", help="tag of the language spoken (default: %(default)s)")
+    parser.add_argument("--user-dir", type=Path, metavar="DIR", help="folder that registers a model class of your own")
     parser.add_argument("--policy", choices=POLICIES, help="model.yaml says so; likewise the next four")
     for name in ("--stride-n", "--lag-k", "--beam", "--segment-ms"):
         parser.add_argument(name, type=int)
@@ -188,6 +193,8 @@ def main() -> None:
     logging.getLogger().setLevel(logging.WARNING)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if args.user_dir is not None:
+            import_user_dir(args.user_dir)
         with scratch_folder(args.output.parent / f".{args.output.name}.export") as folder:
             facts = build(args, folder)
             publish(folder, args.output, facts, args.max_mb)

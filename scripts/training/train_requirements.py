@@ -27,6 +27,7 @@ from fairseq.data import Dictionary
 
 from echostream.criterions import EchoStreamMultiTaskCriterion, EchoStreamMultiTaskCriterionConfig
 from echostream.models import ARCHITECTURES, EchoStreamModel, architecture_config
+from echostream.percentiles import percentile
 from echostream.tasks.segments import parse_segment_sizes, segment_name
 from scripts.benchmarks.benchmarking import (
     Progress,
@@ -39,7 +40,6 @@ from scripts.benchmarks.benchmarking import (
     run_worker,
     settle_memory,
 )
-from scripts.benchmarks.figures import percentile
 
 FRAMES_PER_S = 100
 PIECES_PER_S = 3  # subwords of speech, source and target
@@ -180,7 +180,14 @@ def measure(args: argparse.Namespace) -> None:
             step(segment)
             times.append(time.perf_counter() - begun)
         peak = torch.cuda.max_memory_allocated() if args.device == "cuda" else peak_bytes() - base
-        emit({"kind": "step", "segment": segment, "seconds": percentile(times, 50), "peak_bytes": peak})
+        emit(
+            {
+                "kind": "step",
+                "segment": segment,
+                "seconds": percentile(times, 50, interpolated=True),
+                "peak_bytes": peak,
+            }
+        )
         progress.update(done, len(sizes), "segment sizes")
 
 

@@ -140,8 +140,12 @@ class Evaluation:
 
     def _stream(self, vocoder: UnitVocoder, units: Tensor) -> Tensor:
         state = vocoder.init_state()
-        pieces = [vocoder.step(piece, state, flush=True).samples for piece in units.split(UNITS_PER_FLUSH)]
-        return torch.cat([*pieces, vocoder.step(units[:0], state, is_last=True).samples])
+        samples = []
+        for piece in units.split(UNITS_PER_FLUSH):
+            output, state = vocoder.step(piece, state, flush=True)
+            samples.append(output.samples)
+        output, _ = vocoder.step(units[:0], state, is_last=True)
+        return torch.cat([*samples, output.samples])
 
     def word_error_rate(self, waves: list[Tensor]) -> float | None:
         """Word errors in percent of the words of the texts; None without texts or recogniser."""

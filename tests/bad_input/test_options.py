@@ -76,5 +76,5 @@ def test_similar_option_is_suggested(words, echostream, recordings, model, train
 
 def test_values_and_abbreviations_are_parsed_as_by_argparse(echostream, recordings, model):
     """Abbreviations and options with = are parsed as by argparse."""
-    options = ["--model", model, "--pol=wait-k", "--seg", "320", "--text", "-q"]
+    options = ["--model", model, "--policy=wait-k", "--seg", "320", "--text", "-q"]
     assert echostream("asr", recordings["good"], *options)[0] == 0

@@ -1,5 +1,6 @@
 """A model folder with model.yaml instead of a checkpoint: its files, its settings and error messages."""
 
+import sys
 from argparse import ArgumentParser
 
 import numpy as np
@@ -10,7 +11,7 @@ from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.cli import main
 from echostream.cli.options import add_model_options, load_translator, model_settings
-from echostream.decoding.policy import WaitKPolicy
+from echostream.decoding.policy import FixedRatePolicy, WaitKPolicy
 from echostream.evaluation.agent import EchoStreamAgent
 from echostream.evaluation.agent import load_translator as load_for_agent
 from echostream.streaming import StreamingTranslator
@@ -84,3 +85,28 @@ def test_errors_name_an_invalid_folder(tmp_path, text, message):
     with pytest.raises(CheckpointError, match=message) as error:
         StreamingTranslator.from_checkpoint(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+def test_a_folder_names_options_but_no_code(folder, tmp_path, monkeypatch):
+    """A folder that was downloaded must not choose what is imported; whoever starts the program may."""
+    monkeypatch.chdir(tmp_path)
+    source = "print('imported')\ndef policy(evidence, state, *, tokens=1):\n    return None, state\n"
+    (tmp_path / "code_of_a_file.py").write_text(source, encoding="utf-8")
+    settings = folder / "model.yaml"
+    before = settings.read_text(encoding="utf-8")
+    try:
+        settings.write_text(before.replace("wait-k\nlag_k: 2", "code_of_a_file:policy"), encoding="utf-8")
+        with pytest.raises(CheckpointError, match="'code_of_a_file:policy' is code, which a model's folder must not"):
+            StreamingTranslator.from_checkpoint(folder)
+        assert "code_of_a_file" not in sys.modules
+        rate = "fixed-rate\npolicy_options: {token_frames: 12}"
+        settings.write_text(before.replace("wait-k\nlag_k: 2", rate), encoding="utf-8")
+        assert StreamingTranslator.from_checkpoint(folder).policy == FixedRatePolicy(12)
+        options = {"policy": "code_of_a_file:policy", "policy_options": {"tokens": 3}}
+        translator = StreamingTranslator.from_checkpoint(folder, **options)
+        assert translator.policy.keywords == {"tokens": 3}
+        assert translator.view(policy_options={"tokens": 4}).policy.keywords == {"tokens": 4}
+        with pytest.raises(ValueError, match="has no option words"):
+            translator.view(policy_options={"words": 4})
+    finally:
+        settings.write_text(before, encoding="utf-8")

@@ -10,6 +10,7 @@ from fairseq.logging import metrics
 from echostream.criterions import EchoStreamMultiTaskCriterion, EchoStreamMultiTaskCriterionConfig
 from echostream.criterions.losses import cross_entropy_sum, ctc_infeasible, ctc_sum, symmetric_kl_sum
 from echostream.criterions.targets import UNKNOWN_PHONE
+from echostream.decoding.policy import Budget, FixedRatePolicy, WaitKPolicy
 
 PAD, EOS = 1, 2
 BATCH, FRAMES, TOKENS, PER_TOKEN, UNITS = 3, 12, 5, 4, 7
@@ -326,3 +327,44 @@ def test_weights_come_from_options_then_yaml_then_defaults():
 def test_errors_name_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         make_criterion(**options)
+
+
+def after_half(evidence, state, *, frames=6):
+    """A policy of one's own: everything, once enough has been heard, whatever the CTC heads have read."""
+    return (Budget() if evidence.frames >= frames else None), state
+
+
+OWN = f"{__name__}:after_half"
+
+
+def test_training_simulates_whichever_policy_is_asked_for(sample):
+    sample["segment"] = 1
+    model = RecordingModel()
+    make_criterion(policy=OWN, policy_options="frames=4")(model, sample)
+    assert model.calls[0]["visible"].tolist() == [[4, 4, 4, 4, 12], [4, 4, 4, 9, 9], [4, 4, 7, 7, 7]]
+    assert make_criterion(policy="wait-k", lag_k=2).policy == WaitKPolicy(2)
+    assert make_criterion(policy="fixed-rate", policy_options=" token_frames=12").policy == FixedRatePolicy(12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"policy": OWN, "lag_k": 2}, "has no option lag_k: it takes frames"),
+        ({"policy": OWN, "policy_options": "words=2"}, "has no option words: it takes frames"),
+        ({"policy": OWN, "policy_options": "words"}, "--policy-options: 'words' is not of the form NAME=VALUE"),
+        ({"policy": "wait-k", "stride_n": 2}, "the policy 'wait-k' has no option stride_n"),
+        ({"policy": "nowhere_at_all:x"}, "there is no module 'nowhere_at_all'"),
+    ],
+)
+def test_options_that_the_policy_does_not_have_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_criterion(**options)
+
+
+def test_a_checkpoint_names_no_code():
+    """fairseq-validate builds the criterion of the options in the file."""
+    task = make_task()
+    task.from_checkpoint = True
+    with pytest.raises(ValueError, match=r"code that a file names is not run: .*--model-overrides"):
+        make_criterion(task, policy=OWN)
+    assert make_criterion(task, policy="wait-k").policy == WaitKPolicy()

@@ -66,10 +66,12 @@ def write_lines(output: Path, lines: list[dict], predictions: list[str]) -> None
 
 
 @pytest.fixture
-def score() -> Callable[..., dict[str, float]]:
-    """Score a log as ``simuleval --score-only`` does."""
+def evaluator() -> Callable[..., SentenceLevelEvaluator]:
+    """Make an evaluator of a log, as ``simuleval --score-only`` does."""
 
-    def run(output: Path, latency: tuple[str, ...] = (), quality: tuple[str, ...] = (), **options) -> dict[str, float]:
+    def make(
+        output: Path, latency: tuple[str, ...] = (), quality: tuple[str, ...] = (), **options
+    ) -> SentenceLevelEvaluator:
         args = {
             "output": str(output),
             "latency_metrics": list(latency),
@@ -88,8 +90,18 @@ def score() -> Callable[..., dict[str, float]]:
             "first_word_ends": None,
             **options,
         }
-        evaluator = SentenceLevelEvaluator.from_args(Namespace(**args))
-        return {**evaluator.quality, **evaluator.latency}
+        return SentenceLevelEvaluator.from_args(Namespace(**args))
+
+    return make
+
+
+@pytest.fixture
+def score(evaluator) -> Callable[..., dict[str, float]]:
+    """Score a log, with the arguments of :func:`evaluator`."""
+
+    def run(*arguments, **options) -> dict[str, float]:
+        made = evaluator(*arguments, **options)
+        return {**made.quality, **made.latency}
 
     return run
 

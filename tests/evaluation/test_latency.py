@@ -9,7 +9,6 @@ from simuleval.evaluator.scorers.latency_scorer import ALScorer, ATDScorer, LAAL
 from echostream.evaluation.latency import (
     average_lagging,
     average_token_delay,
-    percentile,
     speech_writes,
     text_writes,
     token_ends,
@@ -82,10 +81,3 @@ def test_equals_simuleval_for_text_output(delays, reference):
     assert average_lagging(delays, 2000, words) == pytest.approx(ALScorer()({0: instance}))
     assert average_lagging(delays, 2000, max(words, len(delays))) == pytest.approx(LAALScorer()({0: instance}))
     assert average_token_delay(text_writes(delays, delays)) == pytest.approx(ATDScorer()({0: instance}))
-
-
-def test_percentile_is_the_nearest_rank():
-    values = [5.0, 1.0, 4.0, 2.0, 3.0]
-    assert [percentile(values, p) for p in (0, 20, 50, 95, 100)] == [1, 1, 3, 5, 5]
-    with pytest.raises(ValueError):
-        percentile([], 50)

@@ -1,6 +1,7 @@
 """All registered latency metrics compared with results by hand for the logs in conftest.py."""
 
 import json
+import shutil
 
 import pytest
 from simuleval.evaluator.scorers.latency_scorer import LATENCY_SCORERS_DICT
@@ -111,6 +112,25 @@ def test_computation_aware_option_adds_ca_variants(speech_log, score):
     result = score(speech_log, ("ECHO_ATD", "ECHO_LAAL"), computation_aware=True)
     assert result == pytest.approx({name: SPEECH[name] for name in result})
     assert set(result) == {"ECHO_ATD", "ECHO_ATD_CA", "ECHO_LAAL", "ECHO_LAAL_CA"}
+
+
+def test_evaluations_in_one_process_do_not_share_options(speech_log, evaluator, tmp_path):
+    """Two are made before the first one scores, with other logs and other lists."""
+    moved = tmp_path / "moved"
+    shutil.copytree(speech_log, moved)
+    lines = [json.loads(line) for line in (moved / LOG_NAME).read_text(encoding="utf-8").splitlines()]
+    lines[0]["steps"][0]["compute_ms"] += 100
+    (moved / LOG_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    made = []
+    for folder, end in ((speech_log, "0.25"), (moved, "0.30")):
+        ends = tmp_path / f"{end}.txt"
+        ends.write_text(f"{end}\n0.40\n", encoding="utf-8")
+        names = ("ECHO_StartOffset", "ECHO_StartOffset_FirstWord")
+        made.append(evaluator(folder, names, first_word_ends=str(ends), computation_aware=True))
+    first, second = (made_one.latency for made_one in made)
+    assert (first["ECHO_StartOffset_CA"], second["ECHO_StartOffset_CA"]) == (460, 560)
+    assert (first["ECHO_StartOffset_FirstWord"], second["ECHO_StartOffset_FirstWord"]) == (150, 100)
+    assert (first["ECHO_StartOffset_FirstWord_CA"], second["ECHO_StartOffset_FirstWord_CA"]) == (210, 260)
 
 
 def test_empty_output_has_no_latency(speech_log, score):

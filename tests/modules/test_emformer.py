@@ -211,6 +211,18 @@ def test_padding_before_the_last_chunk_is_rejected():
         make_emformer()(torch.randn(1, 8, 16), torch.tensor([5]), segment=2, is_last=False)
 
 
+def test_layers_are_not_dropped_in_a_stream():
+    """The state has a place for each of them, and a stream stays what it is without dropping."""
+    dropping, plain = (make_emformer(dropout=0.0, layer_drop=drop).train() for drop in (0.9, 0.0))
+    x = torch.randn(1, 12, 16)
+    outs = []
+    for model in (dropping, plain):
+        first, _, state = model(x[:, :6], segment=2, is_last=False)
+        rest, _, _ = model(x[:, 6:], state=state, segment=2)
+        outs.append(torch.cat([first, rest], dim=1))
+    torch.testing.assert_close(*outs)
+
+
 def test_gradients_are_finite_with_padding():
     model = make_emformer(dropout=0.1, layer_drop=0.3).train()
     x = torch.randn(3, 30, 16, requires_grad=True)

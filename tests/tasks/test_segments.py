@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
-from echostream.tasks.segments import parse_segment_sizes, sample_segment, segment_name
+from echostream.tasks.segments import MultiChunkSampler, parse_segment_sizes, segment_name
 
 SIZES = (1, 2, 4, 8, 16, 32, 0)
 
@@ -43,13 +43,13 @@ def test_draws_depend_on_seed_update_and_micro_batch():
 
 
 def test_listed_sizes_are_equally_likely():
-    counts = Counter(sample_segment(SIZES, 1, update, 0, 100) for update in range(7000))
+    counts = Counter(MultiChunkSampler(SIZES, 1).sample_segment_length(update, 0, 100) for update in range(7000))
     assert set(counts) == set(SIZES)
     assert max(counts.values()) < 1.2 * min(counts.values())
 
 
 def test_uniform_covers_one_to_the_longest():
-    counts = Counter(sample_segment(None, 1, update, 0, 10) for update in range(5000))
+    counts = Counter(MultiChunkSampler(None, 1).sample_segment_length(update, 0, 10) for update in range(5000))
     assert set(counts) == set(range(1, 11))
     assert max(counts.values()) < 1.4 * min(counts.values())
     task = make_task(segment_sizes="uniform")

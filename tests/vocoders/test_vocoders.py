@@ -1,6 +1,5 @@
-"""Unit vocoders: published checkpoints, streaming compared with whole utterances, and error messages."""
+"""Unit vocoders: the published format, streaming against whole utterances, and clear refusals."""
 
-import copy
 import json
 import math
 
@@ -8,8 +7,9 @@ import pytest
 import torch
 
 from echostream.checkpoints.vocoder_files import load_vocoder, save_vocoder
+from echostream.vocoders.contract import CONTRACT, check_memory, check_steps_repeat, check_streaming, stream
 from echostream.vocoders.interface import VocoderError, deduplicate
-from echostream.vocoders.registry import build_vocoder
+from echostream.vocoders.registry import VOCODERS, build_vocoder, register_vocoder
 
 NUM_UNITS = 50
 DURATIONS = {
@@ -50,7 +50,7 @@ kinds = pytest.mark.parametrize("vocoder", list(CONFIGS), indirect=True)
 
 
 def make_lively(model):
-    """Set random weights that give a signal about as loud as speech, and units of about three frames."""
+    """Random weights that make a signal about as loud as speech, with units of about three frames."""
     torch.manual_seed(3)
     for name, parameter in model.named_parameters():
         if name == "dur_predictor.proj.bias":
@@ -72,16 +72,8 @@ def units():
     return torch.randint(NUM_UNITS, (45,), generator=torch.Generator().manual_seed(1))
 
 
-def stream(vocoder, units, chunk, state=None):
-    """Push ``units`` in chunks of ``chunk``; returns all samples and durations."""
-    state = state or vocoder.init_state()
-    pieces = units.split(chunk)
-    outs = [vocoder.step(piece, state, is_last=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
-    return torch.cat([out.samples for out in outs]), torch.cat([out.durations for out in outs])
-
-
 def fix_durations(vocoder, frames):
-    """Make every unit last ``frames`` unit frames."""
+    """Every unit lasts ``frames``."""
     vocoder.dur_predictor.proj.weight.zero_()
     vocoder.dur_predictor.proj.bias.fill_(math.log(frames + 1))
 
@@ -91,7 +83,7 @@ def snr_db(wanted, got):
 
 
 @pytest.mark.parametrize(("config", "speaker"), [(CODE_HIFIGAN, None), (MULTI_SPEAKER, 3)])
-def test_published_checkpoint_gives_the_same_waveform_as_fairseq(tmp_path, units, config, speaker):
+def test_published_format_gives_fairseqs_waveform(tmp_path, units, config, speaker):
     from fairseq.models.text_to_speech.codehifigan import CodeGenerator
     from fairseq.models.text_to_speech.vocoder import CodeHiFiGANVocoder
 
@@ -120,7 +112,7 @@ def test_published_checkpoint_gives_the_same_waveform_as_fairseq(tmp_path, units
 
 
 @kinds
-def test_saved_vocoder_loads_identically(tmp_path, vocoder, units):
+def test_saved_vocoder_loads_the_same(tmp_path, vocoder, units):
     path = save_vocoder(vocoder, tmp_path / "new", step=12)
     for source in (path, path.parent):
         loaded = load_vocoder(source)
@@ -146,8 +138,9 @@ def test_istft_flushed_at_word_ends_streams_exactly(vocoder, units, size):
     wave = vocoder(units[None], durations[None])[0][0]
     state, outs = vocoder.init_state(), []
     for word in units.split(size):
-        first = vocoder.step(word[:2], state)  # a word may be pushed in several steps
-        outs += [first, vocoder.step(word[2:], state, flush=True), vocoder.step(word[:0], state, flush=True)]
+        for piece, flush in ((word[:2], False), (word[2:], True), (word[:0], True)):  # pushed as one likes
+            out, state = vocoder.step(piece, state, flush=flush)
+            outs.append(out)
         assert not len(state.waiting)
     assert torch.equal(torch.cat([out.durations for out in outs]), durations)
     torch.testing.assert_close(torch.cat([out.samples for out in outs]), wave, atol=1e-5, rtol=0)
@@ -156,12 +149,12 @@ def test_istft_flushed_at_word_ends_streams_exactly(vocoder, units, size):
 
 
 @pytest.mark.parametrize("vocoder", ["istft_ahead"], indirect=True)
-def test_rounding_errors_of_durations_are_carried_over(vocoder, units):
+def test_what_rounding_takes_is_carried_on(vocoder, units):
     vocoder.dur_predictor.proj.weight.zero_()
     vocoder.dur_predictor.proj.bias.fill_(math.log(2.4 + 1))
     _, (durations,) = vocoder(units[None])
     assert durations[:5].tolist() == [2, 3, 2, 3, 2] and int(durations.sum()) == round(2.4 * 45)
-    vocoder.dur_predictor.proj.bias.fill_(math.log(0.2 + 1))  # shorter than the minimum of one frame
+    vocoder.dur_predictor.proj.bias.fill_(math.log(0.2 + 1))  # shorter than any unit can be
     assert set(vocoder(units[None])[1][0].tolist()) == {1}
 
 
@@ -177,19 +170,19 @@ def test_istft_future_does_not_change_the_past(vocoder, units):
 
 @code_hifigan
 @pytest.mark.parametrize("chunk", [1, 4, 15])
-def test_code_hifigan_has_no_clicks_at_step_boundaries(vocoder, units, chunk):
-    vocoder.tail_frames = 12  # random weights need a longer tail than trained ones
+def test_code_hifigan_joins_are_inaudible(vocoder, units, chunk):
+    vocoder.tail_frames = 12  # random weights reach further than trained ones, for which the default is enough
     (wave,), (durations,) = vocoder(units[None])
     streamed, settled = stream(vocoder, units, chunk)
     assert torch.equal(settled, durations)
     assert streamed.shape == wave.shape
     assert snr_db(wave, streamed) >= 30
-    # A click would be a jump between neighbouring samples that the whole utterance does not have at this place.
+    # a click would be a jump between neighbouring samples that the whole utterance does not have there
     assert (streamed.diff() - wave.diff()).abs().max() < 0.2 * wave.diff().abs().max()
 
 
 @code_hifigan
-def test_code_hifigan_has_the_documented_look_ahead(vocoder, units):
+def test_code_hifigan_sees_as_far_ahead_as_it_says(vocoder, units):
     embedded = vocoder.dict(units.repeat_interleave(2)[None]).requires_grad_(True)
     middle = vocoder.generate(embedded)[0].unflatten(0, (-1, vocoder.hop_samples))[45]
     (gradient,) = torch.autograd.grad(middle.square().sum(), embedded)
@@ -198,14 +191,15 @@ def test_code_hifigan_has_the_documented_look_ahead(vocoder, units):
 
 @code_hifigan
 @pytest.mark.parametrize("chunk", [1, 2, 13])
-def test_code_hifigan_with_its_full_look_ahead_is_exact(vocoder, units, chunk):
+def test_code_hifigan_that_waits_for_all_it_sees_is_exact(vocoder, units, chunk):
     frames_each = 3
     fix_durations(vocoder, frames_each)
     vocoder.tail_frames = vocoder.reaches[0]
     wave = vocoder(units[None])[0][0]
     state, pieces = vocoder.init_state(), []
     for start in range(0, 45, chunk):
-        pieces.append(vocoder.step(units[start : start + chunk], state, is_last=start + chunk >= 45).samples)
+        out, state = vocoder.step(units[start : start + chunk], state, is_last=start + chunk >= 45)
+        pieces.append(out.samples)
         known = frames_each * min(start + chunk, 45)
         held = 0 if known == 45 * frames_each else max(vocoder.tail_frames, 2 * frames_each)
         assert sum(map(len, pieces)) == max(known - held, 0) * vocoder.hop_samples
@@ -214,7 +208,7 @@ def test_code_hifigan_with_its_full_look_ahead_is_exact(vocoder, units, chunk):
 
 @code_hifigan
 def test_code_hifigan_computes_only_new_frames_and_the_tail(vocoder, units, monkeypatch):
-    fix_durations(vocoder, 3)  # two units, whose durations are still provisional, are as long as the tail
+    fix_durations(vocoder, 3)  # two units, whose durations are not certain yet, are as long as the tail
     computed, generate = [], vocoder.generate
 
     def counted(frames, seam):
@@ -224,84 +218,63 @@ def test_code_hifigan_computes_only_new_frames_and_the_tail(vocoder, units, monk
     monkeypatch.setattr(vocoder, "generate", counted)
     state, sent = vocoder.init_state(), []
     for piece in units.split(5):
-        sent.append(len(vocoder.step(piece, state).samples) // vocoder.hop_samples)
+        out, state = vocoder.step(piece, state)
+        sent.append(len(out.samples) // vocoder.hop_samples)
     ahead = [frames - new for frames, new in zip(computed, sent, strict=True)]
     assert min(sent) > 0
     assert ahead == [vocoder.tail_frames] * len(sent)
 
 
 @kinds
-def test_rows_of_a_batch_are_independent(vocoder, units):
-    batch = torch.full((2, 45), -1)
-    batch[0], batch[1, :20] = units, units[:20]
-    waves, durations = vocoder(batch, lengths=torch.tensor([45, 20]))
-    for row, size in enumerate((45, 20)):
-        (wave,), (alone,) = vocoder(units[None, :size])
-        assert torch.equal(durations[row, :size], alone) and not durations[row, size:].any()
-        torch.testing.assert_close(waves[row, : len(wave)], wave, atol=1e-5, rtol=0)
-        assert not waves[row, len(wave) :].any()
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+def test_contract(vocoder, units, check):
+    if hasattr(vocoder, "tail_frames"):
+        vocoder.tail_frames = 12  # random weights reach further than trained ones
+    check(vocoder, units)
 
 
-@kinds
-def test_given_durations_are_kept(vocoder, units):
-    durations = torch.arange(45)[None] % 4 + 1
-    wave, used = vocoder(units[None], durations)
-    assert torch.equal(used, durations)
-    assert wave.shape == (1, int(durations.sum()) * vocoder.hop_samples)
+def test_the_contract_finds_what_breaks_it(units):
+    """Three vocoders that are wrong in one thing each."""
+
+    def broken(method, change):
+        vocoder = make_lively(build_vocoder(ISTFT))
+        right = getattr(vocoder, method)
+        setattr(vocoder, method, lambda *args, **options: change(right(*args, **options), *args))
+        return vocoder
+
+    def in_place(result, given, state, *_):
+        vars(state).update(vars(result[1]))
+        return result
+
+    def longer(result, given, state, *_):
+        result[1].waiting = torch.cat([state.waiting, given])
+        return result
+
+    def quieter(result, given, *_):
+        result[0].samples.mul_(1 - 1 / (1 + len(given)))
+        return result
+
+    for check, change, message in (
+        (check_steps_repeat, in_place, "changes the state"),
+        (check_memory, longer, "grows"),
+        (check_streaming, quieter, "differ from the whole utterance"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            check(broken("step", change), units)
 
 
-@kinds
-def test_empty_steps_and_empty_stream(vocoder, units):
-    nothing = units[:0]
-    closing = vocoder.step(nothing, vocoder.init_state(), is_last=True)
-    assert closing.samples.shape == closing.durations.shape == (0,)
-    assert vocoder(nothing[None])[0].shape == (1, 0)
-
-    state = vocoder.init_state()
-    sent = [vocoder.step(nothing, state)]
-    for piece in units[:12].split(1):
-        sent += [vocoder.step(piece, state), vocoder.step(nothing, state)]
-    sent += [vocoder.step(nothing, state, is_last=True), vocoder.step(nothing, state, is_last=True)]
-    durations = torch.cat([out.durations for out in sent])
-    assert torch.equal(durations, vocoder(units[None, :12])[1][0])
-    assert sum(len(out.samples) for out in sent) == int(durations.sum()) * vocoder.hop_samples
-    assert all(out.samples.dtype == torch.float32 for out in sent)
-    with pytest.raises(VocoderError, match="init_state"):
-        vocoder.step(units[:1], state)
-
-
-@kinds
-def test_fork_continues_identically_and_states_are_independent(vocoder, units):
-    alone = stream(vocoder, units, 5)[0]
-    state, other = vocoder.init_state(), vocoder.init_state()
-    head = [vocoder.step(units[:10], state).samples]
-    vocoder.step(units[20:33], other)
-    head.append(vocoder.step(units[10:20], state).samples)
-    fork = copy.deepcopy(state)
-    a, b = (stream(vocoder, units[20:], 5, copied)[0] for copied in (state, fork))
-    assert torch.equal(a, b)
-    assert len(alone) == len(torch.cat([*head, a]))
-
-
-@kinds
-def test_state_is_flat_and_model_unchanged(vocoder):
-    units = torch.randint(NUM_UNITS, (240,), generator=torch.Generator().manual_seed(2))
-    before = {name: repr(value) for name, value in vars(vocoder).items()}
-    state, sizes = vocoder.init_state(), []
-    for piece in units.split(3):
-        vocoder.step(piece, state)
-        sizes.append(state.nbytes)
-    assert sizes[-1] > 0
-    assert max(sizes[40:]) <= max(sizes[15:40]) * 1.1
-    assert {name: repr(value) for name, value in vars(vocoder).items()} == before
-
-
-@kinds
-def test_invalid_units_and_speakers_are_rejected(vocoder):
+def test_a_voice_that_is_not_there_is_named():
+    vocoder = make_lively(build_vocoder(MULTI_SPEAKER))
     with pytest.raises(VocoderError, match="unit 50 is not among"):
         vocoder.step(torch.tensor([3, 50]), vocoder.init_state())
-    with pytest.raises(VocoderError, match="speaker 4"):
-        vocoder.init_state(speaker=4)
+    with pytest.raises(VocoderError, match="speaker 5"):
+        vocoder.init_state(speaker=5)
+
+
+def test_a_name_is_registered_once():
+    assert register_vocoder("istft")(VOCODERS["istft"]) is VOCODERS["istft"]
+    with pytest.raises(ValueError, match="'istft' is registered already"):
+        register_vocoder("istft")(VOCODERS["code_hifigan"])
 
 
 def test_deduplicate():
@@ -339,7 +312,7 @@ def break_config(folder, **changes):
         (lambda folder: break_config(folder, type="code_hifigan"), "lacks 'embedding_dim'"),
     ],
 )
-def test_loading_errors_name_the_cause(tmp_path, damage, message):
+def test_loading_says_what_is_wrong(tmp_path, damage, message):
     save_vocoder(build_vocoder(ISTFT), tmp_path)
     damage(tmp_path)
     with pytest.raises(VocoderError, match=message) as caught:
@@ -363,7 +336,11 @@ def test_missing_path_and_unsupported_options():
 @istft
 def test_istft_holds_back_only_the_look_ahead(vocoder, units):
     state = vocoder.init_state()
-    counts = [len(vocoder.step(unit, state).durations) for unit in units[:5].split(1)]
+    counts = []
+    for unit in units[:5].split(1):
+        out, state = vocoder.step(unit, state)
+        counts.append(len(out.durations))
     ahead = vocoder.lookahead_units
     assert counts == [0] * ahead + [1] * (5 - ahead)
-    assert len(vocoder.step(units[:0], state, is_last=True).durations) == ahead
+    out, _ = vocoder.step(units[:0], state, is_last=True)
+    assert len(out.durations) == ahead

@@ -15,6 +15,7 @@ import soundfile as sf
 import torch
 
 from echostream.checkpoints.vocoder_files import load_vocoder
+from echostream.vocoders.code_hifigan import CodeHiFiGANVocoder
 from scripts.vocoder import evaluate_vocoder, make_tables, vocoder_trainer
 
 SCRIPTS = Path(vocoder_trainer.__file__).parent
@@ -283,7 +284,7 @@ def test_recipe(corpus):
     assert done.returncode == 0, done.stdout + done.stderr
     scores = json.loads((corpus / "voc/evaluation.json").read_text())
     assert scores["recordings"] == 1 and scores["mel_distance_db"] > 0
-    assert load_vocoder(corpus / "voc/vocoder").kind == "code_hifigan"
+    assert isinstance(load_vocoder(corpus / "voc/vocoder"), CodeHiFiGANVocoder)
     assert [path.name[:2] for path in (corpus / "voc/vocoder").glob("g_*")] == ["g_"]
     assert len(rows(corpus / "voc/vocoder/evaluations.tsv")) == 1
     again = recipe(corpus, "--held-out", "1", "--stage", "3")
