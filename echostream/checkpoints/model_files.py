@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
+from echostream.checkpoints.older_weights import current_weights
 from echostream.checkpoints.safe_loading import check_tensors, load_safely, load_tensors
 from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
@@ -153,7 +154,7 @@ def _released(path: Path) -> ModelContent:
             f"{file} is of format version {version}, this EchoStream reads up to {FORMAT_VERSION}: install a newer one"
         )
     options = _mapping(file, description, "options")
-    weights = load_tensors(path)
+    weights = current_weights(load_tensors(path))
     return ModelContent(options, weights, *_vocabularies(file, description))
 
 
@@ -167,7 +168,7 @@ def _trained(path: Path, content: Any) -> ModelContent:
     options = {key: value for key, value in options.items() if not str(key).startswith("_") and key != "arch"}
     vocabularies = _vocabularies(path, task, "its task_state has ")
     check_tensors(weights)
-    return ModelContent(options, weights, *vocabularies)
+    return ModelContent(options, current_weights(weights), *vocabularies)
 
 
 def _vocabularies(path: Path, content: Mapping[str, Any], where: str = "it has ") -> tuple[list[str], list[str], int]:

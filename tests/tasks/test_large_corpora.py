@@ -185,9 +185,7 @@ def test_a_wrong_length_is_found_before_the_recording_is_decoded(corpus):
 def test_a_wrong_length_stops_the_training_or_skips_the_row(corpus, tmp_path, caplog):
     corpus.edit("train.tsv", second_row(2, "6000"))  # the first batch: batches begin with the longest
     options = ["--batch-size", "1", "--max-source-positions", "9000"]
-    with pytest.raises(
-        SystemExit, match=r"^echostream: train_1: the manifest says 60\.00 s .* skip goes on "
-    ):
+    with pytest.raises(SystemExit, match=r"^echostream: train_1: the manifest says 60\.00 s .* skip goes on "):
         train(corpus.folder, tmp_path / "stop", 1, *options)
     losses, _, trainer = train(corpus.folder, tmp_path / "skip", 6, *options, "--on-length-mismatch", "skip")
     assert np.isfinite(losses).all() and trainer.get_num_updates() == 6
