@@ -6,6 +6,7 @@ joined blocks equal the result of resampling the whole recording at once.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ FILE_SIGNATURES = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Og
 # length and write about 2 or 4 GiB instead, which is no sign of a truncated file.
 SHORT_CHUNK = re.compile(r"^\s*(data|SSND|riff) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 UNKNOWN_LENGTH = 0x7FFFF000
+UNKNOWN_FRAMES = 2**62  # libsndfile's number for a stream without a length is 2**63 - 1
 
 
 class _SequentialFile(soundfile.SoundFile):
@@ -212,6 +214,21 @@ def read_audio(source: str | Path | BinaryIO, name: str | None = None) -> tuple[
             frames += len(chunk)
             chunks.append(chunk)
         return np.concatenate(chunks), file.samplerate
+
+
+def duration_s(source: str | Path | BinaryIO, name: str | None = None) -> float:
+    """Length of a recording in seconds from its header, without decoding it; NaN if the header doesn't say.
+
+    Args:
+        source: the path of a file, or an open binary file.
+        name: name for messages; None: the path.
+
+    Raises:
+        AudioError: the file is missing, empty or not audio.
+    """
+    path = Path(source) if isinstance(source, str | Path) else source
+    with _open(path, name or str(source)) as file:
+        return file.frames / file.samplerate if 0 <= file.frames < UNKNOWN_FRAMES else math.nan
 
 
 def _open(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from echostream.checkpoints.older_weights import is_dropped
+
 FAIRSEQ_SPECIALS = 4  # <s>, <pad>, </s>, <unk> before the units
 NORM_PARTS = ("weight", "bias")
 Tensors = Mapping[str, Tensor]
@@ -155,8 +157,14 @@ def _stack(tensors: Tensors, old: str, new: str) -> Named:
         layer, into = f"{old}.layers.{number}", f"{new}.layers.{number}"
         yield from _attention(tensors, layer, into)
         yield from _rename(tensors, f"{layer}.encoder_attn_layer_norm", f"{into}.norm_cross")
-        for name, target in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "out")):
+        for name, target in (("q", "query"), ("v", "value"), ("out", "out")):
             yield from _rename(tensors, f"{layer}.encoder_attn.{name}_proj", f"{into}.cross_attention.{target}")
+        for target, candidate in _rename(tensors, f"{layer}.encoder_attn.k_proj", f"{into}.cross_attention.key"):
+            if not is_dropped(target):
+                # Their bias of the keys has no effect, so that the weight stands for both.
+                bias = f"{layer}.encoder_attn.k_proj.bias"
+                sources = (*candidate.sources, *([bias] if bias in tensors else []))
+                yield target, Candidate(candidate.tensor, sources)
         yield from _rename(tensors, f"{layer}.final_layer_norm", f"{into}.norm_ffn")
         yield from _rename(tensors, f"{layer}.fc1", f"{into}.ffn_in")
         yield from _rename(tensors, f"{layer}.fc2", f"{into}.ffn_out")

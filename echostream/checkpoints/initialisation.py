@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.fairseq_names import Candidate, neutral, translate
 from echostream.checkpoints.model_files import read_model
+from echostream.checkpoints.older_weights import current_weights
 from echostream.checkpoints.safe_loading import load_safely
 
 PARTS = {"encoder": ("encoder.",), "decoders": ("asr_head.", "st_head.", "mt_decoder.", "unit_decoder.")}
@@ -92,7 +93,7 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise PretrainedError(f"{path}: not a fairseq checkpoint, it has no 'model' with tensors")
-    return Source(path, dict(weights), content.get("task_state"))
+    return Source(path, current_weights(weights), content.get("task_state"))
 
 
 def _released(path: Path) -> Source:

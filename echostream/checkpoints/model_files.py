@@ -23,6 +23,7 @@ from torch import Tensor
 
 from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.model_classes import OWN_PREFIX, find_model_class
+from echostream.checkpoints.older_weights import current_weights
 from echostream.checkpoints.safe_loading import check_tensors, load_safely, load_tensors
 from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
@@ -165,7 +166,7 @@ def _released(path: Path) -> ModelContent:
     if not isinstance(name, str):
         raise CheckpointError(f"{file}: model must be a name, not {name!r}")
     options = _mapping(file, description, "options")
-    weights = load_tensors(path)
+    weights = current_weights(load_tensors(path))
     return ModelContent(options, weights, *_vocabularies(file, description), name)
 
 
@@ -178,7 +179,7 @@ def _trained(path: Path, content: Any) -> ModelContent:
     options = {key: value for key, value in options.items() if not str(key).startswith("_") and key != "arch"}
     vocabularies = _vocabularies(path, task, "its task_state has ")
     check_tensors(weights)
-    return ModelContent(options, weights, *vocabularies, name)
+    return ModelContent(options, current_weights(weights), *vocabularies, name)
 
 
 def _vocabularies(path: Path, content: Mapping[str, Any], where: str = "it has ") -> tuple[list[str], list[str], int]:

@@ -26,12 +26,12 @@ def ctc_sum(logits: Tensor, input_lengths: Tensor, targets: Tensor, target_lengt
         target_lengths: ``(B,)`` valid targets.
 
     Returns:
-        The sum in nats over utterances with a finite loss, and the number of utterances with an infinite one.
+        The sum in nats over utterances with a finite loss, and bool ``(B,)``, which of them have an infinite one.
     """
     log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, classes)
     with torch.autocast(logits.device.type, enabled=False):
         loss = F.ctc_loss(log_probs, targets, input_lengths, target_lengths, BLANK, reduction="sum", zero_infinity=True)
-    return loss, ctc_infeasible(targets, target_lengths, input_lengths).sum()
+    return loss, ctc_infeasible(targets, target_lengths, input_lengths)
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor, padding_idx: int, smoothing: float) -> tuple[Tensor, Tensor]:

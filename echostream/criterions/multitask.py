@@ -1,9 +1,12 @@
 """The multi-task loss: L = w_asr L_asr + w_st L_st + w_mt L_mt + w_unit L_unit (+ w_phone L_phone).
 
 The ASR, ST and unit losses are CTC. The MT loss is label-smoothed cross entropy, where every target token attends only
-to the frames that the policy would have made visible. All sums are divided by the number of units in the batch, so that
-the gradient over several ranks or accumulated batches is that of one large batch. Each loss is logged in nats per token
-of its own kind.
+to the frames that the policy would have made visible. All sums are divided by the number of units in the batch (with
+``--sentence-avg``, of utterances), so that the gradient over several ranks or accumulated batches is that of one large
+batch. Each loss is logged in nats per token of its own kind.
+
+A text or unit sequence that is longer than its frames has no CTC path. It is left out of its loss and of the tokens of
+that loss; where it is the units, the utterance is left out of the divisor as well.
 
 The phone loss is off by default. It is the cross entropy of the phone of each encoder frame. With only a few hours of
 speech, the CTC heads can stay for a long time at a plateau where they have learned the frequency of the subwords only;
@@ -11,14 +14,19 @@ an encoder that is trained on the position of each phone leaves it early. The li
 criterion, so that the model is the same with and without it.
 """
 
+import logging
+import math
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import torch
+from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
+from omegaconf import II
 from torch import Tensor
 
 from echostream.criterions.losses import cross_entropy_sum, ctc_sum, frame_cross_entropy_sum, symmetric_kl_sum
@@ -26,6 +34,8 @@ from echostream.criterions.targets import UNKNOWN_PHONE, word_starts
 from echostream.decoding.policy import Policy, build_policy, visible_frames_from_policy
 from echostream.decoding.policy_arguments import POLICY_HELP, option_argument, options_of
 from echostream.plugins import names_code
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("asr", "st", "mt", "unit")
 CTC_PARTS = ("asr", "st", "unit")
@@ -93,6 +103,8 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
         default=None,
         metadata={"help": "other options of the policy by name, such as 'token_frames=12', separated by commas"},
     )
+    # fairseq's own option
+    sentence_avg: bool = II("optimization.sentence_avg")
 
 
 @register_criterion("echostream_multitask", dataclass=EchoStreamMultiTaskCriterionConfig)
@@ -135,6 +147,8 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             self.phone_head = torch.nn.Linear(task.encoder_dim, len(task.phone_inventory))
         self.align_by_policy = str(cfg.mt_alignment) == "policy"
         self.policy = _policy(cfg, task)
+        self.sentence_avg = cfg.sentence_avg is True  # outside of a training it is a reference to fairseq's option
+        self._named: set[tuple[str, str]] = set()  # losses and utterances of which it was said that there is no path
         self.pad = task.target_text_dictionary.pad()
         self.source_word_starts = word_starts(task.source_dictionary)
 
@@ -147,7 +161,7 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             reduce: ignored; part of fairseq's interface. The loss is always a sum.
 
         Returns:
-            The loss, its denominator (units in the batch), and sums to log.
+            The loss, its denominator (units in the batch, or utterances), and sums to log.
         """
         return self.compute(model, sample)[:3]
 
@@ -163,7 +177,11 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             segment=segment,
             align=self._alignment(batch, segment),
         )
-        log = self._losses(output, batch)
+        log, infeasible = self._losses(output, batch)
+        infeasible = infeasible[:, : sample["nsentences"]]
+        if bool(infeasible.any()):
+            self._name(infeasible, sample.get("ids", ()))
+        asr, st, unit = (~infeasible).long()
         if rdrop:
             log = {name: value / 2 for name, value in log.items()}
             log["mt_kl"] = symmetric_kl_sum(output["mt_logits"], sample["target_text"], self.pad)
@@ -173,17 +191,27 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         if self.phone_weight:
             loss = loss + self.phone_weight * log["phone_loss"]
         logged: dict[str, Any] = {name: value.detach() for name, value in log.items()}
+        unit_tokens = int((unit * sample["unit_lengths"]).sum())
+        sample_size = int(unit.sum()) if self.sentence_avg else unit_tokens
         logged |= {
             "loss": loss.detach(),
-            "asr_tokens": int(sample["source_text_lengths"].sum()),
-            "st_tokens": int((sample["target_text_lengths"] - 1).sum()),
+            "asr_tokens": int((asr * sample["source_text_lengths"]).sum()),
+            "st_tokens": int((st * (sample["target_text_lengths"] - 1)).sum()),
             "mt_tokens": int(sample["target_text_lengths"].sum()),
-            "unit_tokens": int(sample["unit_lengths"].sum()),
+            "unit_tokens": unit_tokens,
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
-            "sample_size": sample["ntokens"],
+            "sample_size": sample_size,
         }
-        return loss, sample["ntokens"], logged, output
+        return loss, sample_size, logged, output
+
+    def _name(self, infeasible: Tensor, ids: Sequence[str]) -> None:
+        """Log, once for each, the utterances that have no CTC path; ``infeasible`` is bool ``(3, B)``."""
+        for part, row in zip(CTC_PARTS, infeasible.tolist(), strict=True):
+            names = [name for name, wrong in zip(ids, row, strict=False) if wrong and (part, name) not in self._named]
+            if names:
+                self._named.update((part, name) for name in names)
+                logger.warning(f"more symbols than frames, left out of the {part} loss: {', '.join(names)}")
 
     def _alignment(self, sample: dict[str, Any], segment: int) -> Any:
         """Function from the encoder's output to the visible frames of each token, ``(B, N)``; None: all visible."""
@@ -205,18 +233,21 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
 
         return align
 
-    def _losses(self, output: dict[str, Tensor], sample: dict[str, Any]) -> dict[str, Tensor]:
-        """Sums ``{part}_loss``, and ``{part}_inf``, the number of utterances excluded because they have no CTC path."""
+    def _losses(self, output: dict[str, Tensor], sample: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
+        """Sums ``{part}_loss``, and ``{part}_inf``, the number of utterances excluded because they have no CTC path.
+
+        Also which ones these are, bool ``(3, B)`` in the order of ``CTC_PARTS``.
+        """
         frames = output["frame_lengths"]
         log = {}
-        log["asr_loss"], log["asr_inf"] = ctc_sum(
+        log["asr_loss"], no_asr = ctc_sum(
             output["asr_logits"], frames, sample["source_text"], sample["source_text_lengths"]
         )
         # The target of the ST CTC is the text without EOS.
-        log["st_loss"], log["st_inf"] = ctc_sum(
+        log["st_loss"], no_st = ctc_sum(
             output["st_logits"], frames, sample["target_text"], sample["target_text_lengths"] - 1
         )
-        log["unit_loss"], log["unit_inf"] = ctc_sum(
+        log["unit_loss"], no_unit = ctc_sum(
             output["unit_logits"], output["unit_lengths"], sample["units"] + 1, sample["unit_lengths"]
         )
         log["mt_loss"], log["mt_nll"] = cross_entropy_sum(
@@ -227,11 +258,17 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             log["phone_loss"], log["phone_frames"], log["phone_correct"] = frame_cross_entropy_sum(
                 logits, sample["phones"], UNKNOWN_PHONE
             )
-        return log
+        infeasible = torch.stack([no_asr, no_st, no_unit])
+        for part, row in zip(CTC_PARTS, infeasible, strict=True):
+            log[f"{part}_inf"] = row.sum()
+        return log, infeasible
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Log ``loss`` (per unit), each loss in nats per token, and the number of utterances with infinite CTC loss."""
+        """Log ``loss`` (per unit), each loss in nats per token, and the number of utterances with infinite CTC loss.
+
+        ``ppl`` is the perplexity of the text decoder, as fairseq's own criterions log it.
+        """
 
         def total(name: str) -> float:
             return float(sum(log.get(name, 0) for log in logging_outputs))
@@ -243,6 +280,7 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             metrics.log_scalar(part, total(f"{part}_loss") / max(tokens, 1), tokens, round=3)
         tokens = total("mt_tokens")
         metrics.log_scalar("mt_nll", total("mt_nll") / max(tokens, 1), tokens, round=3)
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["mt_nll"].avg, base=math.e))
         if total("phone_frames"):
             metrics.log_scalar("phone", total("phone_loss") / total("phone_frames"), total("phone_frames"), round=3)
             accuracy = 100 * total("phone_correct") / total("phone_frames")

@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 import soundfile
 from simuleval.evaluator import SentenceLevelEvaluator
 
+from echostream.evaluation.simuleval_metrics import check_metrics
+
 MARK = "_echostream_error_messages"
 
 
@@ -70,6 +72,7 @@ def install() -> None:
 
     def from_args(cls: type[SentenceLevelEvaluator], args: Namespace) -> SentenceLevelEvaluator:
         with exit_on_file_error(args.output):
+            check_metrics(args)
             check_lists(args)
             return build(cls, args)
 

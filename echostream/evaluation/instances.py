@@ -1,12 +1,16 @@
 """SimulEval instances of speech input that also collect the step records of the agent.
 
-They also correct two faults of SimulEval 1.1.4: it reads all sources of the test set into Python lists (three times)
-before the first utterance starts, and it writes ``"elapsed": []`` for speech output, which makes
-``--computation-aware`` fail.
+They also correct faults of SimulEval 1.1.4: it reads all sources of the test set into Python lists (three times)
+before the first utterance starts; it writes ``"elapsed": []`` for speech output, which makes ``--computation-aware``
+fail, and a file name as its ``prediction``; and it takes speech that it reads back from its log for text.
+
+``elapsed`` has the computation-aware clock of :mod:`echostream.evaluation.timeline`. SimulEval adds all compute time so
+far to the length of the audio, as if the speaker waited for every step.
 """
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,23 +20,27 @@ from typing import Any, TypeAlias
 from simuleval.data.dataloader import SpeechToTextDataloader
 from simuleval.data.segments import Segment
 from simuleval.evaluator import SentenceLevelEvaluator
+from simuleval.evaluator import evaluator as simuleval_evaluator
 from simuleval.evaluator.instance import (
     INSTANCE_TYPE_DICT,
     Instance,
     LogInstance,
+    SpeechOutputInstance,
     SpeechToSpeechInstance,
     SpeechToTextInstance,
 )
 
 from echostream.audio.errors import AudioError
 from echostream.audio.input import read_audio
-from echostream.evaluation import error_messages
+from echostream.evaluation import error_messages, simuleval_metrics
 from echostream.evaluation.record import CONFIG_KEY, StepRecord, UtteranceRecord, append_record, load_records
+from echostream.evaluation.timeline import Chunk, discontinuities
 
 AnyInstance: TypeAlias = Instance | LogInstance
 
 ERROR_KEY = "echostream_error"  # in Segment.config: error message of an agent that runs in a server
 SOURCE_KEY = "echostream_source"  # in Segment.config: name of the source for messages
+SPEECH_FILE = "speech_file"  # in instances.log: the file that SimulEval itself names as the prediction
 
 _folders_written: set[Path] = set()  # output folders to which this process has written records
 
@@ -59,6 +67,7 @@ class RecordingInstance(Instance):
         self._source_samples = 0
         self._summary: dict | None = None
         self.record = UtteranceRecord(index, 0.0)
+        self._ready_ms = 0.0  # when the last step was ready
 
     @property
     def source(self) -> list[float]:
@@ -106,10 +115,17 @@ class RecordingInstance(Instance):
         if ERROR_KEY in prediction.config:
             raise SystemExit(f"error: {prediction.config[ERROR_KEY]}")
         if CONFIG_KEY in prediction.config:
-            self.record.steps.append(StepRecord.from_dict(prediction.config[CONFIG_KEY]))
+            step = StepRecord.from_dict(prediction.config[CONFIG_KEY])
+            self.record.steps.append(step)
+            # As in ready_times: a step starts when its audio has arrived and the step before is ready.
+            self._ready_ms = max(step.arrived_ms, self._ready_ms) + step.compute_ms
         super().receive_prediction(prediction)
         if self.finish_prediction and self.source_finished_reading:
             self.sample_list = None
+
+    def step_to_elapsed(self, step: int, current_time: float) -> float:
+        """When the output of the last step is ready, in ms; SimulEval's own sum for agents that send no records."""
+        return self._ready_ms if self.record.steps else super().step_to_elapsed(step, current_time)
 
     def summarize(self) -> dict:
         """The line for ``instances.log``; the first call after the end also writes the line of ``steps.jsonl``."""
@@ -117,6 +133,8 @@ class RecordingInstance(Instance):
             return self._summary
         summary = super().summarize()
         summary["elapsed"] = self.elapsed
+        if hasattr(self, "durations") and self.record.steps:
+            summary |= {"prediction": self.record.text, SPEECH_FILE: summary["prediction"]}
         if self.finish_prediction and self.source_finished_reading:
             self._write_record()
             self._summary = summary
@@ -151,9 +169,49 @@ class RecordingSpeechToTextInstance(RecordingInstance, SpeechToTextInstance):
         super().receive_prediction(prediction)
 
 
+class LoggedSpeech(SpeechOutputInstance):
+    """Speech output read from SimulEval's log, which SimulEval's metrics then know for speech."""
+
+    def __init__(self, values: Mapping[str, Any], latency_unit: str) -> None:  # without SimulEval's, which opens files
+        self.info, self.latency_unit = values, latency_unit
+        self.index, self.reference = values["index"], values.get("reference", "")
+        self.source_length = values.get("source_length")
+        self.delays, self.elapsed, self.durations = values["delays"], values["elapsed"], values["durations"]
+        self.intervals = values["intervals"]
+        self.silences = discontinuities([Chunk(*interval) for interval in self.intervals])
+        self.finish_prediction = True
+        self.metrics: dict[str, float] = {}
+        self.target_spm_model = None
+
+    source_length: float | None = None  # a property of SimulEval's
+
+    @property
+    def prediction(self) -> str:
+        """The words that were spoken; in logs of earlier versions, and of other agents, the file name."""
+        return self.info["prediction"]
+
+    @property
+    def speech_file(self) -> Path:
+        """The file with the output speech."""
+        return Path(self.info.get(SPEECH_FILE, self.info["prediction"]))
+
+
+def logged_instance(line: str, latency_unit: str = "word") -> LoggedSpeech | LogInstance:
+    """The instance of a line of ``instances.log``, in place of SimulEval's class for both kinds of output."""
+    values = json.loads(line)
+    return LoggedSpeech(values, latency_unit) if "durations" in values else LogInstance(line, latency_unit)
+
+
+def speech_file(instance: AnyInstance) -> Path:
+    """The file with the output speech of an instance."""
+    return instance.speech_file if isinstance(instance, LoggedSpeech) else Path(instance.prediction)
+
+
 def install() -> None:
     """Make SimulEval's local and remote evaluators use these instances. Further calls have no effect."""
     error_messages.install()
+    simuleval_metrics.install()
+    simuleval_evaluator.LogInstance = logged_instance
     INSTANCE_TYPE_DICT["speech-speech"] = RecordingSpeechToSpeechInstance
     INSTANCE_TYPE_DICT["speech-text"] = RecordingSpeechToTextInstance
     # A fault of 1.1.4: RemoteEvaluator uses the name `instance_iterator` for the evaluator's attribute `iterator`.

@@ -25,7 +25,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from simuleval.evaluator.scorers.quality_scorer import QualityScorer, register_quality_scorer
 
 from echostream.evaluation.asr import INSTALL, Transcriber, find_model
-from echostream.evaluation.instances import AnyInstance, find_records
+from echostream.evaluation.instances import AnyInstance, find_records, speech_file
 from echostream.evaluation.spoken_form import spoken_form
 from echostream.text import edit_distance
 
@@ -234,7 +234,7 @@ class SpeechScorer(QualityScorer):
         transcriber = Transcriber(self.model, self.language, self.cache, self.compute)
         texts = []
         for item in instances.values():
-            path = Path(item.prediction)
+            path = speech_file(item)
             if not path.is_file():
                 path = self.output / "wavs" / path.name  # the output folder has been moved
             # SimulEval writes no file for an output without speech, but a file of an earlier run may exist.

@@ -16,7 +16,12 @@ from statistics import mean, median
 from typing import Any
 
 from simuleval.evaluator import SentenceLevelEvaluator
-from simuleval.evaluator.scorers.latency_scorer import LatencyScorer, register_latency_scorer
+from simuleval.evaluator.scorers.latency_scorer import (
+    LATENCY_SCORERS_DICT,
+    ATDScorer,
+    LatencyScorer,
+    register_latency_scorer,
+)
 
 from echostream.evaluation.instances import AnyInstance, find_records
 from echostream.evaluation.latency import (
@@ -177,6 +182,29 @@ def _register(name: str, measure: Callable, base: type[TimelineScorer]) -> None:
 for _name, _measure in TIMELINE_METRICS.items():
     _register(_name, _measure, TimelineScorer)
     _register(f"{_name}_CA", _measure, ComputationAwareScorer)
+
+
+@register_latency_scorer("ATD")
+class SimulEvalTokenDelay(ATDScorer):
+    """SimulEval's own Average Token Delay, and ``ECHO_ATD_CA`` where it counts computation.
+
+    SimulEval counts the computation of a piece of speech as if it began when the piece before had been played.
+    """
+
+    output: str | None = None  # a class attribute for the same reason as that of RecordScorer
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> LatencyScorer:
+        """Build the metric on the ideal clock."""
+        cls.output = args.output
+        return super().from_args(args)
+
+    def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
+        if not self.computation_aware:
+            return super().__call__(instances)
+        scorer = LATENCY_SCORERS_DICT["ECHO_ATD_CA"]()
+        scorer.output = self.output
+        return scorer(instances)
 
 
 @register_latency_scorer("ECHO_StartOffset_FirstWord")

@@ -37,13 +37,17 @@ class CrossAttention(nn.Module):
     projecting every frame in every layer, a query is mapped into the space of the frames. Both orders compute the same
     product, and ``forward`` takes the cheaper one. In a stream, where one token at a time attends to a window of
     frames, that is the query side; only the frames themselves are cached then, once for all layers.
+
+    The projection of the keys has no bias: it would add the same to all scores of a query and cancel in the softmax. A
+    parameter that never gets a gradient stops distributed training. Weights saved with such a bias load without it.
+    (In self-attention the keys are rotated after their bias is added, so that it does not cancel.)
     """
 
     def __init__(self, dim: int, memory_dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.head_dim, self.memory_dim = heads, dim // heads, memory_dim
         self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(memory_dim, dim)
+        self.key = nn.Linear(memory_dim, dim, bias=False)
         self.value = nn.Linear(memory_dim, dim)
         self.out = nn.Linear(dim, dim)
         self.dropout = dropout
@@ -62,7 +66,6 @@ class CrossAttention(nn.Module):
         # Compare multiplications per head: mapping N queries and N results against projecting T keys and values.
         if n * (t + self.head_dim) * self.memory_dim < t * (self.memory_dim + n) * self.head_dim:
             weight = self.key.weight.unflatten(0, (self.heads, self.head_dim))  # (H, hd, memory_dim)
-            # The key bias adds the same to all scores of a query and cancels in the softmax.
             scores = (query @ weight) @ memory[:, None].transpose(2, 3) * self.head_dim**-0.5
             if mask is not None:
                 scores = scores.masked_fill(~mask, float("-inf"))

@@ -19,9 +19,11 @@ from fairseq.file_io import PathManager
 from torch import Tensor, nn
 
 from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.older_weights import current_weights
 from echostream.checkpoints.safe_loading import load_safely
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.manifests import ManifestError
+from echostream.tasks.older_checkpoints import current_checkpoint
 
 # fairseq's default of --restore-file. fairseq looks for this name in the save folder; any other value is a path.
 RESUME_NAME = "checkpoint_last.pt"
@@ -29,12 +31,15 @@ MARK = "_echostream"
 
 
 def install() -> None:
-    """Make fairseq write checkpoints with :func:`save` and :func:`copy`. Further calls have no effect."""
+    """Make fairseq write checkpoints with :func:`save` and :func:`copy`, and read those of earlier versions.
+
+    Further calls have no effect.
+    """
     if hasattr(checkpoint_utils, MARK):
         return
     setattr(checkpoint_utils, MARK, True)
     fairseq_save, fairseq_copy = checkpoint_utils.torch_persistent_save, PathManager.copy
-    fairseq_verify = checkpoint_utils.verify_checkpoint_directory
+    fairseq_verify, fairseq_load = checkpoint_utils.verify_checkpoint_directory, checkpoint_utils.load_checkpoint_to_cpu
 
     def persistent_save(obj: object, filename: str, async_write: bool = False) -> None:
         if async_write or not PathManager.supports_rename(filename):
@@ -56,6 +61,10 @@ def install() -> None:
         copy(Path(src_path), Path(dst_path))
         return True
 
+    def load_current(*args: Any, **options: Any) -> dict[str, Any]:
+        return current_checkpoint(fairseq_load(*args, **options))
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_current
     checkpoint_utils.torch_persistent_save = persistent_save
     checkpoint_utils.verify_checkpoint_directory = verify
     PathManager.copy = staticmethod(atomic_copy)
@@ -164,7 +173,7 @@ def check_resumed(
             f"cannot go on from {path}: it was trained with {state.get('num_units')} units, the data has "
             f"{task_state['num_units']} (--num-units)"
         )
-    _check_tensors(path, weights, cmvn, model)
+    _check_tensors(path, current_weights(weights), cmvn, model)
     return path
 
 

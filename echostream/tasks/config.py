@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Optional
 
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, MISSING
 
 
@@ -69,6 +69,13 @@ class EchoStreamTaskConfig(FairseqDataclass):
     )
     feature_cache_mb: int = field(
         default=256, metadata={"help": "memory for log-mel features kept between epochs, MiB per data loader"}
+    )
+    on_length_mismatch: ChoiceEnum(["stop", "skip"]) = field(  # type: ignore[valid-type]  # made at run time
+        default="stop",
+        metadata={
+            "help": "what to do with a recording whose length is not src_n_frames of its row (by more than 20 % and "
+            "0.5 s), which is found before it is decoded: 'stop' the training, or 'skip' the row with a warning"
+        },
     )
     init_encoder_from: Optional[str] = field(  # noqa: UP045
         default=None,

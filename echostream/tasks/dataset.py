@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,12 @@ from fairseq.data import Dictionary, FairseqDataset, data_utils
 from torch import Tensor
 
 from echostream.criterions.targets import UNKNOWN_PHONE, word_starts
-from echostream.tasks.features import FeatureReader
-from echostream.tasks.manifests import Utterance
+from echostream.tasks.columns import Ragged
+from echostream.tasks.features import FeatureReader, LengthMismatchError
+from echostream.tasks.manifests import Manifest
+from echostream.tasks.phones import SourcePhones
+
+logger = logging.getLogger(__name__)
 
 NO_PHONES = np.empty(0, np.int64)
 
@@ -58,19 +62,21 @@ class SpeechTranslationDataset(FairseqDataset):
         reader: reads features.
         source_dictionary, target_dictionary: their padding and EOS symbols are used.
         seed: seed of the run.
-        phones: class of the source phone of each 25 Hz frame by utterance id, int64; utterances may be missing.
+        phones: class of the source phone of each 25 Hz frame by utterance id; utterances may be missing.
+        skip_mismatches: leave out recordings whose length is not that of the manifest, instead of an error.
     """
 
     def __init__(
         self,
-        utterances: list[Utterance],
-        source_texts: list[np.ndarray],
-        target_texts: list[np.ndarray],
+        utterances: Manifest,
+        source_texts: Ragged,
+        target_texts: Ragged,
         reader: FeatureReader,
         source_dictionary: Dictionary,
         target_dictionary: Dictionary,
         seed: int = 1,
-        phones: Mapping[str, np.ndarray] | None = None,
+        phones: SourcePhones | None = None,
+        skip_mismatches: bool = False,
     ):
         self.utterances = utterances
         self.source_texts = source_texts
@@ -80,9 +86,11 @@ class SpeechTranslationDataset(FairseqDataset):
         self.target_dictionary = target_dictionary
         self.target_word_starts = word_starts(target_dictionary)
         self.seed = seed
-        self.phones = phones or {}
+        self.phones = phones
+        self.skip_mismatches = skip_mismatches
+        self._skipped: set[int] = set()  # rows for which the warning has been given
         self.epoch = 1
-        self._sizes = np.array([utterance.n_frames for utterance in utterances], dtype=np.int64)
+        self._sizes = utterances.n_frames.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -91,11 +99,25 @@ class SpeechTranslationDataset(FairseqDataset):
         """Choose the augmentation of ``epoch``."""
         self.epoch = epoch
 
-    def __getitem__(self, index: int) -> TrainingExample:
+    def __getitem__(self, index: int) -> TrainingExample | None:
+        """One utterance; None if it is skipped because of its length.
+
+        Raises:
+            FeatureError: its audio can't be read, or its length is not that of the manifest.
+        """
         utterance = self.utterances[index]
-        # fairseq's transforms use NumPy's global random generator.
-        with data_utils.numpy_seed(self.seed, self.epoch, int(index)):
-            features = self.reader.read(utterance.audio)
+        try:
+            # fairseq's transforms use NumPy's global random generator.
+            with data_utils.numpy_seed(self.seed, self.epoch, int(index)):
+                features = self.reader.read(utterance.audio, utterance.n_frames)
+        except LengthMismatchError as error:
+            message = f"{utterance.id}: {error}"
+            if not self.skip_mismatches:
+                raise LengthMismatchError(f"{message} (--on-length-mismatch skip goes on without it)") from error
+            if index not in self._skipped:
+                self._skipped.add(index)
+                logger.warning(f"skipped {message}")
+            return None
         target_text = torch.from_numpy(self.target_texts[index].astype(np.int64))
         target_text = torch.cat([target_text, torch.tensor([self.target_dictionary.eos()])])
         return TrainingExample(
@@ -105,11 +127,11 @@ class SpeechTranslationDataset(FairseqDataset):
             target_text=target_text,
             word_ids=word_indices(target_text, self.target_word_starts),
             units=torch.from_numpy(utterance.units.astype(np.int64)),
-            phones=torch.from_numpy(self.phones.get(utterance.id, NO_PHONES)),
+            phones=torch.from_numpy(self.phones.of(utterance.id) if self.phones else NO_PHONES),
         )
 
-    def collater(self, samples: list[TrainingExample]) -> dict:
-        """Pad examples into a batch; ``{}`` for an empty list.
+    def collater(self, samples: list[TrainingExample | None]) -> dict:
+        """Pad examples into a batch, without those that are None; ``{}`` if none is left.
 
         Returns:
             A dictionary with these entries:
@@ -123,6 +145,9 @@ class SpeechTranslationDataset(FairseqDataset):
             - ``id`` (B,): rows of the manifest; ``ids``: the ids there
             - ``ntokens``: total number of units; ``nsentences``: B
         """
+        return self._batch([sample for sample in samples if sample is not None])
+
+    def _batch(self, samples: list[TrainingExample]) -> dict:
         if not samples:
             return {}
         src_tokens = torch.nn.utils.rnn.pad_sequence([s.features for s in samples], batch_first=True)
@@ -132,7 +157,7 @@ class SpeechTranslationDataset(FairseqDataset):
         word_ids = torch.stack([_pad_word_ids(s.word_ids, target_text.size(1)) for s in samples])
         return {
             "id": torch.tensor([s.index for s in samples]),
-            "ids": [self.utterances[s.index].id for s in samples],
+            "ids": [self.utterances.ids[s.index] for s in samples],
             "net_input": {
                 "src_tokens": src_tokens,
                 "src_lengths": _lengths([s.features for s in samples]),

@@ -15,20 +15,21 @@ from omegaconf.errors import OmegaConfBaseException
 from echostream.tasks import scoring
 from echostream.tasks.batches import ErrorReportingBatchIterator
 from echostream.tasks.checkpoint_files import check_resumed
+from echostream.tasks.columns import Ragged
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.data_config import TextConfig, load_multitask_config, load_speech_config
 from echostream.tasks.dataset import SpeechTranslationDataset
 from echostream.tasks.features import FeatureReader
 from echostream.tasks.initial_weights import load_initial_weights
 from echostream.tasks.manifests import (
+    Manifest,
     ManifestError,
-    Utterance,
     check_same_texts,
     check_units,
     exit_with_message,
     read_utterances,
 )
-from echostream.tasks.phones import read_source_phones
+from echostream.tasks.phones import SourcePhones, read_source_phones
 from echostream.tasks.segments import MultiChunkSampler, parse_segment_sizes, segment_name
 from echostream.tasks.streamed_translation import translate_as_streamed
 from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_about_ctc_length
@@ -55,8 +56,8 @@ class EchoStreamTask(FairseqTask):
         self.texts: dict[str, TextConfig] = {}
         self.cmvn: tuple[np.ndarray, np.ndarray] | None = None
         self.phone_inventory: list[str] = []
-        self.source_phones: dict[str, np.ndarray] = {}
-        self._manifests: dict[str, list[Utterance]] = {}
+        self.source_phones: SourcePhones | None = None
+        self._manifests: dict[str, Manifest] = {}  # read, but not yet made into a data set
         self.from_checkpoint = False
         self._draws = (-1, -1)  # update, and batch within the update, for which a segment size was last drawn
 
@@ -164,7 +165,7 @@ class EchoStreamTask(FairseqTask):
         """Longest source (10 ms frames) and longest target text (subwords) for training."""
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
-    def _manifest(self, split: str) -> list[Utterance]:
+    def _manifest(self, split: str) -> Manifest:
         if split not in self._manifests:
             path = Path(self.cfg.data) / f"{split}.tsv"
             self._manifests[split] = read_utterances(path, self.speech_config.audio_root or path.parent)
@@ -172,7 +173,7 @@ class EchoStreamTask(FairseqTask):
 
     def _largest_unit(self) -> int:
         splits = self.cfg.train_subset.split(",")
-        return max(int(u.units.max()) for split in splits for u in self._manifest(split))
+        return max(int(self._manifest(split).units.values.max()) for split in splits)
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Load and check one split, or several separated by commas.
@@ -187,20 +188,21 @@ class EchoStreamTask(FairseqTask):
 
     def _build_dataset(self, split: str) -> SpeechTranslationDataset:
         is_train = split in (self.cfg.train_subset, *self.cfg.train_subset.split(","))
-        utterances: list[Utterance] = []
-        sources: list[np.ndarray] = []
-        targets: list[np.ndarray] = []
+        manifests: list[Manifest] = []
+        texts: tuple[list[Ragged], list[Ragged]] = ([], [])
         for part in split.split(","):
             rows = self._manifest(part)
             path = Path(self.cfg.data) / f"{part}.tsv"
             check_units(path, rows, self.num_units)
             check_same_texts(self.texts["target_unigram"].data, self.texts["ctc_target_unigram"].data, part)
-            utterances += rows
-            sources += encode_texts(path, rows, part, self.texts["source_unigram"])
-            targets += encode_texts(path, rows, part, self.texts["target_unigram"])
-        logger.info(
-            f"{split}: {len(utterances)} utterances, {sum(u.n_frames for u in utterances) / 6000:.1f} min of source"
-        )
+            manifests.append(rows)
+            for encoded, name in zip(texts, ("source_unigram", "target_unigram"), strict=True):
+                encoded.append(encode_texts(path, rows, part, self.texts[name]))
+            del self._manifests[part]
+        utterances = Manifest.join(manifests)
+        sources, targets = map(Ragged.join, texts)
+        minutes = utterances.n_frames.sum(dtype=np.int64) / 6000
+        logger.info(f"{split}: {len(utterances)} utterances, {minutes:.1f} min of source")
         warn_about_ctc_length(split, utterances, sources, targets)
         cache_bytes = self.cfg.feature_cache_mb * 2**20
         reader = FeatureReader(self.speech_config, split, is_train, cache_bytes)
@@ -213,6 +215,7 @@ class EchoStreamTask(FairseqTask):
             self.target_dictionary,
             self.cfg.seed,
             self.source_phones,
+            str(self.cfg.on_length_mismatch) == "skip",
         )
 
     def get_batch_iterator(self, dataset: SpeechTranslationDataset, **kwargs: Any) -> Any:

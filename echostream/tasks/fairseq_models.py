@@ -94,14 +94,22 @@ def _fairseq_config(arch: str) -> type:
     return config
 
 
-def bfloat16_without_tpu(args: Any) -> None:
-    """Let ``--bf16`` train on other devices than a TPU.
+def check_precision(args: Any) -> None:
+    """Let ``--bf16`` train on other devices than a TPU, and refuse ``--fp16`` where it can't.
 
-    With ``--bf16`` fairseq assumes a TPU and fails without torch_xla, although bfloat16 needs neither. fairseq calls
-    this hook of ``--arch`` after parsing the command line, before anything is started.
+    With ``--bf16`` fairseq assumes a TPU and fails without torch_xla, although bfloat16 needs neither. With ``--fp16``
+    it joins all parameters on the current GPU. fairseq calls this hook of ``--arch`` after parsing the command line,
+    before anything is started.
+
+    Raises:
+        SystemExit: half precision on a CPU.
     """
     if getattr(args, "bf16", False) and importlib.util.find_spec("torch_xla") is None:
         args.tpu = False
+    on_gpu = torch.cuda.is_available() and not getattr(args, "cpu", False)
+    joins = not (getattr(args, "fp16_no_flatten_grads", False) or getattr(args, "memory_efficient_fp16", False))
+    if getattr(args, "fp16", False) and joins and not on_gpu:
+        raise SystemExit("echostream: --fp16 needs a GPU; on a CPU train with --bf16, --amp or neither")
 
 
 CONFIGS = {arch: _fairseq_config(arch) for arch in ARCHITECTURES}
@@ -115,4 +123,4 @@ for _arch, _config in CONFIGS.items():
     register_model(_arch, dataclass=_config)(
         _base if _arch == "echostream" else type(_name, (_base,), {"__module__": __name__})
     )
-    ARCH_CONFIG_REGISTRY[_arch] = bfloat16_without_tpu
+    ARCH_CONFIG_REGISTRY[_arch] = check_precision

@@ -1,29 +1,42 @@
 """Source features: audio files to log-mel frames, with the same front end as in streaming.
 
 The file formats are those of fairseq's manifests: audio, ``.npy`` features, or a slice of an uncompressed zip.
-fairseq's own reader can't be used because it needs ``torchaudio.sox_effects``, which torchaudio has removed.
+fairseq's own reader can't be used: it needs ``torchaudio.sox_effects``, which torchaudio has removed, and it reads
+whatever there is, however long.
 """
 
 from __future__ import annotations
 
 import io
-from typing import BinaryIO
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
 import torchaudio
-from fairseq.data.audio.audio_utils import is_npy_data, read_from_stored_zip
 from fairseq.data.audio.feature_transforms import CompositeAudioFeatureTransform
 from torch import Tensor
 
-from echostream.audio.input import read_audio
+from echostream.audio.input import duration_s, read_audio
 from echostream.constants import SAMPLE_RATE
 from echostream.modules.fbank import NUM_MELS, OnlineFbank
 from echostream.tasks.data_config import SpeechDataConfig
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
+FRAMES_PER_S = 100
+# What a length may differ by from src_n_frames, which other tools count or estimate in other ways.
+TOLERATED_SHARE, TOLERATED_S = 0.2, 0.5
+
 
 class FeatureError(ValueError):
     """The features of an utterance can't be read; the message names the file."""
+
+
+class LengthMismatchError(FeatureError):
+    """A recording is much longer or shorter than its manifest says; the message gives both lengths."""
 
 
 class FeatureReader:
@@ -39,19 +52,21 @@ class FeatureReader:
         self.free_bytes = cache_bytes
         self.cache: dict[str, np.ndarray] = {}
 
-    def read(self, audio: str) -> Tensor:
+    def read(self, audio: str, n_frames: int | None = None) -> Tensor:
         """Features ``(T, 80)`` float32 at 100 Hz.
 
         Args:
             audio: a file name or ``archive.zip:offset:length``.
+            n_frames: frames of 10 ms that the manifest says; None: unknown.
 
         Raises:
+            LengthMismatchError: the audio's header says another length; nothing of it has been decoded.
             FeatureError: the audio is damaged, truncated or shorter than one frame, or its features are not of width
                 80 or not finite.
         """
         features = self.cache.get(audio)
         if features is None:
-            features = self._analyse(audio)
+            features = self._analyse(audio, n_frames)
             if features.nbytes <= self.free_bytes:
                 self.cache[audio] = features
                 self.free_bytes -= features.nbytes
@@ -59,9 +74,11 @@ class FeatureReader:
             features = self.transforms(features)
         return torch.from_numpy(np.array(features, dtype=np.float32))
 
-    def _analyse(self, audio: str) -> np.ndarray:
+    def _analyse(self, audio: str, n_frames: int | None) -> np.ndarray:
         try:
-            features = self._load(audio)
+            features = self._load(audio, n_frames)
+        except FeatureError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:
             raise FeatureError(f"{audio}: can't be read as audio or features ({error})") from error
         if features.ndim != 2 or features.shape[1] != NUM_MELS or len(features) == 0:
@@ -70,21 +87,86 @@ class FeatureReader:
             raise FeatureError(f"{audio}: features that are NaN or infinite: make them again")
         return features
 
-    def _load(self, audio: str) -> np.ndarray:
-        if audio.endswith(".npy"):
-            return np.load(audio, allow_pickle=False)
+    def _load(self, audio: str, n_frames: int | None) -> np.ndarray:
         archive, *place = audio.rsplit(":", 2)
         if len(place) < 2 or not archive.endswith(".zip"):
-            return self._log_mel(audio)
-        data = read_from_stored_zip(archive, int(place[0]), int(place[1]))
-        if is_npy_data(data):
-            return np.load(io.BytesIO(data), allow_pickle=False)
-        return self._log_mel(io.BytesIO(data), audio)
+            if not audio.endswith(".npy"):
+                return self._log_mel(audio, audio, n_frames)
+            file: BinaryIO = Path(audio).open("rb")  # noqa: SIM115  # closed below
+        else:
+            file = io.BufferedReader(_Slice(archive, *map(int, place)))
+        with file:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+                _check_length(audio, _stored_frames(file) / FRAMES_PER_S, n_frames)
+            elif not audio.endswith(".npy"):
+                file.seek(0)
+                return self._log_mel(file, audio, n_frames)
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
 
-    def _log_mel(self, file: str | BinaryIO, name: str | None = None) -> np.ndarray:
+    def _log_mel(self, file: str | BinaryIO, name: str, n_frames: int | None) -> np.ndarray:
+        if n_frames is not None:
+            _check_length(name, duration_s(file, name), n_frames)
+            if not isinstance(file, str):
+                file.seek(0)
         samples, rate = read_audio(file, name)
         waveform = torch.from_numpy(samples.mean(axis=1))
         if rate != SAMPLE_RATE:
             waveform = torchaudio.functional.resample(waveform, rate, SAMPLE_RATE)
         with torch.no_grad():
             return self.fbank.log_mel(waveform).numpy()
+
+
+class _Slice(io.RawIOBase):
+    """A part of a file as a file of its own, at any offset; nothing is read before it is asked for."""
+
+    def __init__(self, path: str, offset: int, length: int) -> None:
+        self._file = Path(path).open("rb")  # noqa: SIM115  # closed with this one
+        self._offset, self._length, self._position = offset, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        return self._position
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._offset + self._position)
+        count = self._file.readinto(view[: max(0, self._length - self._position)])
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _stored_frames(file: BinaryIO) -> float:
+    """Frames that the header of an ``.npy`` file says, of which the magic string has been read; NaN if unknown."""
+    file.seek(0)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(np.lib.format.read_magic(file))
+    shape = read_header(file)[0] if read_header else ()
+    return shape[0] if shape else math.nan
+
+
+def _check_length(audio: str, seconds: float, n_frames: int | None) -> None:
+    """Compare a recording's length with its manifest; an unknown one (NaN) passes.
+
+    Raises:
+        LengthMismatchError: they differ by more than the edges of frames and resampling explain.
+    """
+    if n_frames is None:
+        return
+    stated_s = n_frames / FRAMES_PER_S
+    if abs(seconds - stated_s) > TOLERATED_SHARE * stated_s + TOLERATED_S:
+        raise LengthMismatchError(
+            f"the manifest says {stated_s:.2f} s (src_n_frames {n_frames}), but {audio} has {seconds:.2f} s"
+        )

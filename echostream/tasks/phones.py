@@ -10,28 +10,50 @@ from pathlib import Path
 
 import numpy as np
 
+from echostream.tasks.columns import IdIndex, Ragged, RaggedBuilder, Strings
 from echostream.tasks.manifests import ManifestError, quoted, read_rows
 
 PHONES_PER_FRAME = 2  # 20 ms phones per 40 ms frame
 
 
-def read_source_phones(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+class SourcePhones:
+    """Phone classes @25 Hz of the utterances that have some.
+
+    Args:
+        ids: id of each utterance.
+        classes: phone classes of each.
+    """
+
+    def __init__(self, ids: Strings, classes: Ragged) -> None:
+        self._index, self._classes = IdIndex(ids), classes
+
+    def of(self, name: str) -> np.ndarray:
+        """Phone classes of the utterance ``name``, int64 ``(T',)``; empty if there are none."""
+        row = self._index.find(name)
+        return np.empty(0, np.int64) if row is None else self._classes[row].astype(np.int64)
+
+
+def read_source_phones(path: Path) -> tuple[list[str], SourcePhones]:
     """Read the table of phones.
 
     A 40 ms frame has the phone of its second half.
 
     Returns:
-        The sorted phone inventory, and for each utterance id the phone classes (indices in the inventory) at 25 Hz,
-        int64.
+        The sorted phone inventory, and for each utterance id the phone classes (indices in the inventory).
 
     Raises:
         ManifestError: the table or a column is missing, or a row has less than 40 ms of phones.
     """
-    rows = {}
+    numbers: dict[str, int] = {}  # in the order in which the phones occur
+    ids, rows = Strings(), RaggedBuilder()
     for number, row in read_rows(path, ("id", "phones")):
-        rows[row["id"]] = row["phones"].split()[1::PHONES_PER_FRAME]
-        if not rows[row["id"]]:
+        phones = row["phones"].split()[1::PHONES_PER_FRAME]
+        if not phones:
             raise ManifestError(f"{path}: line {number}: {quoted(row['id'])} has not 40 ms of phones")
-    inventory = sorted({phone for phones in rows.values() for phone in phones})
-    classes = {phone: index for index, phone in enumerate(inventory)}
-    return inventory, {name: np.array([classes[p] for p in phones], np.int64) for name, phones in rows.items()}
+        ids.append(row["id"])
+        rows.append(numbers.setdefault(phone, len(numbers)) for phone in phones)
+    inventory = sorted(numbers)
+    table = rows.build()
+    ranks = np.empty(len(inventory), table.values.dtype)
+    ranks[[numbers[phone] for phone in inventory]] = np.arange(len(inventory))
+    return inventory, SourcePhones(ids, Ragged(ranks[table.values], table.offsets))

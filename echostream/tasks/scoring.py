@@ -184,7 +184,7 @@ def log_scores(logging_outputs: list[dict[str, Any]], name: str) -> None:
                 totals[field] = totals.get(field, 0.0) + float(value)
     if not totals:
         return
-    metrics.log_scalar(f"loss_{name}", totals["loss"] / totals["sample_size"], totals["sample_size"], round=3)
+    metrics.log_scalar(f"loss_{name}", totals["loss"] / max(totals["sample_size"], 1), totals["sample_size"], round=3)
     _log_ratio(f"asr_wer_{name}", totals, "asr_errors", "asr_words")
     _log_ratio(f"st_precision_{name}", totals, "st_matched", "st_hypothesis_words")
     _log_ratio(f"st_recall_{name}", totals, "st_matched", "st_reference_words")

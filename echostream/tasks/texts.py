@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from array import array
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from fairseq.data import Dictionary, encoders
 
+from echostream.tasks.columns import Ragged, RaggedBuilder
 from echostream.tasks.data_config import TextConfig
-from echostream.tasks.manifests import ManifestError, Utterance, texts_in_order
+from echostream.tasks.manifests import Manifest, ManifestError, matching_texts
 
 logger = logging.getLogger(__name__)
 
 # With a larger share of unknown subwords, the dictionary is probably not the one that the text was tokenised with.
 MAX_UNKNOWN_SHARE = 0.5
 LOG_MEL_FRAMES_PER_ENCODER_FRAME = 4
+MAX_EXAMPLES = 5  # ids in a message
 
 
 def dictionary_from_symbols(symbols: list[str]) -> Dictionary:
@@ -33,8 +37,8 @@ def dictionary_from_symbols(symbols: list[str]) -> Dictionary:
     return dictionary
 
 
-def encode_texts(manifest: Path, rows: list[Utterance], split: str, text: TextConfig) -> list[np.ndarray]:
-    """The text of each row as int32 dictionary indices ``(subwords,)``, without EOS.
+def encode_texts(manifest: Path, rows: Manifest, split: str, text: TextConfig) -> Ragged:
+    """The text of each row as dictionary indices, without EOS.
 
     Args:
         manifest: file of the rows, for messages.
@@ -45,40 +49,68 @@ def encode_texts(manifest: Path, rows: list[Utterance], split: str, text: TextCo
     Raises:
         ManifestError: a row has no text, a tokeniser can't be used, or most subwords are not in the dictionary.
     """
-    lines = texts_in_order(manifest, rows, text.data, split, text.name)
-    for key, build in (("pre_tokenizer", encoders.build_tokenizer), ("bpe_tokenizer", encoders.build_bpe)):
-        if key in text.tokenizers:
-            try:
-                tokenizer = build(Namespace(**text.tokenizers[key]))
-                if tokenizer is None:
-                    raise ValueError(f"it names none, as in '{key[:3] if key[0] == 'b' else 'tokenizer'}: NAME'")
-                lines = [tokenizer.encode(line) for line in lines]
-            except Exception as error:  # fairseq's tokenisers and SentencePiece have no common exception class
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise ManifestError(f"{text.name}: the {key} {text.tokenizers[key]} can't be used: {reason}") from error
+    tokenisers = [_tokeniser(text, key) for key in ("pre_tokenizer", "bpe_tokenizer") if key in text.tokenizers]
     index, unknown = text.dictionary.index, text.dictionary.unk()
-    encoded = [np.array([index(piece) for piece in line.split()], dtype=np.int32) for line in lines]
-    pieces, missing = sum(map(len, encoded)), sum(int((e == unknown).sum()) for e in encoded)
+    encoded, where = RaggedBuilder(), array("q")
+    pieces = missing = 0
+    example = ""
+    for row, line in matching_texts(manifest, rows, text.data, split, text.name):
+        for tokenise in tokenisers:
+            line = tokenise(line)
+        symbols = line.split()
+        numbers = [index(symbol) for symbol in symbols]
+        encoded.append(numbers)
+        where.append(row)
+        pieces += len(numbers)
+        if unknown in numbers:
+            missing += numbers.count(unknown)
+            example = example or f"{symbols[numbers.index(unknown)]!r} of id {rows.ids[row]!r}"
     if missing > MAX_UNKNOWN_SHARE * pieces:
-        row = next(i for i, e in enumerate(encoded) if (e == unknown).any())
-        piece = lines[row].split()[int(np.argmax(encoded[row] == unknown))]
         raise ManifestError(
             f"{text.dictionary_path} does not fit {text.data / split}.tsv: {100 * missing / pieces:.0f} % of the "
-            f"pieces are unknown, such as {piece!r} of id {rows[row].id!r}"
+            f"pieces are unknown, such as {example}"
         )
     if missing:
         logger.warning(f"{split}: {missing} of {pieces} pieces of {text.name} are unknown to the dictionary")
-    return encoded
+    texts, order = encoded.build(), np.frombuffer(where, np.int64)
+    return texts if (order == np.arange(len(order))).all() else texts.take(np.argsort(order))
 
 
-def warn_about_ctc_length(
-    split: str, rows: list[Utterance], sources: list[np.ndarray], targets: list[np.ndarray]
-) -> None:
-    """Log how many utterances have more subwords than encoder frames: there is no CTC path for those."""
-    triples = zip(rows, sources, targets, strict=True)
-    too_long = sum(max(len(s), len(t)) > -(-row.n_frames // LOG_MEL_FRAMES_PER_ENCODER_FRAME) for row, s, t in triples)
-    if too_long:
+def _tokeniser(text: TextConfig, key: str) -> Callable[[str], str]:
+    """The encoder that the multitask YAML's entry ``key`` describes.
+
+    Raises:
+        ManifestError: it can't be built or, when it is called, used.
+    """
+    build = encoders.build_tokenizer if key == "pre_tokenizer" else encoders.build_bpe
+
+    def refused(error: Exception) -> ManifestError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return ManifestError(f"{text.name}: the {key} {text.tokenizers[key]} can't be used: {reason}")
+
+    try:
+        tokeniser = build(Namespace(**text.tokenizers[key]))
+        if tokeniser is None:
+            raise ValueError(f"it names none, as in '{key[:3] if key[0] == 'b' else 'tokenizer'}: NAME'")
+    except Exception as error:  # fairseq's tokenisers and SentencePiece have no common exception class
+        raise refused(error) from error
+
+    def encode(line: str) -> str:
+        try:
+            return tokeniser.encode(line)
+        except Exception as error:
+            raise refused(error) from error
+
+    return encode
+
+
+def warn_about_ctc_length(split: str, rows: Manifest, sources: Ragged, targets: Ragged) -> None:
+    """Log how many utterances have more subwords than encoder frames, and some ids: there is no CTC path for those."""
+    frames = -(-rows.n_frames // LOG_MEL_FRAMES_PER_ENCODER_FRAME)
+    too_long = np.flatnonzero(np.maximum(sources.lengths, targets.lengths) > frames)
+    if len(too_long):
+        examples = ", ".join(rows.ids[row] for row in too_long[:MAX_EXAMPLES])
         logger.warning(
-            f"{split}: {too_long} utterances have more pieces than frames of 40 ms; their CTC loss is infinite and "
-            "left out (meters asr_inf, st_inf)"
+            f"{split}: {len(too_long)} utterances have more pieces than frames of 40 ms, such as {examples}; their CTC "
+            "loss is infinite and left out (meters asr_inf, st_inf)"
         )

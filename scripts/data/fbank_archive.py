@@ -1,11 +1,13 @@
-"""Log-mel features as fairseq's speech data loaders read them: an uncompressed zip of .npy, addressed by byte."""
+"""Log-mel features as fairseq's speech data loaders read them: uncompressed zips of .npy, addressed by byte."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,6 +18,10 @@ MEL_BINS = 80
 WINDOW_SAMPLES, HOP_SAMPLES = 400, 160
 # A fixed date makes the same features give the same file.
 DATE = (1980, 1, 1, 0, 0, 0)
+# Below 2 GiB, up to which every tool and file system can address a file.
+ARCHIVE_BYTES = 2**31 - 2**20
+# A member's entries in a zip beside its name, which is there twice, and its data; and the end of the zip.
+MEMBER_BYTES, END_BYTES = 30 + 46, 22
 
 
 def log_mel_frames(count: int) -> int:
@@ -36,25 +42,46 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     return kaldi.fbank(waveform, num_mel_bins=MEL_BINS, sample_frequency=SAMPLE_RATE).numpy()
 
 
-def write_members(path: Path, members: Iterable[tuple[str, bytes]]) -> list[str]:
-    """Store files under their names, uncompressed.
+def part_path(path: Path, number: int) -> Path:
+    """Name of an archive's part: `x.zip`, `x.1.zip`, `x.2.zip` ..."""
+    return path.with_name(f"{path.stem}.{number}{path.suffix}") if number else path
+
+
+def write_members(path: Path, members: Iterable[tuple[str, bytes]], max_bytes: int = ARCHIVE_BYTES) -> list[str]:
+    """Store files under their names, uncompressed, in as many archives as `max_bytes` each makes necessary.
+
+    An archive is larger only if a single member is. Parts of an earlier run that are left over are removed.
 
     Returns the address of each, `<file name>:<offset>:<length>`, relative to the zip's folder.
     """
     addresses = []
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("wb") as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
-    ):
+    number, size = 0, END_BYTES
+    with ExitStack() as parts:
+        file, archive = _open_part(parts, path)
         for name, data in members:
+            needed = len(data) + MEMBER_BYTES + 2 * len(name.encode())
+            if size > END_BYTES and size + needed > max_bytes:
+                parts.close()  # the part before is complete
+                number, size = number + 1, END_BYTES
+                file, archive = _open_part(parts, part_path(path, number))
             archive.writestr(zipfile.ZipInfo(name, DATE), data)
+            size += needed
             # Nothing follows a stored member's data until the next member: it ends where the file ends now.
-            addresses.append(f"{path.name}:{file.tell() - len(data)}:{len(data)}")
+            addresses.append(f"{part_path(path, number).name}:{file.tell() - len(data)}:{len(data)}")
+    while (left := part_path(path, number + 1)).exists():
+        left.unlink()
+        number += 1
     return addresses
 
 
-def write_archive(path: Path, features: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
+def _open_part(parts: ExitStack, path: Path) -> tuple[BinaryIO, zipfile.ZipFile]:
+    file = parts.enter_context(parts.enter_context(atomic_path(path)).open("wb"))
+    return file, parts.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_STORED))
+
+
+def write_archive(
+    path: Path, features: Iterable[tuple[str, np.ndarray]], max_bytes: int = ARCHIVE_BYTES
+) -> dict[str, str]:
     """Store arrays; returns for each id its address, see `write_members`."""
     names: list[str] = []
 
@@ -65,7 +92,7 @@ def write_archive(path: Path, features: Iterable[tuple[str, np.ndarray]]) -> dic
             names.append(name)
             yield f"{name}.npy", buffer.getvalue()
 
-    addresses = write_members(path, members())
+    addresses = write_members(path, members(), max_bytes)
     return dict(zip(names, addresses, strict=True))
 
 

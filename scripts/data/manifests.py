@@ -2,7 +2,7 @@
 
     python manifests.py --data-root DIR --pairs DIR/texts/pairs.tsv --source-audio audio/fr --num-units 100
 
-writes into DIR: train/dev/test.tsv, source log-mel features (zip), gcmvn.npz, SentencePiece models, dictionaries and
+writes into DIR: train/dev/test.tsv, source log-mel features (zips), gcmvn.npz, SentencePiece models, dictionaries and
 multitask targets in source_unigram, target_unigram and ctc_target_unigram, config_gcmvn.yaml, config_multitask.yaml.
 Every path written is relative to DIR. A column "split" in the table says where each pair belongs. Features are computed
 here, or read from the folder that fbank.py has filled (--fbank): those need no more memory than one utterance's.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.data.fbank_archive import log_mel, read_archive, write_archive, write_cmvn
+from scripts.data.fbank_archive import ARCHIVE_BYTES, log_mel, read_archive, write_archive, write_cmvn
 from scripts.data.subwords import borrow_subwords, train_subwords
 from scripts.recipes.recipe import borrow, positive, require, write_text
 from scripts.speech.audio import read_speech
@@ -155,10 +155,12 @@ def write_speech_manifests(
     features: Features,
     units: Mapping[str, list[int]] | None,
     continue_from: Path | None = None,
+    archive_bytes: int = ARCHIVE_BYTES,
 ) -> None:
     """Features, their normalisation (from the training set only), and the three .tsv files.
 
-    Without `units` each target is the single unit 0, because the format has no empty one.
+    The features go into archives of at most `archive_bytes`. Without `units` each target is the single unit 0, because
+    the format has no empty one.
     """
     missing = [name for name in features if units is not None and name not in units]
     if missing:
@@ -174,7 +176,7 @@ def write_speech_manifests(
             lengths[name] = len(array)
             yield name, array
 
-    addresses = write_archive(root / "src_fbank80.zip", stored())
+    addresses = write_archive(root / "src_fbank80.zip", stored(), archive_bytes)
     if continue_from is not None:
         borrow(continue_from, root, CMVN_NAME)
     else:
@@ -237,6 +239,13 @@ def main() -> None:
         help="take vocabularies and normalisation of this data set or model",
     )
     parser.add_argument("--fbank", type=Path, help="folder of features from fbank.py")
+    parser.add_argument(
+        "--archive-bytes",
+        type=positive,
+        default=ARCHIVE_BYTES,
+        metavar="BYTES",
+        help="size of an archive of features, beyond which src_fbank80.1.zip and so on follow",
+    )
     units = parser.add_mutually_exclusive_group(required=True)
     units.add_argument("--num-units", type=positive, help="clusters that the units were made with")
     units.add_argument("--text-targets", action="store_true", help="no units: the target is text only")
@@ -248,7 +257,7 @@ def main() -> None:
     names = [row["id"] for split in SPLITS for row in splits[split]]
     features = Features(names, args.data_root / args.source_audio, args.fbank)
     sequences = None if args.text_targets else unit_sequences(args.data_root / "units.tsv")
-    write_speech_manifests(args.data_root, splits, features, sequences, args.continue_from)
+    write_speech_manifests(args.data_root, splits, features, sequences, args.continue_from, args.archive_bytes)
     columns = (args.source_column, args.target_column)
     write_text_targets(args.data_root, splits, columns, (args.source_vocab, args.target_vocab), args.continue_from)
     if "split" in pairs[0]:

@@ -15,6 +15,7 @@ from simuleval.data.segments import EmptySegment, SpeechSegment, TextSegment, se
 from simuleval.utils.agent import EVALUATION_SYSTEM_LIST
 
 from echostream.evaluation.record import CONFIG_KEY, load_records
+from echostream.evaluation.timeline import ready_times
 
 AGENTS = Path(__file__).parents[2] / "agent"
 FILES = {
@@ -274,10 +275,9 @@ def test_simuleval_runs_and_scores(task, size, corpus, tmp_path, monkeypatch):
     metrics = ["ECHO_StartOffset", "ECHO_ATD", "ECHO_LAAL_CA", "ECHO_DiscontinuityNum", "ECHO_RTF"]
     options = ["--source-segment-size", size, "--output", str(output), "--quality-metrics", "ECHO_BLEU"]
     simuleval(monkeypatch, task, *corpus, *options, "--latency-metrics", *metrics)
-    header, values = (output / "scores.tsv").read_text(encoding="utf-8").splitlines()
-    scores = dict(zip(header.split("\t"), values.split("\t"), strict=True))
+    scores = read_scores(output)
     assert set(scores) == {"ECHO_BLEU", *metrics}
-    assert float(scores["ECHO_RTF"]) > 0
+    assert scores["ECHO_RTF"] > 0
     records = load_records(output)
     assert [len(records[i].steps) for i in (0, 1)] == [-(-16123 // (16 * int(size))), 1]
     logged = [json.loads(line) for line in (output / "instances.log").read_text(encoding="utf-8").splitlines()]
@@ -285,14 +285,63 @@ def test_simuleval_runs_and_scores(task, size, corpus, tmp_path, monkeypatch):
         spoken = sum(step.output_ms for step in records[0].steps)
         assert sum(logged[0]["durations"]) == pytest.approx(spoken)
         assert len(logged[0]["elapsed"]) == len(logged[0]["delays"])
+        assert logged[0]["prediction"] == records[0].text
+        assert soundfile.info(logged[0]["speech_file"]).frames > 0
     else:
         assert logged[0]["prediction"] == " ".join(records[0].text.split())
 
 
-def test_simulevals_own_computation_aware_metrics_run_on_speech(corpus, tmp_path, monkeypatch):
-    options = ["--source-segment-size", "320", "--output", str(tmp_path / "out"), "--computation-aware"]
-    simuleval(monkeypatch, "s2st", *corpus, *options, "--latency-metrics", "LAAL", "StartOffset")
-    assert "StartOffset_CA" in (tmp_path / "out" / "scores.tsv").read_text(encoding="utf-8")
+def read_scores(output: Path) -> dict[str, float]:
+    header, values = (output / "scores.tsv").read_text(encoding="utf-8").splitlines()
+    return dict(zip(header.split("\t"), map(float, values.split("\t")), strict=True))
+
+
+@pytest.mark.parametrize("task", ["s2st", "s2tt"])
+def test_simulevals_own_metrics_of_either_clock(task, corpus, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    options = ["--source-segment-size", "320", "--output", str(output), "--computation-aware"]
+    metrics = ["LAAL", "StartOffset", "ATD", "ECHO_StartOffset", "ECHO_ATD_CA"]
+    simuleval(monkeypatch, task, *corpus, *options, "--latency-metrics", *metrics)
+    scores = read_scores(output)
+    assert set(scores) == {"BLEU", *metrics, *(f"{name}_CA" for name in metrics)}
+    for name in ("LAAL", "StartOffset", "ATD"):
+        assert scores[f"{name}_CA"] > scores[name]
+    assert scores["StartOffset"] == pytest.approx(scores["ECHO_StartOffset"])
+    assert scores["ATD_CA"] == scores["ECHO_ATD_CA"]
+    # Elapsed times are those of a machine that goes on while the speaker talks, not a sum of all compute times.
+    (line, _) = [json.loads(text) for text in (output / "instances.log").read_text(encoding="utf-8").splitlines()]
+    steps = load_records(output)[0].steps
+    ready = ready_times([step.arrived_ms for step in steps], [step.compute_ms for step in steps])
+    at = {step.arrived_ms: time for step, time in zip(steps, ready, strict=True)}
+    assert line["elapsed"] == [pytest.approx(at[delay]) for delay in line["delays"]] and line["elapsed"]
+
+
+def test_simulevals_own_metrics_of_speech_read_from_the_log(corpus, tmp_path, monkeypatch):
+    """SimulEval takes what it reads back for text, which has no length."""
+    output = tmp_path / "out"
+    options = ["--source-segment-size", "320", "--output", str(output), "--end-index", "1"]
+    own = ["ATD", "DiscontinuityNum", "EndOffset"]
+    simuleval(monkeypatch, "s2st", *corpus, *options, "--latency-metrics", *own, *(f"ECHO_{name}" for name in own))
+    scores = read_scores(output)
+    for name in own:
+        assert scores[name] == pytest.approx(scores[f"ECHO_{name}"], abs=0.1), name
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("s2st", ["--quality-metrics", "ASR_BLEU"], "take ECHO_ASR_BLEU$"),
+        ("s2st", ["--quality-metrics", "WHISPER_ASR_BLEU"], "take ECHO_ASR_BLEU$"),
+        ("s2st", ["--latency-metrics", "AL", "LAAL_SpeechAlign_EOW"], "take ECHO_LAAL, which knows the words$"),
+        ("s2tt", ["--latency-metrics", "DiscontinuityNum"], "DiscontinuityNum is for speech output: leave it out$"),
+        ("s2st", ["--latency-metrics", "EndOffset", "--computation-aware"], "take ECHO_EndOffset$"),
+        ("s2st", ["--latency-metrics", "DiscontinuitySum", "--computation-aware"], "take ECHO_DiscontinuitySum$"),
+    ],
+)
+def test_metrics_that_would_be_wrong_are_refused_at_the_start(task, options, message, corpus, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=f"^error: SimulEval's .*{message}"):
+        simuleval(monkeypatch, task, *corpus, "--output", str(tmp_path / "out"), *options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_text_scores_without_an_output_folder(corpus, monkeypatch, capsys):

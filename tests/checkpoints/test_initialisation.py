@@ -19,6 +19,7 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.models.speech_to_speech.s2s_conformer_unity import UnityConformerModel, unity_conformer_architecture_base
 
+import echostream.tasks  # noqa: F401  # makes fairseq's checkpoints readable
 from echostream.checkpoints.initialisation import PretrainedError, grouped, initialise, read_source, report
 from echostream.models import EchoStreamConfig, EchoStreamModel
 from echostream.tasks import EchoStreamTask  # noqa: F401  lets fairseq read its own checkpoints

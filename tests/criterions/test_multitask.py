@@ -1,5 +1,6 @@
 """Multi-task criterion: each loss equals a direct computation, and the total is their weighted sum."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -182,7 +183,7 @@ def test_infeasible_utterances_are_excluded_and_counted():
     frames = torch.tensor([3, 4, 3])  # one frame too few, two too few because of repeats, just enough
     assert ctc_infeasible(targets, lengths, frames).tolist() == [True, True, False]
     loss, infinite = ctc_sum(logits, frames, targets, lengths)
-    assert int(infinite) == 2
+    assert infinite.tolist() == [True, True, False]
     assert torch.isfinite(loss)
     loss.backward()
     assert torch.isfinite(logits.grad).all()
@@ -203,6 +204,27 @@ def test_infinite_losses_are_logged(sample):
     assert values["unit_inf"] == 0
 
 
+@pytest.mark.parametrize("rdrop", [0.0, 1.0])
+def test_impossible_utterances_do_not_count_in_what_the_loss_is_divided_by(sample, caplog, rdrop):
+    """They count with what they do have; that they don't with the rest is said once."""
+    sample["ids"] = ["first", "second", "third"]
+    model = RecordingModel()
+    model.output["frame_lengths"] = torch.tensor([3, 9, 7])  # 4 symbols each of ASR and ST
+    model.output["unit_lengths"] = torch.tensor([20, 3, 12])  # 3 units, of which two are the same
+    criterion = make_criterion(rdrop_alpha=rdrop)
+    for _ in range(2):
+        _, size, log = criterion(model, sample)
+    assert (log["asr_tokens"], log["st_tokens"], log["mt_tokens"], log["unit_tokens"]) == (5, 5, 12, 7)
+    assert size == log["sample_size"] == 7 and log["ntokens"] == 10
+    criterion.sentence_avg = True
+    assert criterion(model, sample)[1] == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "more symbols than frames, left out of the asr loss: first",
+        "more symbols than frames, left out of the st loss: first",
+        "more symbols than frames, left out of the unit loss: second",
+    ]
+
+
 def test_meters_are_nats_per_token(sample):
     _, _, log = make_criterion()(RecordingModel(), sample)
     _, _, other = make_criterion()(RecordingModel(seed=1), sample)
@@ -213,6 +235,8 @@ def test_meters_are_nats_per_token(sample):
         mean = float(log[f"{part}_loss"] + other[f"{part}_loss"]) / (2 * tokens)
         assert values[part] == pytest.approx(mean, abs=1e-3)
     assert values["loss"] == pytest.approx(float(log["loss"] + other["loss"]) / 20, abs=1e-3)
+    nll = float(log["mt_nll"] + other["mt_nll"]) / 24
+    assert values["ppl"] == pytest.approx(math.exp(nll), rel=1e-3)
 
 
 def test_loss_is_computed_in_full_precision(sample):

@@ -71,6 +71,23 @@ def test_speech(speech_log, score):
     assert score(speech_log, tuple(SPEECH)) == pytest.approx(SPEECH)
 
 
+def test_simulevals_own_discontinuities(speech_log, score):
+    """Of the one utterance with output; SimulEval stops at what it reads from its log."""
+    own = score(speech_log, ("DiscontinuityNum", "DiscontinuitySum", "DiscontinuityAve"))
+    assert own == {"DiscontinuityNum": 2, "DiscontinuitySum": 300, "DiscontinuityAve": 150}
+
+
+@pytest.mark.parametrize("name", ["DiscontinuityNum", "EndOffset"])
+def test_what_simuleval_cannot_score_is_refused_from_the_log_alone(speech_log, text_log, score, name):
+    with pytest.raises(SystemExit, match=f"{name} of speech takes no notice of --computation-aware: take ECHO_{name}"):
+        score(speech_log, (name,), computation_aware=True)
+    if name == "DiscontinuityNum":
+        with pytest.raises(SystemExit, match="is for speech output"):
+            score(text_log, (name,))
+    else:
+        assert score(text_log, (name,)) == {name: 0}
+
+
 def test_text(text_log, score):
     assert score(text_log, tuple(TEXT)) == pytest.approx(TEXT)
 

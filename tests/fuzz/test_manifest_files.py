@@ -17,9 +17,9 @@ from echostream.tasks.manifests import (
     ManifestError,
     check_same_texts,
     check_units,
+    matching_texts,
     read_texts,
     read_utterances,
-    texts_in_order,
 )
 
 ARCHIVE_BYTES = 1_000
@@ -83,7 +83,7 @@ def test_written_manifests_are_read(root, table):
 def test_written_texts_are_read(root, table):
     content, rows = table
     (root / "dev.tsv").write_bytes(content)
-    assert list(read_texts(root, "dev").items()) == rows
+    assert list(read_texts(root, "dev")) == rows
 
 
 BAD_FIELDS = ("", " ", "0", "-1", "1.5", "x", "nan", "٣", "²", "1e9", "9" * 12, "9" * 5_000, "1 2147483648", "1 -1")
@@ -169,7 +169,7 @@ def test_damaged_manifest_is_read_or_rejected(root, content):
         event("refused")
         return
     event("read")
-    lines = re.split("\r\n|\r|\n", content.decode("utf-8-sig"))
+    lines = [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n")]
     where = {column: lines[0].split("\t").index(column) for column in SPEECH_COLUMNS}
     assert sum(line != "" for line in lines[1:]) == len(utterances) >= 1
     for one in utterances:
@@ -185,13 +185,13 @@ def test_damaged_texts_are_read_or_rejected(root, content):
     path = root / "valid.tsv"
     path.write_bytes(content)
     try:
-        texts = read_texts(root, "valid")
+        texts = dict(read_texts(root, "valid"))
     except ManifestError as error:
         refusal(path, error)
         event("refused")
         return
     event("read")
-    lines = re.split("\r\n|\r|\n", content.decode("utf-8-sig"))
+    lines = [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n")]
     assert sum(line != "" for line in lines[1:]) == len(texts) >= 1
     assert all(text.strip() for text in texts.values())
 
@@ -211,8 +211,8 @@ def test_inconsistent_texts_and_speech_are_rejected(root, speech, one, two):
         (folder / "fit.tsv").write_text("\n".join(lines), encoding="utf-8", newline="")
         folders.append(folder)
     try:
-        got = texts_in_order(path, utterances, folders[0], "fit", "source_unigram")
-        assert got == [dict(one)[row.id] for row in utterances]
+        got = dict(matching_texts(path, utterances, folders[0], "fit", "source_unigram"))
+        assert [got[row] for row in range(len(utterances))] == [dict(one)[row.id] for row in utterances]
     except ManifestError as error:
         refusal(path, error)
         assert not {row.id for row in utterances} <= dict(one).keys()

@@ -16,7 +16,8 @@ def test_frame_has_the_phone_of_its_second_half(tmp_path):
     write_phones(tmp_path / "phones.tsv", {"a": ["SIL", "b", "b", "SIL", "o"], "c": ["o", "o"]})
     inventory, phones = read_source_phones(tmp_path / "phones.tsv")
     assert inventory == ["SIL", "b", "o"]
-    assert phones["a"].tolist() == [1, 0] and phones["c"].tolist() == [2]
+    assert phones.of("a").tolist() == [1, 0] and phones.of("c").tolist() == [2]
+    assert not len(phones.of("d"))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def with_phones(corpus):
     """The corpus with phones for all training utterances except the last one."""
     generator = np.random.default_rng(0)
     rows = read_utterances(corpus.folder / "train.tsv", corpus.folder / "audio")
-    phones = {row.id: list(generator.choice(["a", "b", "SIL"], row.n_frames // 2)) for row in rows[:-1]}
+    phones = {row.id: list(generator.choice(["a", "b", "SIL"], row.n_frames // 2)) for row in list(rows)[:-1]}
     write_phones(corpus.folder / "phones.tsv", phones)
     return corpus.folder, rows, phones
 

@@ -15,7 +15,14 @@ from echostream.models import EchoStreamConfig
 from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = ("_name", "seed", "train_subset", "save_dir", "restore_file")  # fairseq's own options, interpolated
+SHARED = (
+    "_name",
+    "seed",
+    "train_subset",
+    "save_dir",
+    "restore_file",
+    "sentence_avg",
+)  # fairseq's own options, interpolated
 
 
 def test_registered():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -142,25 +140,5 @@ def test_inconsistent_sizes_end_with_a_message(corpus, tmp_path):
         train(corpus.folder, tmp_path, 1, "--batch-size", "3", "--encoder-heads", "5")
 
 
-def _rank(rank: int, port: int, folder: str, save_dir: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://localhost:{port}", world_size=2, rank=rank)
-    extra = ["--distributed-world-size", "2", "--distributed-rank", str(rank), "--ddp-backend", "legacy_ddp"]
-    train(Path(folder), Path(save_dir), 3, "--batch-size", "3", *PLAIN, *extra)
-    torch.distributed.destroy_process_group()
-
-
 # Dropout is off because it differs between ranks; Adam amplifies rounding errors where a gradient is nearly zero.
 PLAIN = ["--dropout", "0", "--optimizer", "sgd", "--lr", "0.01", "--momentum", "0"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="gloo over spawn")
-def test_two_ranks_equal_one_rank_with_twice_the_batch(corpus, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    args = (port, str(corpus.folder), str(tmp_path / "two"))
-    torch.multiprocessing.spawn(_rank, args, nprocs=2)
-    _, expected, _ = train(corpus.folder, tmp_path / "one", 3, "--batch-size", "6", *PLAIN)
-    weights = torch.load(tmp_path / "two" / "checkpoint_last.pt", weights_only=True)["model"]
-    for name, value in expected.items():
-        torch.testing.assert_close(weights[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -163,6 +164,25 @@ def test_features_are_fairseqs(tmp_path):
     addresses = fbank_archive.write_archive(tmp_path / "x.zip", stored.items())
     for name, array in stored.items():
         np.testing.assert_array_equal(get_features_or_waveform(f"{tmp_path}/{addresses[name]}"), array)
+
+
+def test_archives_are_split_by_size(tmp_path):
+    stored = {f"é{i}": np.full((3, 80), i, np.float32) for i in range(5)}
+    whole = fbank_archive.write_archive(tmp_path / "a/x.zip", stored.items())
+    assert {address.split(":")[0] for address in whole.values()} == {"x.zip"}
+    first_two = (tmp_path / "a/x.zip").stat().st_size // 2
+    addresses = fbank_archive.write_archive(tmp_path / "b/x.zip", stored.items(), first_two)
+    assert [address.split(":")[0] for address in addresses.values()] == ["x.zip"] * 2 + ["x.1.zip"] * 2 + ["x.2.zip"]
+    for path in (tmp_path / "b").iterdir():
+        assert path.stat().st_size <= first_two and zipfile.ZipFile(path).testzip() is None
+    for name, array in stored.items():
+        np.testing.assert_array_equal(get_features_or_waveform(f"{tmp_path}/b/{addresses[name]}"), array)
+    # In one archive again, with the bytes it had; a member larger than the limit has an archive of its own.
+    assert fbank_archive.write_archive(tmp_path / "b/x.zip", stored.items()) == whole
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["x.zip"]
+    assert (tmp_path / "b/x.zip").read_bytes() == (tmp_path / "a/x.zip").read_bytes()
+    fbank_archive.write_archive(tmp_path / "b/x.zip", stored.items(), 1)
+    assert len(list((tmp_path / "b").iterdir())) == 5
 
 
 def test_units_survive_saving_and_name_the_nearest_cluster(tmp_path):

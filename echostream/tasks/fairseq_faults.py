@@ -1,0 +1,52 @@
+"""Places where fairseq's own training stops and EchoStream's goes on, or says more."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import torch
+from fairseq.models import distributed_fairseq_model
+from fairseq.trainer import Trainer
+from torch.nn.parallel import DistributedDataParallel
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 64  # ids in a message
+
+
+class _DataParallel(DistributedDataParallel):
+    """torch's wrapper, also for a model on CPUs, for which it refuses the device that fairseq always gives."""
+
+    def __init__(self, module: torch.nn.Module, device_ids: Any = None, output_device: Any = None, **options: Any):
+        if next(module.parameters()).device.type == "cpu":
+            device_ids = output_device = None
+        super().__init__(module, device_ids=device_ids, output_device=output_device, **options)
+
+
+def install() -> None:
+    """Make fairseq's default ``--ddp-backend`` work on CPUs, and name the utterances of a step that is not finite.
+
+    Further calls have no effect.
+    """
+    if distributed_fairseq_model.DistributedDataParallel is _DataParallel:
+        return
+    distributed_fairseq_model.DistributedDataParallel = _DataParallel
+    train_step = Trainer.train_step
+
+    @functools.wraps(train_step)
+    def step(self: Trainer, samples: list[dict[str, Any]], *args: Any, **options: Any) -> Any:
+        try:
+            return train_step(self, samples, *args, **options)
+        except FloatingPointError as error:
+            ids = [name for sample in samples for name in (sample or {}).get("ids", ())]
+            if ids:
+                more = f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else ""
+                logger.error(
+                    f"update {self.get_num_updates() + 1}: {error}; the utterances of this process were "
+                    f"{', '.join(ids[:MAX_NAMED])}{more}"
+                )
+            raise
+
+    Trainer.train_step = step
