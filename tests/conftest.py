@@ -4,8 +4,14 @@
 of :data:`LEGITIMATE`: an environment made by `make` has every package that the tests need.
 """
 
+import os
 import re
 import signal
+
+# One process for each processor, as `make test` has them: a second thread in each only waits for the others, spinning.
+# It is set before anything imports torch, and the programs that tests start inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
