@@ -207,7 +207,7 @@ def test_fairseq_generate_prints_and_scores_all_three(corpus, checkpoint, tmp_pa
 def test_generation_without_an_output_or_with_other_texts_ends_in_one_line(corpus, tmp_path):
     _, _, trainer = train(corpus.folder, tmp_path / "run", 1, "--batch-size", "3")
     task = trainer.task
-    with pytest.raises(SystemExit, match="^echostream: fairseq-generate needs --generate with one of asr, s2tt, s2ut$"):
+    with pytest.raises(SystemExit, match=r"^echostream: fairseq-generate needs --generate with one of asr, "):
         task.build_generator([trainer.model], GenerationConfig())
     state = dict(task.state.state_dict)
     task.load_state_dict(state)

@@ -15,7 +15,7 @@ from echostream.models import EchoStreamConfig
 from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = ("_name", "seed", "train_subset", "save_dir", "restore_file")  # fairseq's own options, interpolated
+SHARED = ("_name", "seed", "train_subset", "save_dir", "restore_file", "gen_subset", "results_path")  # fairseq's own
 
 
 def test_registered():
