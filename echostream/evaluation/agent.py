@@ -17,6 +17,7 @@ from echostream.checkpoints.model_store import resolve_model
 from echostream.constants import FRAME_MS
 from echostream.decoding.policy import POLICIES
 from echostream.decoding.word_boundary import SourceWord
+from echostream.evaluation import streamspeech_options
 from echostream.evaluation.error_messages import shorten_usage_errors
 from echostream.evaluation.instances import ERROR_KEY, SOURCE_KEY
 from echostream.evaluation.record import CONFIG_KEY, StepRecord, WordRecord
@@ -38,6 +39,7 @@ class EchoStreamAgent(GenericAgent):
     task = "s2st"
 
     def __init__(self, args: Namespace) -> None:
+        streamspeech_options.apply(args)
         self.translator = load_translator(args, self.task)
         # A server must survive a source that can't be used: it reports the error to the client, which stops. Without
         # a server this process stops.
@@ -88,6 +90,7 @@ class EchoStreamAgent(GenericAgent):
             metavar="ARCH",
             help="random weights of this architecture instead of --model-path, to try the machinery",
         )
+        streamspeech_options.add_args(parser)
 
     def build_states(self) -> StreamStates:
         """State of a new utterance."""
@@ -275,7 +278,12 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
             return StreamingTranslator.random(args.random_arch, 0, args.device, task=task, **settings.options)
         vocoder = args.vocoder if task == "s2st" else None
         return StreamingTranslator.from_checkpoint(
-            resolve_model(args.model_path), vocoder, args.device, task=task, **options
+            resolve_model(args.model_path),
+            vocoder,
+            args.device,
+            task=task,
+            vocoder_config=args.vocoder_cfg if vocoder else None,
+            **options,
         )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

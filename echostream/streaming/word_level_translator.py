@@ -191,6 +191,23 @@ class WordLevelTranslator:
         """
         extend = self._extend if self.beam == 1 else self._extend_by_beam
         words, text_states, state = extend(UNLIMITED if is_last else budget, state, is_last)
+        return self._target_words(words, text_states, state, with_units)
+
+    def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
+        """Commit given words, with their units, instead of such as are decoded.
+
+        Args:
+            words: tokens of each word; the end symbol is a word of its own.
+            state: of the sentence.
+        """
+        if not words:
+            return [], state
+        text_states, state = self._read(words, state)
+        return self._target_words(words, text_states, state, with_units=True)
+
+    def _target_words(
+        self, words: list[list[int]], text_states: list[Tensor], state: SentenceState, with_units: bool
+    ) -> tuple[list[TargetWord], SentenceState]:
         units: list[tuple[int, ...]] = [() for _ in words]
         if with_units and words:
             units, state = self._speak(words, text_states, state)
@@ -293,14 +310,20 @@ class WordLevelTranslator:
             words = self._words(found[:-1], budget) if self._ends_word(found[-1], budget) else words[:-1]
         elif not is_last and not splits and budget.whole_words:
             words = words[:-1]  # stopped by the limit, perhaps inside a word
-        tokens = [token for word in words for token in word]
         state = replace(state, ended=ended)
-        if not tokens:
+        if not words:
             return [], [], state
+        return words, *self._read(words, state)
+
+    def _read(self, words: list[list[int]], state: SentenceState) -> tuple[list[Tensor], SentenceState]:
+        """Text states ``(1, n, mt_dim)`` of known words, read in one pass, and the state with them committed."""
+        tokens = [token for word in words for token in word]
+        frames = state.span.frames
         previous = torch.tensor([[state.written[-1], *tokens[:-1]]], device=frames.device)
-        hidden, _, mt = decoder(previous, frames, state=state.mt)
+        hidden, _, mt = self.model.mt_decoder(previous, frames, state=state.mt)
+        assert mt is not None  # a state was given
         text = self.model.text_states(hidden, torch.tensor([tokens], device=hidden.device))
-        return words, list(text.split([len(word) for word in words], dim=1)), state.committed(tokens, len(words), mt)
+        return list(text.split([len(word) for word in words], dim=1)), state.committed(tokens, len(words), mt)
 
     def _speak(
         self, words: list[list[int]], text_states: list[Tensor], state: SentenceState
