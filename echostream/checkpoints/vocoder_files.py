@@ -51,13 +51,18 @@ def find_checkpoint(directory: Path) -> Path:
     return max(generators, key=lambda path: int(path.name[2:]))
 
 
-def load_vocoder(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> UnitVocoder:
+def load_vocoder(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    config: str | os.PathLike[str] | None = None,
+) -> UnitVocoder:
     """Load a vocoder for inference.
 
     Args:
         path: a directory with ``config.json`` and ``vocoder.safetensors``, ``vocoder.pt`` or ``g_*``, or one of these
             files with ``config.json`` beside it.
         device: where to put it.
+        config: its ``config.json``, if that lies elsewhere.
 
     Raises:
         VocoderError: if a file is missing or damaged, or if weights and configuration disagree.
@@ -66,7 +71,7 @@ def load_vocoder(path: str | os.PathLike[str], device: str | torch.device = "cpu
     if not path.exists():
         raise VocoderError(f"no vocoder at {path}")
     directory = path if path.is_dir() else path.parent
-    vocoder = build_vocoder(read_config(directory / CONFIG_NAME))
+    vocoder = build_vocoder(read_config(config or directory / CONFIG_NAME))
     checkpoint = find_checkpoint(path) if path.is_dir() else path
     weights = vocoder.from_checkpoint(read_vocoder_weights(checkpoint))
     expected = {name: tuple(value.shape) for name, value in vocoder.state_dict().items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from echostream.cli.options import add_model_options, add_user_dir, add_verbosity, at_least
+from echostream.cli.options import add_model_options, add_user_dir, add_verbosity, add_voice_options, at_least
 from echostream.constants import PCM_FORMATS, SUBTITLE_CLOCKS, TASKS
 
 TRANSLATE_HELP = """
@@ -34,6 +34,13 @@ examples:
 EXIT_STATUS = """
 exit status: 0 all done; 1 a recording failed (the others were done); 2 wrong options; 130 stopped by Ctrl-C, 143 by
 a signal, 141 because the reader of a pipe went away: what was made until then is kept.
+"""
+SPEAK_HELP = """
+A word is spoken as soon as a space follows it, so that speech begins while the text is still being written.
+
+examples:
+  echostream speak "my brother has gone on holiday to france" --model fr-en -o brother.wav
+  translate-slowly | echostream speak - --model fr-en -o - | aplay -f S16_LE -r 16000
 """
 MIC_HELP = """
 Ctrl-C ends the recording: what was heard is translated to its end. A second one stops at once.
@@ -94,6 +101,18 @@ def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) ->
         )
     else:
         group.set_defaults(vtt_clock="source")
+
+
+def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``speak``."""
+    parser.add_argument("text", nargs="+", metavar="TEXT", help="in the target language; - reads standard input")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT.wav", help="speech; -: raw s16le to a pipe"
+    )
+    add_voice_options(parser.add_argument_group("model"))
+    add_verbosity(parser)
+    undecided = ("segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
+    parser.set_defaults(**dict.fromkeys(undecided))  # without a source there is nothing to wait for, or to search
 
 
 def add_mic_arguments(parser: argparse.ArgumentParser) -> None:

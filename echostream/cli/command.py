@@ -20,10 +20,12 @@ from echostream.cli.arguments import (
     INFO_HELP,
     MIC_HELP,
     MODELS_HELP,
+    SPEAK_HELP,
     TRANSLATE_HELP,
     add_info_arguments,
     add_mic_arguments,
     add_models_arguments,
+    add_speak_arguments,
     add_translate_arguments,
 )
 from echostream.cli.console import Console
@@ -51,6 +53,7 @@ class Terminated(KeyboardInterrupt):
 RUN = {
     "translate": "echostream.cli.translate",
     "asr": "echostream.cli.translate",
+    "speak": "echostream.cli.speak",
     "mic": "echostream.cli.mic",
     "serve": "echostream.serve.command",
     "info": "echostream.cli.info",
@@ -79,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_translate_arguments(add("translate", "translate recordings as they play", TRANSLATE_HELP + EXIT_STATUS))
     add_translate_arguments(add("asr", "transcribe recordings as they play", ASR_HELP + EXIT_STATUS), task="asr")
+    add_speak_arguments(add("speak", "speak text in the target language, word by word", SPEAK_HELP))
     add_mic_arguments(add("mic", "translate what the microphone hears", MIC_HELP))
     add_serve_arguments(add("serve", "translate in the browser, for any number of speakers at once"))
     add_info_arguments(add("info", "say what a checkpoint holds", INFO_HELP))

@@ -46,8 +46,7 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Model, policy and machine."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", type=Path, help=MODEL_HELP)
-    group.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
+    add_voice_options(group)
     group.add_argument(
         "--segment-ms",
         type=segment_ms,
@@ -64,11 +63,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of the source's subwords (none)")
     group.add_argument("--lm-weight", type=float, metavar="W", help="of its log-probabilities (0.8)")
     group.add_argument("--lm-bonus", type=float, metavar="B", help="for each of its subwords, in nats (2)")
-    add_user_dir(group)
+
+
+def add_voice_options(group: argparse._ArgumentGroup) -> None:
+    """Model, vocoder and machine: what a text needs to be spoken."""
+    group.add_argument("--model", type=Path, help=MODEL_HELP)
+    group.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     group.add_argument(
         "--threads", type=at_least(0), default=0, metavar="N", help="processor threads (0: torch's choice)"
     )
+    add_user_dir(group)
 
 
 def add_user_dir(group: argparse._ActionsContainer) -> None:

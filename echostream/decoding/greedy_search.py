@@ -20,11 +20,13 @@ class GreedyStep:
 
     Attributes:
         tokens: ``(B,)`` the tokens chosen.
+        scores: ``(B, vocabulary)`` from which they were chosen.
         hidden: ``(B, 1, dim)`` the states that predicted them.
         state: of the decoder when it has read the tokens before them.
     """
 
     tokens: Tensor
+    scores: Tensor
     hidden: Tensor
     state: TransformerState
 
@@ -49,7 +51,8 @@ def greedy_steps(
     """
     while True:
         hidden, logits, following = decoder(previous, frames, mask, state, need_state=True)
-        tokens = adjust(logits[:, -1]).argmax(dim=-1)
+        scores = adjust(logits[:, -1])
+        tokens = scores.argmax(dim=-1)
         assert following is not None  # asked for
-        yield GreedyStep(tokens, hidden, following)
+        yield GreedyStep(tokens, scores, hidden, following)
         previous, state = tokens[:, None], following

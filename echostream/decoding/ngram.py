@@ -59,6 +59,11 @@ class NGramModel:
         return (*context, symbol)[-(self.order - 1) :] if self.order > 1 else ()
 
 
+def no_language_model(begin: int, end: int) -> NGramModel:
+    """A model that knows nothing and finds every symbol equally likely."""
+    return NGramModel({}, {}, 1, begin, end)
+
+
 def load_arpa(path: str | os.PathLike[str], symbols: Sequence[str]) -> NGramModel:
     """Read an ARPA file, gzipped if its name ends in ``.gz``.
 

@@ -36,6 +36,8 @@ LM_WEIGHT, LM_BONUS = 0.8, 2.0
 SENTENCE_PAUSE_FRAMES = 25  # 1 s
 NEVER = -math.inf
 
+SymbolSpan = tuple[tuple[int, ...], tuple[int, ...]]  # symbols, and the frame @25 Hz at which each was read
+
 
 @dataclass(slots=True)
 class CTCHypothesis:
@@ -108,22 +110,29 @@ class SourceTranscriber:
         self, log_probs: Tensor, state: TranscriberState, is_last: bool = False
     ) -> tuple[list[SourceWord], TranscriberState]:
         """Words that new frames ``(T, classes)`` finalise, and the next state; all words when the source ends."""
+        spans, state = self.search(log_probs, state, is_last)
+        return [word for span in spans for word in self._words(span, state)], state
+
+    def search(
+        self, log_probs: Tensor, state: TranscriberState, is_last: bool = False
+    ) -> tuple[list[SymbolSpan], TranscriberState]:
+        """As :meth:`step`, but the symbols with the frames at which they were read, as they are finalised."""
         state = state.copy()
-        words: list[SourceWord] = []
+        spans: list[SymbolSpan] = []
         best = log_probs.topk(min(CANDIDATES, log_probs.size(-1)))
         blanks = log_probs[:, BLANK].tolist()
         for blank, values, classes in zip(blanks, best.values.tolist(), best.indices.tolist(), strict=True):
             candidates = {label: value for label, value in zip(classes, values, strict=True) if value > LEAST_LOG_PROB}
             state.hypotheses = self._extend(blank, candidates, state)
             state.frame += 1
-            words += self._finalise_agreed(state)
+            spans += self._finalise_agreed(state)
         if is_last:
             lm = self.language_model
             for hypothesis in state.hypotheses:
                 hypothesis.prior += self.weight * lm.score(hypothesis.context, lm.end)
             state.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
-            words += self._finalise(len(state.hypotheses[0].symbols), state)
-        return words, state
+            spans += self._finalise(len(state.hypotheses[0].symbols), state)
+        return spans, state
 
     def _extend(self, blank: float, candidates: dict[int, float], state: TranscriberState) -> list[CTCHypothesis]:
         """One frame: every hypothesis stays as it is, or goes on with one of the candidates."""
@@ -150,7 +159,7 @@ class SourceTranscriber:
                 found[symbols] = CTCHypothesis(symbols, frames, NEVER, before + value, prior, context)
         return nlargest(self.beam, found.values(), key=lambda hypothesis: hypothesis.score)
 
-    def _finalise_agreed(self, state: TranscriberState) -> list[SourceWord]:
+    def _finalise_agreed(self, state: TranscriberState) -> list[SymbolSpan]:
         """Finalise what need not wait for more evidence."""
         best = state.hypotheses[0]
         if not best.symbols:
@@ -170,8 +179,8 @@ class SourceTranscriber:
             ]
         return self._finalise(starts[-1], state) if starts else []
 
-    def _finalise(self, count: int, state: TranscriberState) -> list[SourceWord]:
-        """The first ``count`` symbols of the best hypothesis as words; hypotheses without them are dropped."""
+    def _finalise(self, count: int, state: TranscriberState) -> list[SymbolSpan]:
+        """The first ``count`` symbols of the best hypothesis, if any; hypotheses without them are dropped."""
         best = state.hypotheses[0]
         symbols, frames, score, prior = best.symbols[:count], best.frames[:count], best.score, best.prior
         if not symbols:
@@ -184,9 +193,14 @@ class SourceTranscriber:
             hypothesis.symbol -= score - prior
             hypothesis.prior -= prior
         state.last_symbol, state.last_frame = symbols[-1], frames[-1]
-        starts = [place for place in range(count) if not place or self.starts_word[symbols[place]]]
+        return [(symbols, frames)]
+
+    def _words(self, span: SymbolSpan, state: TranscriberState) -> list[SourceWord]:
+        """Symbols that were finalised together, as words."""
+        symbols, frames = span
+        starts = [place for place in range(len(symbols)) if not place or self.starts_word[symbols[place]]]
         words = []
-        for start, end in zip(starts, [*starts[1:], count], strict=True):
+        for start, end in zip(starts, [*starts[1:], len(symbols)], strict=True):
             text = pieces_to_text([self.symbols[symbol] for symbol in symbols[start:end]]).strip()
             joined = not self.starts_word[symbols[start]] and not state.after_mark
             state.after_mark = not text

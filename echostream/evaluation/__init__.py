@@ -9,10 +9,12 @@ up metrics before it loads an ``--agent`` file, so also give it the folder of th
 or run SimulEval as ``python -m echostream.evaluation``, which takes the same options.
 """
 
-from echostream.evaluation import instances, quality, scorers  # noqa: F401  # importing registers
+from echostream.evaluation import instances, quality, scorers, text_to_speech  # noqa: F401  # importing registers
 from echostream.evaluation.agent import EchoStreamASRAgent, EchoStreamS2TTAgent, EchoStreamWordLevelAgent
+from echostream.evaluation.text_to_speech import EchoStreamTTSAgent
 
 instances.install()
 scorers.install()
+text_to_speech.install()
 
-__all__ = ["EchoStreamASRAgent", "EchoStreamS2TTAgent", "EchoStreamWordLevelAgent"]
+__all__ = ["EchoStreamASRAgent", "EchoStreamS2TTAgent", "EchoStreamTTSAgent", "EchoStreamWordLevelAgent"]

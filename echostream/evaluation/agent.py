@@ -23,6 +23,7 @@ from echostream.decoding.policy_arguments import (
     policy_argument,
 )
 from echostream.decoding.word_boundary import SourceWord
+from echostream.evaluation import streamspeech_options
 from echostream.evaluation.error_messages import shorten_usage_errors
 from echostream.evaluation.instances import ERROR_KEY, SOURCE_KEY
 from echostream.evaluation.record import CONFIG_KEY, StepRecord, WordRecord
@@ -44,6 +45,7 @@ class EchoStreamAgent(GenericAgent):
     task = "s2st"
 
     def __init__(self, args: Namespace) -> None:
+        streamspeech_options.apply(args)
         self.translator = load_translator(args, self.task)
         # A server must survive a source that can't be used: it reports the error to the client, which stops. Without
         # a server this process stops.
@@ -97,6 +99,7 @@ class EchoStreamAgent(GenericAgent):
             metavar="ARCH",
             help="random weights of this architecture instead of --model-path, to try the machinery",
         )
+        streamspeech_options.add_args(parser)
 
     def build_states(self) -> StreamStates:
         """State of a new utterance."""
@@ -285,7 +288,12 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
             return StreamingTranslator.random(args.random_arch, 0, args.device, task=task, **settings.options)
         vocoder = args.vocoder if task == "s2st" else None
         return StreamingTranslator.from_checkpoint(
-            resolve_model(args.model_path), vocoder, args.device, task=task, **options
+            resolve_model(args.model_path),
+            vocoder,
+            args.device,
+            task=task,
+            vocoder_config=args.vocoder_cfg if vocoder else None,
+            **options,
         )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

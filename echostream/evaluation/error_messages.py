@@ -43,15 +43,20 @@ def exit_on_file_error(output: str | Path | None) -> Iterator[None]:
 
 
 def check_lists(args: Namespace) -> None:
-    """Check the lists ``--source`` and ``--target`` before SimulEval reads them, if the source is speech.
+    """Check the lists ``--source`` and ``--target`` before SimulEval reads them.
+
+    A text that is spoken needs no target, since it is its own reference.
 
     Raises:
         SystemExit: a list is missing, empty or not UTF-8 text, or the lists have different lengths.
     """
-    if getattr(args, "source_type", None) != "speech" or getattr(args, "score_only", False):
+    source_type = getattr(args, "source_type", None)
+    if source_type not in ("speech", "text") or getattr(args, "score_only", False):
         return
     counts = {}
     for option, path in (("--source", args.source), ("--target", args.target)):
+        if source_type == "text" and option == "--target" and path is None:
+            continue
         if path is None or not Path(path).is_file():
             raise SystemExit(f"error: {option} {path}: no such list, one {option[2:]} a line")
         try:

@@ -165,6 +165,7 @@ class StreamingTranslator:
         path: str | os.PathLike[str],
         vocoder: str | os.PathLike[str] | None = None,
         device: str = "cpu",
+        vocoder_config: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> StreamingTranslator:
         """Load a checkpoint written by training, or a folder with ``model.yaml``.
@@ -173,6 +174,7 @@ class StreamingTranslator:
             path: of either.
             vocoder: by default the folder's, or a folder ``vocoder`` beside the checkpoint.
             device: where to compute.
+            vocoder_config: the vocoder's ``config.json``, if it isn't beside its weights.
             options: of the translator; what is left out or None is as the folder says.
 
         Raises:
@@ -183,7 +185,7 @@ class StreamingTranslator:
         loaded = load_model(settings.checkpoint, device)
         beside = settings.checkpoint.parent / "vocoder"
         vocoder = settings.vocoder or (beside if beside.is_dir() else None)
-        speaker = load_vocoder(vocoder, device) if vocoder is not None else None
+        speaker = load_vocoder(vocoder, device, vocoder_config) if vocoder is not None else None
         return cls(loaded.model, loaded.source_symbols, loaded.target_symbols, speaker, **settings.options, **task)
 
     @classmethod

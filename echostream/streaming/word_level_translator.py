@@ -18,7 +18,8 @@ from echostream.decoding.beam_search import search
 from echostream.decoding.greedy_search import greedy_steps
 from echostream.decoding.policy import UNLIMITED, Budget, Evidence, Policy, PolicyState
 from echostream.decoding.repetition import MEMORY, repeating
-from echostream.models.echostream_model import PADDING, EchoStreamModel
+from echostream.decoding.target_tokens import END, forbidden_tokens, token_limit
+from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.unit_decoder import UnitDecoderState
 from echostream.modules.ctc import CTCReader
 from echostream.modules.state import State
@@ -26,10 +27,6 @@ from echostream.modules.transformer import TransformerState
 from echostream.streaming.source_span import SourceSpan
 from echostream.text import WORD_MARK, pieces_to_text
 
-END = 2  # fairseq's </s>: starts and ends a target sentence
-NEVER = (0, PADDING, 3)  # <s>, padding and <unk> are never spoken
-MAX_TOKENS_PER_FRAME = 0.5  # no language is faster than 12.5 subwords a second; stops a decoder that loops
-SPARE_TOKENS = 8
 # Chosen on 120 dev sentences, ten on end (MODEL_CARD, Long speech); larger values would split less, and later.
 OVERDUE_TOKENS = 6  # read by the ST CTC beyond the decoder's end, which show that another sentence has started
 SLACK_TOKENS = 5  # the pause between the two may lie that many tokens earlier, since the ST CTC lags behind the speaker
@@ -115,9 +112,7 @@ class WordLevelTranslator:
         self.overdue_tokens: float = OVERDUE_TOKENS
         self.symbols = list(symbols)
         self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
-        forbidden = torch.zeros(len(self.symbols))
-        forbidden[list(NEVER)] = float("-inf")
-        self.forbidden = forbidden.to(next(model.parameters()).device)
+        self.forbidden = forbidden_tokens(len(self.symbols), next(model.parameters()).device)
 
     def init_state(self) -> SentenceState:
         """The state of a fresh sentence."""
@@ -196,6 +191,23 @@ class WordLevelTranslator:
         """
         extend = self._extend if self.beam == 1 else self._extend_by_beam
         words, text_states, state = extend(UNLIMITED if is_last else budget, state, is_last)
+        return self._target_words(words, text_states, state, with_units)
+
+    def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
+        """Commit given words, with their units, instead of such as are decoded.
+
+        Args:
+            words: tokens of each word; the end symbol is a word of its own.
+            state: of the sentence.
+        """
+        if not words:
+            return [], state
+        text_states, state = self._read(words, state)
+        return self._target_words(words, text_states, state, with_units=True)
+
+    def _target_words(
+        self, words: list[list[int]], text_states: list[Tensor], state: SentenceState, with_units: bool
+    ) -> tuple[list[TargetWord], SentenceState]:
         units: list[tuple[int, ...]] = [() for _ in words]
         if with_units and words:
             units, state = self._speak(words, text_states, state)
@@ -220,7 +232,7 @@ class WordLevelTranslator:
         pending: list[int] = []
         pending_states: list[Tensor] = []
         device = state.span.frames.device
-        limit = self._token_limit(state)
+        limit = token_limit(state.num_frames)
 
         def adjust(logits: Tensor) -> Tensor:
             scores = logits + self.forbidden
@@ -261,10 +273,6 @@ class WordLevelTranslator:
             state = commit(mt)
         return words, text_states, state
 
-    def _token_limit(self, state: SentenceState) -> int:
-        """Most tokens that the sentence may have by now."""
-        return SPARE_TOKENS + int(MAX_TOKENS_PER_FRAME * state.num_frames)
-
     def _ends_word(self, token: int, budget: Budget) -> bool:
         """Whether ``token`` shows that the word before it is whole."""
         return token == END or self.starts_word[token] or not budget.whole_words
@@ -286,7 +294,7 @@ class WordLevelTranslator:
                 return True
             return not budget.allows(state.tokens + len(tokens), state.words + len(self._words(tokens, budget)))
 
-        room = self._token_limit(state) - state.tokens
+        room = token_limit(state.num_frames) - state.tokens
         if room < 1:
             return [], [], state
         mask = self.forbidden
@@ -302,14 +310,20 @@ class WordLevelTranslator:
             words = self._words(found[:-1], budget) if self._ends_word(found[-1], budget) else words[:-1]
         elif not is_last and not splits and budget.whole_words:
             words = words[:-1]  # stopped by the limit, perhaps inside a word
-        tokens = [token for word in words for token in word]
         state = replace(state, ended=ended)
-        if not tokens:
+        if not words:
             return [], [], state
+        return words, *self._read(words, state)
+
+    def _read(self, words: list[list[int]], state: SentenceState) -> tuple[list[Tensor], SentenceState]:
+        """Text states ``(1, n, mt_dim)`` of known words, read in one pass, and the state with them committed."""
+        tokens = [token for word in words for token in word]
+        frames = state.span.frames
         previous = torch.tensor([[state.written[-1], *tokens[:-1]]], device=frames.device)
-        hidden, _, mt = decoder(previous, frames, state=state.mt)
+        hidden, _, mt = self.model.mt_decoder(previous, frames, state=state.mt)
+        assert mt is not None  # a state was given
         text = self.model.text_states(hidden, torch.tensor([tokens], device=hidden.device))
-        return words, list(text.split([len(word) for word in words], dim=1)), state.committed(tokens, len(words), mt)
+        return list(text.split([len(word) for word in words], dim=1)), state.committed(tokens, len(words), mt)
 
     def _speak(
         self, words: list[list[int]], text_states: list[Tensor], state: SentenceState

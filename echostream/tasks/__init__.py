@@ -16,9 +16,11 @@ from echostream import criterions  # noqa: E402,F401  # registers
 from echostream.tasks import checkpoint_files, fairseq_faults, fairseq_models  # noqa: E402,F401  # registers
 from echostream.tasks.config import EchoStreamTaskConfig  # noqa: E402
 from echostream.tasks.echostream import EchoStreamTask  # noqa: E402
+from echostream.tasks.generation import install_scorer  # noqa: E402
 from echostream.tasks.manifests import ManifestError  # noqa: E402
 
 checkpoint_files.install()
 fairseq_faults.install()
+install_scorer()
 
 __all__ = ["EchoStreamTask", "EchoStreamTaskConfig", "ManifestError"]

@@ -6,6 +6,8 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, MISSING
 
+from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
+
 
 @dataclass
 class EchoStreamTaskConfig(FairseqDataclass):
@@ -91,8 +93,24 @@ class EchoStreamTaskConfig(FairseqDataclass):
             "likewise. Vocabularies of equal size are taken to be the same where the checkpoint doesn't hold them"
         },
     )
+    generate: str = field(
+        default="none",
+        metadata={
+            "help": "what fairseq-generate prints and scores: asr (source text by CTC; --beam above 1: prefix beam "
+            "search), s2tt (translation by the text decoder) or s2ut (its units, also as generate-SUBSET.unit in "
+            "--results-path); not used in training"
+        },
+    )
+    source_lm: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "ARPA language model of the source's subwords, a path, for --generate asr"},
+    )
+    source_lm_weight: float = field(default=LM_WEIGHT, metadata={"help": "weight of its log-probabilities"})
+    source_lm_bonus: float = field(default=LM_BONUS, metadata={"help": "nats for each subword that it scores"})
     # shared with fairseq's own option groups
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
+    gen_subset: str = II("dataset.gen_subset")
+    results_path: Optional[str] = II("common_eval.results_path")  # noqa: UP045

@@ -20,6 +20,14 @@ from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.data_config import TextConfig, load_multitask_config, load_speech_config
 from echostream.tasks.dataset import SpeechTranslationDataset
 from echostream.tasks.features import FeatureReader
+from echostream.tasks.generation import (
+    OUTPUTS,
+    GenerationDataset,
+    OfflineGenerator,
+    PieceJoiner,
+    UnitFile,
+    unit_dictionary,
+)
 from echostream.tasks.initial_weights import load_initial_weights
 from echostream.tasks.manifests import (
     Manifest,
@@ -53,12 +61,16 @@ class EchoStreamTask(FairseqTask):
         super().__init__(cfg)
         self.segment_sizes = parse_segment_sizes(cfg.segment_sizes, allow_uniform=True)
         self.valid_segment_sizes = parse_segment_sizes(cfg.valid_segment_sizes)
+        if cfg.generate not in ("none", *OUTPUTS):
+            raise ValueError(f"--generate is {cfg.generate!r}, not one of {', '.join(OUTPUTS)}")
+        self.generates = cfg.generate != "none"
         self.texts: dict[str, TextConfig] = {}
         self.cmvn: tuple[np.ndarray, np.ndarray] | None = None
         self.phone_inventory: list[str] = []
         self.source_phones: SourcePhones | None = None
         self._manifests: dict[str, Manifest] = {}  # read, but not yet made into a data set
         self.from_checkpoint = False
+        self._num_to_generate = 0
         self._draws = (-1, -1)  # update, and batch within the update, for which a segment size was last drawn
 
     @classmethod
@@ -133,13 +145,20 @@ class EchoStreamTask(FairseqTask):
             self._check_symbols(state, self.texts["source_unigram"], self.texts["target_unigram"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take dictionaries and unit count from a checkpoint's ``task_state``."""
+        """Take dictionaries and unit count from a checkpoint's ``task_state``.
+
+        Raises:
+            SystemExit: the data that was read before has other dictionaries.
+        """
+        if self.texts:
+            self.set_checkpoint_dict(state_dict)
         super().load_state_dict(state_dict)
         self._set_dictionaries()
 
     def _set_dictionaries(self) -> None:
         self._source_dictionary = dictionary_from_symbols(self.state.source_symbols)
         self._target_dictionary = dictionary_from_symbols(self.state.target_symbols)
+        self._unit_dictionary = unit_dictionary(self.state.num_units)
 
     @property
     def source_dictionary(self) -> Dictionary:
@@ -153,16 +172,20 @@ class EchoStreamTask(FairseqTask):
 
     @property
     def target_dictionary(self) -> Dictionary:
-        """The same as ``target_text_dictionary``, under fairseq's name."""
-        return self._target_dictionary
+        """The dictionary of what is generated or scored, under fairseq's name: that of the target text by default."""
+        if self.cfg.generate == "asr":
+            return self._source_dictionary
+        return self._unit_dictionary if self.cfg.generate == "s2ut" else self._target_dictionary
 
     @property
     def num_units(self) -> int:
         """Size of the unit inventory, specials not counted."""
         return self.state.num_units
 
-    def max_positions(self) -> tuple[int, int]:
-        """Longest source (10 ms frames) and longest target text (subwords) for training."""
+    def max_positions(self) -> tuple[int, int] | None:
+        """Longest source (10 ms frames) and longest target text (subwords) for training; None: no limit to generate."""
+        if self.generates:
+            return None
         return self.cfg.max_source_positions, self.cfg.max_target_positions
 
     def _manifest(self, split: str) -> Manifest:
@@ -184,7 +207,10 @@ class EchoStreamTask(FairseqTask):
         with exit_with_message(ManifestError):
             if not self.texts:
                 self.read_configs()
-            self.datasets[split] = self._build_dataset(split)
+            dataset = self._build_dataset(split)
+            if self.generates:
+                dataset = GenerationDataset(dataset, self.cfg.generate, self._unit_dictionary)
+            self.datasets[split] = dataset
 
     def _build_dataset(self, split: str) -> SpeechTranslationDataset:
         is_train = split in (self.cfg.train_subset, *self.cfg.train_subset.split(","))
@@ -212,7 +238,7 @@ class EchoStreamTask(FairseqTask):
             targets,
             reader,
             self.source_dictionary,
-            self.target_dictionary,
+            self.target_text_dictionary,
             self.cfg.seed,
             self.source_phones,
             str(self.cfg.on_length_mismatch) == "skip",
@@ -228,7 +254,40 @@ class EchoStreamTask(FairseqTask):
         iterator.reuse_dataloader = False
         iterator.persistent_workers = False
         iterator.__class__ = ErrorReportingBatchIterator
+        self._num_to_generate = sum(map(len, iterator.frozen_batches)) if self.generates else 0
         return iterator
+
+    def build_bpe(self, args: Any) -> Any:
+        """fairseq's, or else one that joins subwords when text is generated."""
+        bpe = super().build_bpe(args)
+        return PieceJoiner(self.cfg.generate == "s2ut") if bpe is None and self.generates else bpe
+
+    def build_generator(self, models: Any, args: Any, *_: Any, **__: Any) -> OfflineGenerator:
+        """The generator of ``fairseq-generate``, see :mod:`echostream.tasks.generation`.
+
+        Raises:
+            SystemExit: with a one-line message: ``--generate`` is missing, an option that this generator doesn't have,
+                or a language model that can't be used.
+        """
+        with exit_with_message(ValueError, OSError):
+            if not self.generates:
+                raise ValueError(f"fairseq-generate needs --generate with one of {', '.join(OUTPUTS)}")
+            unit_file = None
+            if self.cfg.generate == "s2ut" and self.cfg.results_path:
+                path = Path(self.cfg.results_path) / f"generate-{self.cfg.gen_subset}.unit"
+                unit_file = UnitFile(path, self._num_to_generate)
+            return OfflineGenerator(
+                models,
+                args,
+                self.cfg.generate,
+                self.source_dictionary,
+                self.target_text_dictionary,
+                self._unit_dictionary,
+                self.cfg.source_lm,
+                self.cfg.source_lm_weight,
+                self.cfg.source_lm_bonus,
+                unit_file,
+            )
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build the model, with the weights that ``--init-encoder-from`` and ``--init-decoders-from`` name.
@@ -298,15 +357,15 @@ class EchoStreamTask(FairseqTask):
                     output,
                     sample,
                     self.source_dictionary,
-                    self.target_dictionary,
+                    self.target_text_dictionary,
                     model,
                     self.cfg.eval_mt_bleu,
                 )
                 if self.cfg.eval_mt_bleu and size:
                     streamed = translate_as_streamed(
-                        model, output, size, self.source_dictionary, self.target_dictionary, criterion.policy
+                        model, output, size, self.source_dictionary, self.target_text_dictionary, criterion.policy
                     )
-                    references = scoring.references(sample, self.target_dictionary)
+                    references = scoring.references(sample, self.target_text_dictionary)
                     counts |= scoring.bleu_counts("mt_streamed", streamed, references)
             losses.append(loss)
             for key, value in log.items():

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from model_files import save_model
 from simuleval import cli
 from simuleval.data.segments import EmptySegment, SpeechSegment, TextSegment, segment_from_json_string
 from simuleval.utils.agent import EVALUATION_SYSTEM_LIST
 
+from echostream.checkpoints.vocoder_files import find_checkpoint
 from echostream.evaluation.record import CONFIG_KEY, load_records
 from echostream.evaluation.timeline import ready_times
+from echostream.streaming import StreamingTranslator
 
 AGENTS = Path(__file__).parents[2] / "agent"
 FILES = {
@@ -23,6 +26,7 @@ FILES = {
     "s2tt": AGENTS / "speech_to_text.s2tt.echostream.agent.py",
     "asr": AGENTS / "speech_to_text.asr.echostream.agent.py",
 }
+TTS = {"tts": AGENTS / "text_to_speech.echostream.agent.py"}
 OPTIONS = ["--random-arch", "echostream_tiny", "--policy", "fixed-rate"]
 
 
@@ -43,7 +47,7 @@ def no_agents():
 
 def make_agent(task: str, *options: str, standalone: bool = False):
     """Build the agent of an agent file from command-line options, as SimulEval does."""
-    spec = importlib.util.spec_from_file_location("agents", FILES[task])
+    spec = importlib.util.spec_from_file_location("agents", (FILES | TTS)[task])
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
     agent_class = EVALUATION_SYSTEM_LIST.pop()
     parser = ArgumentParser()
@@ -354,3 +358,70 @@ def test_error_names_a_missing_source_file(corpus, tmp_path, monkeypatch):
     (tmp_path / "b.wav").unlink()
     with pytest.raises(SystemExit, match=r"source 2 .*b\.wav"):
         simuleval(monkeypatch, "s2tt", *corpus, "--source-segment-size", "320")
+
+
+def test_text_is_spoken_word_by_word(tmp_path, monkeypatch):
+    agent = make_agent("tts")
+    words = ["w5w6", "w7", "w9w8."]
+    (tmp_path / "texts").write_text(f"{' '.join(words)}\nw11\n", encoding="utf-8")
+    options = ["--source", str(tmp_path / "texts"), "--output", str(tmp_path / "out"), "--latency-metrics", "AL"]
+    options += ["--no-scoring", "--no-progress-bar", *OPTIONS]
+    monkeypatch.setattr(sys, "argv", ["simuleval", "--agent", str(TTS["tts"]), *options])
+    cli.main()
+    spoken, rate = soundfile.read(tmp_path / "out/wavs/0_pred.wav", dtype="float32")
+    output, _ = agent.speaker.step(" ".join(words), agent.speaker.init_state(), is_last=True)
+    assert rate == 16000 and np.allclose(spoken, output.samples, atol=1e-4)
+    logs = [json.loads(line) for line in (tmp_path / "out/instances.log").read_text().splitlines()]
+    assert [log["delays"][0] for log in logs] == [1, 1] and len(logs[0]["delays"]) == 3
+    assert [log["reference"] for log in logs] == [" ".join(words), "w11"]
+    (tmp_path / "texts").write_text("w7 日本\n", encoding="utf-8")
+    EVALUATION_SYSTEM_LIST.clear()
+    with pytest.raises(SystemExit, match=r"^error: the model has no subword with '日'"):
+        cli.main()
+
+
+STREAMSPEECHS = ["--data-bin", "configs/fr-en", "--config-yaml", "config_gcmvn.yaml", "--agent-dir", "agent"]
+STREAMSPEECHS += ["--multitask-config-yaml", "config_mtl_asr_st_ctcst.yaml", "--dur-prediction"]
+
+
+def test_streamspeechs_options_are_taken_or_noted(speech, tmp_path, caplog, capfd):
+    options = [*STREAMSPEECHS, "--segment-size", "320", "--lagging-k1", "0", "--output-asr-translation", "True"]
+    with caplog.at_level("INFO"):
+        agent = make_agent("s2st", *options)
+    notes = [record.message for record in caplog.records if "not needed" in record.message]
+    assert [note.split(":")[0] for note in notes] == [
+        "--data-bin, --config-yaml, --multitask-config-yaml",
+        "--agent-dir",
+        "--dur-prediction",
+    ]
+    assert agent.translator.segment_ms == 320
+    plain = make_agent("s2st", "--segment-ms", "320")
+    assert content(drive(agent, speech, 5120)) == content(drive(plain, speech, 5120))
+    assert " said " in capfd.readouterr().err  # what is said, as it comes
+    assert make_agent("s2st", "--output-asr-translation", "False").live is None
+
+
+def test_a_vocoders_config_may_lie_elsewhere(tmp_path):
+    folder = save_model(StreamingTranslator.random("echostream_tiny"), tmp_path)
+    config = (folder / "voice/config.json").rename(tmp_path / "elsewhere.json")
+    vocoder = ["--vocoder", str(find_checkpoint(folder / "voice")), "--random-arch", ""]
+    agent = make_agent("s2st", "--model-path", str(folder / "checkpoint.pt"), *vocoder, "--vocoder-cfg", str(config))
+    assert agent.translator.vocoder.num_units == 100
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--lagging-k1", "3"],
+            "error: --lagging-k1 is StreamSpeech's, .* use --policy wait-k --lag-k K",
+        ),
+        (["--stride-n2", "4"], "error: --stride-n2 is StreamSpeech's, .* use --policy stride --stride-n N"),
+        (["--extra-output-dir", "x"], r"error: --extra-output-dir is StreamSpeech's: --output DIR has .* steps\.jsonl"),
+        (["--sample-rate", "48000"], "error: --sample-rate 48000: the model needs 16000 Hz"),
+        (["--feature-dim", "40"], "error: --feature-dim .* 80 mel bins"),
+    ],
+)
+def test_streamspeechs_options_without_an_equivalent_say_what_there_is(options, message):
+    with pytest.raises(SystemExit, match=message):
+        make_agent("s2st", *options)

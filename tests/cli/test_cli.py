@@ -20,6 +20,7 @@ from echostream.audio.output import to_s16le
 from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.cli import main
 from echostream.streaming import StreamingTranslator
+from echostream.streaming.text_to_speech import TextToSpeech
 
 RATE = 16_000
 SPEECH = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
@@ -315,7 +316,24 @@ def test_info_describes_a_model_and_its_requirements(model, tmp_path, capsys):
     assert "no checkpoint at" in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("command", ["translate", "asr", "mic", "info"])
+def test_text_is_spoken_the_same_from_the_command_line_and_from_a_pipe(translator, model, pipe, tmp_path, capsys):
+    words = translator.writer.symbols[5:30:2]
+    text = " ".join(words).replace("▁", "")
+    expected, _ = TextToSpeech(translator).step(text, TextToSpeech(translator).init_state(), is_last=True)
+    assert main(["speak", text, *model[:2], "-o", str(tmp_path / "a.wav")]) == 0
+    assert f"{len(words)} words, " in capsys.readouterr().err
+    assert np.array_equal(speech_in(tmp_path / "a.wav"), np.frombuffer(to_s16le(expected.samples), "<i2"))
+    pipe(f"{text}\n".encode())
+    assert main(["speak", "-", *model[:2], "-o", str(tmp_path / "b.wav")]) == 0
+    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
+    capsys.readouterr()
+    assert main(["speak", "日本", *model[:2], "-o", str(tmp_path / "c.wav")]) == 1
+    assert "no subword with '日'" in one_line(capsys.readouterr().err)
+    assert main(["speak", text, *model[:2], "-o", str(tmp_path)]) == 1
+    assert "cannot write" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["translate", "asr", "speak", "mic", "info"])
 def test_help_has_examples(capsys, command):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -22,6 +22,8 @@ SHARED = (
     "save_dir",
     "restore_file",
     "sentence_avg",
+    "gen_subset",
+    "results_path",
 )  # fairseq's own options, interpolated
 
 

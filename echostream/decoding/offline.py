@@ -1,0 +1,140 @@
+"""Offline decoding of whole utterances in batches: source text, translation and units.
+
+With the same options it finds what :class:`echostream.streaming.StreamingTranslator` gives for an utterance that is
+one sentence and one segment (``segment_ms=0``), without computing the utterances of a batch one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from echostream.decoding.beam_search import Hypothesis, search_batch
+from echostream.decoding.greedy_search import greedy_steps
+from echostream.decoding.prefix_beam_search import SourceTranscriber
+from echostream.decoding.repetition import repeating
+from echostream.decoding.target_tokens import END, PADDING, forbidden_tokens, token_limit
+from echostream.modules.ctc import CTCReader, greedy_collapse
+
+if TYPE_CHECKING:
+    from echostream.models.echostream_model import EchoStreamModel
+
+
+def read_ctc(
+    logits: Tensor, lengths: Tensor, transcriber: SourceTranscriber | None = None
+) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Symbols of a CTC head, and the log-probability of each in the frame at which it is read.
+
+    Args:
+        logits: ``(B, T, classes)``.
+        lengths: ``(B,)`` valid frames.
+        transcriber: prefix beam search; None: the greedy path.
+    """
+    found = []
+    for row, length in zip(logits, lengths.tolist(), strict=True):
+        log_probs = row[:length].float().log_softmax(dim=-1)
+        if transcriber is None:
+            read = [(symbol, frame) for frame, symbol in CTCReader().read(row[:length].argmax(dim=-1).tolist())[0]]
+        else:
+            spans, _ = transcriber.search(log_probs.cpu(), transcriber.init_state(), is_last=True)
+            read = [pair for span in spans for pair in zip(*span, strict=True)]
+        symbols, frames = [symbol for symbol, _ in read], [frame for _, frame in read]
+        found.append((tuple(symbols), tuple(log_probs[frames, symbols].tolist())))
+    return found
+
+
+@torch.no_grad()
+def translate(
+    model: EchoStreamModel,
+    encoded: dict[str, Tensor],
+    beam: int = 1,
+    length_penalty: float = 1.0,
+    limits: Sequence[int] | None = None,
+) -> list[list[Hypothesis]]:
+    """Translations of encoded utterances by the MT decoder, greedy or by beam search.
+
+    Args:
+        model: in evaluation mode.
+        encoded: from :meth:`EchoStreamModel.encode`.
+        beam: hypotheses kept for each utterance; 1 is greedy.
+        length_penalty: power of the length by which scores are divided, as fairseq's ``--lenpen``.
+        limits: most tokens of each utterance; None: :func:`token_limit` of its frames.
+
+    Returns:
+        for each utterance its hypotheses, the best one first, END included. An utterance in which neither CTC head
+        reads anything is silence and gets one without tokens.
+    """
+    frames, lengths = encoded["encoder_out"], encoded["frame_lengths"]
+    limits = limits or [token_limit(length) for length in lengths.tolist()]
+    heads = [greedy_collapse(encoded[name].argmax(dim=-1), lengths) for name in ("asr_logits", "st_logits")]
+    spoken = [bool(source or target) for source, target in zip(*heads, strict=True)]
+    decoder, batch = model.mt_decoder, frames.size(0)
+    mask = decoder.frame_mask(lengths, frames.size(1), lengths[:, None])
+    forbidden = forbidden_tokens(decoder.embedding.num_embeddings, frames.device)
+    if beam == 1:
+        found = _translate_greedily(model, frames, mask, forbidden, limits)
+    else:
+        state = decoder.init_state(batch)
+        found = search_batch(
+            decoder, (END,), frames, state, beam, limits, forbidden, lambda t: t[-1] == END, mask, length_penalty
+        )
+    return [hypotheses if speaks else [Hypothesis()] for hypotheses, speaks in zip(found, spoken, strict=True)]
+
+
+def _translate_greedily(
+    model: EchoStreamModel, frames: Tensor, mask: Tensor, forbidden: Tensor, limits: Sequence[int]
+) -> list[list[Hypothesis]]:
+    tokens: list[list[int]] = [[] for _ in limits]
+    scores: list[list[float]] = [[] for _ in limits]
+    open_rows = list(range(len(limits)))
+
+    def adjust(logits: Tensor) -> Tensor:
+        logits = logits + forbidden
+        for row in open_rows:
+            logits[row, list(repeating((END, *tokens[row])))] = float("-inf")
+        return logits
+
+    start = torch.full((len(limits), 1), END, device=frames.device)
+    steps = greedy_steps(model.mt_decoder, start, frames, model.mt_decoder.init_state(len(limits)), mask, adjust)
+    while open_rows:
+        step = next(steps)
+        chosen = step.scores.float().log_softmax(dim=-1).gather(1, step.tokens[:, None])[:, 0].tolist()
+        for row, token in enumerate(step.tokens.tolist()):
+            if row in open_rows:
+                tokens[row].append(token)
+                scores[row].append(chosen[row])
+        open_rows = [row for row in open_rows if tokens[row][-1] != END and len(tokens[row]) < limits[row]]
+    return [[Hypothesis(tuple(t), tuple(accumulate(s)))] for t, s in zip(tokens, scores, strict=True)]
+
+
+@torch.no_grad()
+def speak(
+    model: EchoStreamModel, encoded: dict[str, Tensor], texts: Sequence[Sequence[int]], starts_word: Sequence[bool]
+) -> list[tuple[list[int], list[float]]]:
+    """Units of translations by CTC, and the log-probability of each in the frame at which it is read.
+
+    Args:
+        model: in evaluation mode.
+        encoded: from :meth:`EchoStreamModel.encode`.
+        texts: tokens of each utterance, END included.
+        starts_word: for each target symbol, whether it begins a word.
+    """
+    frames, lengths = encoded["encoder_out"], encoded["frame_lengths"]
+    device = frames.device
+    size = max(1, *map(len, texts))
+    tokens = torch.tensor([[*text, *[PADDING] * (size - len(text))] for text in texts], device=device)
+    starts = torch.tensor([*starts_word], device=device)
+    starts[END] = True  # the end is a word of its own
+    starts_new = starts[tokens] | (tokens == PADDING)  # what is padded belongs to no word
+    starts_new[:, 0] = False
+    previous = torch.cat([torch.full_like(tokens[:, :1], END), tokens[:, :-1]], dim=1)
+    mask = model.mt_decoder.frame_mask(lengths, frames.size(1), lengths[:, None].expand_as(tokens))
+    hidden, _, _ = model.mt_decoder(previous, frames, mask)
+    logits, _ = model.unit_decoder(model.text_states(hidden, tokens), starts_new.long().cumsum(dim=1))
+    unit_frames = torch.tensor([len(text) for text in texts]) * model.unit_decoder.frames_per_token
+    spoken = read_ctc(logits, unit_frames)
+    return [([symbol - 1 for symbol in symbols], list(scores)) for symbols, scores in spoken]
