@@ -5,8 +5,9 @@ from typing import Any
 
 ACTIVATIONS = ("relu", "gelu", "silu")
 POSITIONS = ("rotary", "cyclic")
+NORMS = ("closing", "final")
 # Options that have one of a few values; front ends can be added, see models/front_ends.py.
-CHOICES = {"encoder_activation": ACTIVATIONS, "encoder_positions": POSITIONS}
+CHOICES = {"encoder_activation": ACTIVATIONS, "encoder_positions": POSITIONS, "encoder_norm": NORMS}
 
 
 @dataclass
@@ -38,11 +39,9 @@ class EchoStreamConfig:
         default="rotary",
         metadata={"help": "rotary, or cyclic: absolute ones that return every 1500 frames, as Whisper's weights need"},
     )
-    encoder_closing_norm: bool = field(
-        default=True, metadata={"help": "whether encoder layers end with a norm, as the Emformer's do"}
-    )
-    encoder_final_norm: bool = field(
-        default=False, metadata={"help": "whether the encoder ends with a norm, as Whisper's does"}
+    encoder_norm: str = field(
+        default="closing",
+        metadata={"help": "closing: each encoder layer ends with a norm, as the Emformer's; final: only the last does"},
     )
     left_context_frames: int = field(default=48, metadata={"help": "left context of the encoder (frames)"})
     memory_slots: int = field(default=16, metadata={"help": "slots of the memory bank; 0: no memory"})
@@ -92,8 +91,7 @@ WHISPER_BASE: dict[str, Any] = {
     "encoder_conv_kernel": 0,
     "encoder_activation": "gelu",
     "encoder_positions": "cyclic",
-    "encoder_closing_norm": False,
-    "encoder_final_norm": True,
+    "encoder_norm": "final",
     "left_context_frames": 160,
     "right_context_frames": 16,
     "memory_slots": 0,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from echostream.models.config import POSITIONS, EchoStreamConfig
+from echostream.models.config import CHOICES, EchoStreamConfig
 from echostream.models.front_ends import find_front_end
 from echostream.modules.cyclic_positions import CyclicPositions
 from echostream.modules.emformer import Emformer, EmformerState
@@ -28,14 +28,15 @@ class EchoStreamSpeechEncoder(nn.Module):
     Frames that go in last ``layer_frame_ms``, those that come out ``frame_ms``: ``encoder_stack`` of them joined.
 
     Raises:
-        ValueError: an unknown front end or kind of positions, or contexts that are no multiples of the stack.
+        ValueError: an option that names what there is not, or a stack below 1.
     """
 
     def __init__(self, cfg: EchoStreamConfig) -> None:
         super().__init__()
         front_end = find_front_end(cfg.front_end)
-        if cfg.encoder_positions not in POSITIONS:
-            raise ValueError(f"encoder_positions is one of {', '.join(POSITIONS)}, not '{cfg.encoder_positions}'")
+        for option, choices in CHOICES.items():
+            if getattr(cfg, option) not in list(choices):
+                raise ValueError(f"{option} is one of {', '.join(choices)}, not '{getattr(cfg, option)}'")
         if cfg.encoder_stack < 1:
             raise ValueError(f"encoder_stack must be at least 1, got {cfg.encoder_stack}")
         self.right_context = cfg.right_context_frames
@@ -59,8 +60,8 @@ class EchoStreamSpeechEncoder(nn.Module):
             conv_kernel=cfg.encoder_conv_kernel,
             activation=str(cfg.encoder_activation),
             rotary=cfg.encoder_positions == "rotary",
-            closing_norm=cfg.encoder_closing_norm,
-            final_norm=cfg.encoder_final_norm,
+            closing_norm=cfg.encoder_norm == "closing",
+            final_norm=cfg.encoder_norm == "final",
         )
         self.join = nn.Linear(self.stack * cfg.encoder_dim, cfg.encoder_dim) if self.stack > 1 else None
 

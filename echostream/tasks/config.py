@@ -86,6 +86,13 @@ class EchoStreamTaskConfig(FairseqDataclass):
             "when a run is resumed. What doesn't fit is listed"
         },
     )
+    init_encoder_from_whisper: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "Whisper's weights that the speech encoder starts from: CTranslate2's model.bin, OpenAI's .pt, or "
+            ".safetensors with the names of transformers; for architectures such as echostream_whisper_base"
+        },
+    )
     init_decoders_from: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={

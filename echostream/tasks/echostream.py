@@ -70,6 +70,7 @@ class EchoStreamTask(FairseqTask):
         self.source_phones: SourcePhones | None = None
         self._manifests: dict[str, Manifest] = {}  # read, but not yet made into a data set
         self.from_checkpoint = False
+        self.front_end = "fbank"  # until a model says otherwise
         self._num_to_generate = 0
         self._draws = (-1, -1)  # update, and batch within the update, for which a segment size was last drawn
 
@@ -231,7 +232,7 @@ class EchoStreamTask(FairseqTask):
         logger.info(f"{split}: {len(utterances)} utterances, {minutes:.1f} min of source")
         warn_about_ctc_length(split, utterances, sources, targets)
         cache_bytes = self.cfg.feature_cache_mb * 2**20
-        reader = FeatureReader(self.speech_config, split, is_train, cache_bytes)
+        reader = FeatureReader(self.speech_config, split, is_train, cache_bytes, self.front_end)
         return SpeechTranslationDataset(
             utterances,
             sources,
@@ -290,7 +291,7 @@ class EchoStreamTask(FairseqTask):
             )
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build the model, with the weights that ``--init-encoder-from`` and ``--init-decoders-from`` name.
+        """Build the model, with the weights that the options ``--init-...`` name.
 
         Raises:
             SystemExit: with a one-line message, if one of these files or the checkpoint to resume from can't be used.
@@ -302,6 +303,7 @@ class EchoStreamTask(FairseqTask):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
             load_initial_weights(model, self.cfg, self.state.state_dict)
         self.encoder_dim = model.cfg.encoder_dim
+        self.front_end = model.cfg.front_end
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from echostream.audio.input import duration_s, read_audio
 from echostream.constants import SAMPLE_RATE
-from echostream.modules.fbank import NUM_MELS, OnlineFbank
+from echostream.models.front_ends import find_front_end
 from echostream.tasks.data_config import SpeechDataConfig
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
 FRAMES_PER_S = 100
+STORED_FRONT_END = "fbank"  # whose features fairseq's manifests hold
 # What a length may differ by from src_n_frames, which other tools count or estimate in other ways.
 TOLERATED_SHARE, TOLERATED_S = 0.2, 0.5
 
@@ -46,9 +47,13 @@ class FeatureReader:
     once. Normalisation and random masks are applied after the cache, in every epoch.
     """
 
-    def __init__(self, config: SpeechDataConfig, split: str, is_train: bool, cache_bytes: int = 0):
+    def __init__(
+        self, config: SpeechDataConfig, split: str, is_train: bool, cache_bytes: int = 0, front_end: str = "fbank"
+    ):
         self.transforms = CompositeAudioFeatureTransform.from_config_dict(config.transform_options(split, is_train))
-        self.fbank = OnlineFbank()
+        self.front_end = front_end
+        self.num_features = find_front_end(front_end).num_features
+        self.features = find_front_end(front_end).features()
         self.free_bytes = cache_bytes
         self.cache: dict[str, np.ndarray] = {}
 
@@ -81,8 +86,10 @@ class FeatureReader:
             raise
         except (OSError, ValueError, RuntimeError) as error:
             raise FeatureError(f"{audio}: can't be read as audio or features ({error})") from error
-        if features.ndim != 2 or features.shape[1] != NUM_MELS or len(features) == 0:
-            raise FeatureError(f"{audio}: features of shape {features.shape}, expected (frames > 0, {NUM_MELS})")
+        if features.ndim != 2 or features.shape[1] != self.num_features or len(features) == 0:
+            raise FeatureError(
+                f"{audio}: features of shape {features.shape}, expected (frames > 0, {self.num_features})"
+            )
         if not np.isfinite(features).all():
             raise FeatureError(f"{audio}: features that are NaN or infinite: make them again")
         return features
@@ -97,6 +104,11 @@ class FeatureReader:
             file = io.BufferedReader(_Slice(archive, *map(int, place)))
         with file:
             if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+                if self.front_end != STORED_FRONT_END:
+                    raise FeatureError(
+                        f"{audio}: stored features are those of the front end {STORED_FRONT_END}; the model's, "
+                        f"{self.front_end}, needs audio (wav, flac, ogg)"
+                    )
                 _check_length(audio, _stored_frames(file) / FRAMES_PER_S, n_frames)
             elif not audio.endswith(".npy"):
                 file.seek(0)
@@ -114,7 +126,7 @@ class FeatureReader:
         if rate != SAMPLE_RATE:
             waveform = torchaudio.functional.resample(waveform, rate, SAMPLE_RATE)
         with torch.no_grad():
-            return self.fbank.log_mel(waveform).numpy()
+            return self.features.log_mel(waveform).numpy()
 
 
 class _Slice(io.RawIOBase):
