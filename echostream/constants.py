@@ -1,7 +1,7 @@
 """Facts that many stages share, each stated once."""
 
 SAMPLE_RATE = 16_000  # Hz, of everything that the model hears
-FRAME_MS = 40  # an encoder frame: 25 of them a second
+FRAME_MS = 40  # an encoder frame of the front end fbank, and the unit of policies; see EchoStreamModel.frame_ms
 FRAME_S = FRAME_MS / 1000
 TASKS = ("s2st", "s2tt", "asr")  # speech to speech, speech to text, transcription
 POLICY_NAMES = ("alignment", "token-alignment", "stride", "wait-k", "fixed-rate")  # see decoding/policy.py

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from echostream.cli.options import UserError, load_user_dir
-from echostream.constants import FRAME_MS
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,12 +32,13 @@ def run(args: argparse.Namespace) -> int:
     rows: dict[str, Any] = (
         {"languages": f"{settings.source_lang} to {settings.target_lang}"} if settings.source_lang else {}
     )
+    encoder_ms = model.encoder.layer_frame_ms
     rows |= {
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "encoder": f"{cfg.encoder_layers} layers of {cfg.encoder_dim}, "
-        f"left context {FRAME_MS * cfg.left_context_frames} ms, "
-        f"memory {cfg.memory_slots} x {FRAME_MS * cfg.memory_block_frames} ms, "
-        f"look-ahead {FRAME_MS * cfg.right_context_frames} ms",
+        f"left context {encoder_ms * cfg.left_context_frames} ms, "
+        f"memory {cfg.memory_slots} x {encoder_ms * cfg.memory_block_frames} ms, "
+        f"look-ahead {model.frame_ms * cfg.right_context_frames} ms",
         "source pieces": len(loaded.source_symbols),
         "target pieces": len(loaded.target_symbols),
         "units": model.unit_decoder.num_units,

@@ -229,6 +229,7 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
                 sample["word_ids"],
                 self.source_word_starts,
                 self.policy,
+                self.task.frame_ms,
             )
 
         return align

@@ -69,7 +69,7 @@ def translate(
         reads anything is silence and gets one without tokens.
     """
     frames, lengths = encoded["encoder_out"], encoded["frame_lengths"]
-    limits = limits or [token_limit(length) for length in lengths.tolist()]
+    limits = limits or [token_limit(length, model.frame_ms) for length in lengths.tolist()]
     heads = [greedy_collapse(encoded[name].argmax(dim=-1), lengths) for name in ("asr_logits", "st_logits")]
     spoken = [bool(source or target) for source, target in zip(*heads, strict=True)]
     decoder, batch = model.mt_decoder, frames.size(0)

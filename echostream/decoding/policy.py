@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from echostream.constants import POLICY_NAMES
-from echostream.decoding.words import WordBoundaryState, read_words
+from echostream.constants import FRAME_MS, POLICY_NAMES
+from echostream.decoding.words import PAUSE_MS, WordBoundaryState, read_words
 from echostream.modules.ctc import symbol_counts
 from echostream.modules.state import State
 from echostream.plugins import PluginError, load_object, names_code, one_line
@@ -301,6 +301,7 @@ def visible_frames_from_policy(
     word_ids: Tensor,
     starts_word: Tensor,
     policy: Policy,
+    frame_ms: int = FRAME_MS,
 ) -> Tensor:
     """Frames that are there when the policy lets each target token be written.
 
@@ -315,6 +316,7 @@ def visible_frames_from_policy(
         word_ids: ``(B, N)`` word number of each target token.
         starts_word: ``(source vocabulary,)`` bool, True for subwords that begin a word.
         policy: the policy of inference.
+        frame_ms: duration of an encoder frame.
 
     Returns:
         ``(B, N)`` int64, at least 1.
@@ -341,9 +343,9 @@ def visible_frames_from_policy(
         reader, state, finished = WordBoundaryState(), PolicyState(), 0
         for start in range(0, length - segment, segment):  # the last segment ends the source
             end = start + segment
-            reader, ended = read_words(labels[start:end], word_starts, reader)
+            reader, ended = read_words(labels[start:end], word_starts, reader, PAUSE_MS // frame_ms)
             finished += len(ended)
-            evidence = Evidence(end, finished, source_count[end - 1], target_count[end - 1])
+            evidence = Evidence(end * frame_ms // FRAME_MS, finished, source_count[end - 1], target_count[end - 1])
             budget, state = policy(evidence, state)
             while budget is not None and waiting and budget.allows(waiting[0][0], waiting[0][1]):
                 seen[waiting.pop(0)[2]] = end

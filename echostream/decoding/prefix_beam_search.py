@@ -19,24 +19,24 @@ from heapq import nlargest
 
 from torch import Tensor
 
-from echostream.constants import FRAME_S
+from echostream.constants import FRAME_MS
 from echostream.decoding.ngram import NGramModel
 from echostream.decoding.word_boundary import SourceWord
-from echostream.decoding.words import PAUSE_FRAMES
+from echostream.decoding.words import PAUSE_MS
 from echostream.modules.ctc import BLANK
 from echostream.modules.state import State
 from echostream.text import WORD_MARK, pieces_to_text
 
 CANDIDATES = 12  # symbols that are tried at each frame
 LEAST_LOG_PROB = -9.0  # of a symbol that is tried
-OPEN_FRAMES = 50  # 2 s; after that, a word is finalised even where hypotheses disagree
+OPEN_MS = 2000  # after that, a word is finalised even where hypotheses disagree
 OPEN_SYMBOLS = 64
 AGREEMENT_NATS = 3.0  # hypotheses that score lower than the best by more than this have no say
 LM_WEIGHT, LM_BONUS = 0.8, 2.0
-SENTENCE_PAUSE_FRAMES = 25  # 1 s
+SENTENCE_PAUSE_MS = 1000
 NEVER = -math.inf
 
-SymbolSpan = tuple[tuple[int, ...], tuple[int, ...]]  # symbols, and the frame @25 Hz at which each was read
+SymbolSpan = tuple[tuple[int, ...], tuple[int, ...]]  # symbols, and the frame at which each was read
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class CTCHypothesis:
 
     Attributes:
         symbols: subwords.
-        frames: the frame @25 Hz, counted from the stream's start, at which each subword was first read.
+        frames: the frame, counted from the stream's start, at which each subword was first read.
         blank, symbol: log-probability of the paths that end in a blank, and of those that end in the last subword.
         prior: what the language model and the bonus add to the score.
         context: of the language model.
@@ -88,6 +88,7 @@ class SourceTranscriber:
         weight: of the language model's log-probabilities.
         bonus: nats added for each symbol, since the language model favours short texts.
         beam: hypotheses that are kept.
+        frame_ms: duration of an encoder frame.
     """
 
     def __init__(
@@ -97,10 +98,12 @@ class SourceTranscriber:
         weight: float = LM_WEIGHT,
         bonus: float = LM_BONUS,
         beam: int = 16,
+        frame_ms: int = FRAME_MS,
     ) -> None:
         self.symbols = list(symbols)
         self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
         self.language_model, self.weight, self.bonus, self.beam = language_model, weight, bonus, beam
+        self.frame_ms = frame_ms
 
     def init_state(self) -> TranscriberState:
         """The state of a fresh stream: one empty hypothesis."""
@@ -163,13 +166,14 @@ class SourceTranscriber:
         """Finalise what need not wait for more evidence."""
         best = state.hypotheses[0]
         if not best.symbols:
-            if state.frame - state.last_frame == SENTENCE_PAUSE_FRAMES:  # what comes next begins a sentence
+            # What comes next begins a sentence.
+            if state.frame - state.last_frame == SENTENCE_PAUSE_MS // self.frame_ms:
                 best.context = self.language_model.start
             return []
-        if state.frame - best.frames[-1] > PAUSE_FRAMES or len(best.symbols) > OPEN_SYMBOLS:
+        if state.frame - best.frames[-1] > PAUSE_MS // self.frame_ms or len(best.symbols) > OPEN_SYMBOLS:
             return self._finalise(len(best.symbols), state)
         starts = [place for place, symbol in enumerate(best.symbols) if place and self.starts_word[symbol]]
-        if state.frame - best.frames[0] <= OPEN_FRAMES:
+        if state.frame - best.frames[0] <= OPEN_MS // self.frame_ms:
             least = best.score - AGREEMENT_NATS
             others = [hypothesis for hypothesis in state.hypotheses[1:] if hypothesis.score > least]
             starts = [
@@ -205,7 +209,8 @@ class SourceTranscriber:
             joined = not self.starts_word[symbols[start]] and not state.after_mark
             state.after_mark = not text
             if text:
-                words.append(SourceWord(text, frames[start] * FRAME_S, (frames[end - 1] + 1) * FRAME_S, joined))
+                start_s, end_s = (frame * self.frame_ms / 1000 for frame in (frames[start], frames[end - 1] + 1))
+                words.append(SourceWord(text, start_s, end_s, joined))
         return words
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from echostream.constants import FRAME_S
+from echostream.constants import FRAME_MS
 from echostream.decoding.ngram import NGramModel
 from echostream.decoding.word_boundary import SourceWord
 from echostream.modules.state import State
@@ -34,29 +34,30 @@ class SentenceBreakDetector:
 
     Args:
         language_model: of texts with one sentence a line, over the subwords that the words consist of.
+        frame_ms: duration of an encoder frame.
 
     Attributes:
         least_nats: evidence that makes a break; ``math.inf`` finds none.
     """
 
-    def __init__(self, language_model: NGramModel) -> None:
-        self.language_model = language_model
+    def __init__(self, language_model: NGramModel, frame_ms: int = FRAME_MS) -> None:
+        self.language_model, self.frame_ms = language_model, frame_ms
         self.least_nats = LEAST_NATS
 
     def init_state(self) -> SentenceBreakState:
         return SentenceBreakState(self.language_model.start)
 
     def find(self, words: Sequence[SourceWord], state: SentenceBreakState) -> tuple[list[int], SentenceBreakState]:
-        """The breaks before new ``words``, as frames @25 Hz (the middle of each pause), and the next state."""
+        """The breaks before new ``words``, as frames (the middle of each pause), and the next state."""
         breaks = []
         last_context, last_frame = state.context, state.last_frame
         for word in words:
-            start, end = word.frames
+            start, end = word.frames(self.frame_ms)
             goes_on, context = self._score(last_context, word.symbols)
             if last_frame is not None and not word.joined:
                 begins, fresh_context = self._score(self.language_model.start, word.symbols)
                 ends = self.language_model.score(last_context, self.language_model.end)
-                pause_s = min((start - last_frame - 1) * FRAME_S, LONGEST_PAUSE_S)
+                pause_s = min((start - last_frame - 1) * self.frame_ms / 1000, LONGEST_PAUSE_S)
                 if ends + begins - goes_on + NATS_PER_S * pause_s >= self.least_nats:
                     breaks.append((last_frame + start + 1) // 2)
                     context = fresh_context

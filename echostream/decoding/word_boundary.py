@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from echostream.constants import FRAME_S
-from echostream.decoding.words import WordBoundaryState, end_words, read_words
+from echostream.constants import FRAME_MS
+from echostream.decoding.words import PAUSE_MS, WordBoundaryState, end_words, read_words
 from echostream.modules.ctc import CTCReader
 from echostream.modules.state import State
 from echostream.text import WORD_MARK, pieces_to_text
@@ -25,10 +25,9 @@ class SourceWord:
     joined: bool = False
     symbols: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
-    @property
-    def frames(self) -> tuple[int, int]:
-        """Its first and its last encoder frame, counted from the stream's start."""
-        return round(self.start_s / FRAME_S), round(self.end_s / FRAME_S) - 1
+    def frames(self, frame_ms: int) -> tuple[int, int]:
+        """Its first and its last encoder frame of ``frame_ms``, counted from the stream's start."""
+        return round(1000 * self.start_s / frame_ms), round(1000 * self.end_s / frame_ms) - 1
 
 
 @dataclass
@@ -50,10 +49,11 @@ class WordBoundaryDetector:
 
     Args:
         symbols: the source dictionary; a subword that begins a word starts with SentencePiece's mark.
+        frame_ms: duration of an encoder frame.
     """
 
-    def __init__(self, symbols: Sequence[str]) -> None:
-        self.symbols = list(symbols)
+    def __init__(self, symbols: Sequence[str], frame_ms: int = FRAME_MS) -> None:
+        self.symbols, self.frame_ms = list(symbols), frame_ms
         self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
 
     def init_state(self) -> WordBoundaryDetectorState:
@@ -65,7 +65,7 @@ class WordBoundaryDetector:
         """Read the classes of new frames.
 
         Args:
-            classes: greedy class of each new frame @25 Hz.
+            classes: greedy class of each new frame.
             state: of the frames before.
             is_last: the source ends with these frames: the open word is finished.
 
@@ -76,15 +76,15 @@ class WordBoundaryDetector:
         """
         symbols, reader = state.reader.read(classes)
         symbol_frames = [state.words.frame + frame for frame, _ in symbols]
-        boundary, spans = read_words(classes, self.starts_word, state.words)
+        boundary, spans = read_words(classes, self.starts_word, state.words, PAUSE_MS // self.frame_ms)
         if is_last:
             boundary, rest = end_words(boundary)
             spans += rest
-        words, after_mark = [], state.after_mark
+        words, after_mark, frame_s = [], state.after_mark, self.frame_ms / 1000
         for span in spans:
             text = pieces_to_text([self.symbols[symbol] for symbol in span.symbols]).strip()
             joined = span.joined and not after_mark
-            start_s, end_s = span.start_frame * FRAME_S, (span.end_frame + 1) * FRAME_S
+            start_s, end_s = span.start_frame * frame_s, (span.end_frame + 1) * frame_s
             words.append(SourceWord(text, start_s, end_s, joined, span.symbols))
             after_mark = not text
         return words, symbol_frames, WordBoundaryDetectorState(boundary, reader, after_mark)

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from echostream.constants import FRAME_MS
 from echostream.modules.ctc import BLANK
 from echostream.modules.state import State
 
-PAUSE_FRAMES = 10  # 400 ms of blank end a word
+PAUSE_MS = 400  # of blank end a word
+PAUSE_FRAMES = PAUSE_MS // FRAME_MS
 
 
 @dataclass(frozen=True)
 class WordSpan:
-    """Subwords of one word and the frames @25 Hz of the first and the last of them, counted from the stream's start.
+    """Subwords of one word and the frames of the first and the last of them, counted from the stream's start.
 
     ``joined`` marks a rest that came after its word had been ended by a pause.
     """

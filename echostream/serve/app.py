@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from echostream.constants import FRAME_MS, TASKS
+from echostream.constants import TASKS
 from echostream.serve.batcher import Batcher
 from echostream.serve.limits import Limits
 from echostream.serve.metrics import CONTENT_TYPE, Metrics
@@ -75,7 +75,7 @@ class Server:
         self.defaults.apply(self.translator)  # raises an error for settings that are not valid
         if not self.defaults.segment_ms or self.defaults.segment_ms > MAX_SEGMENT_MS:
             raise ValueError(
-                f"segment_ms must be from {FRAME_MS} to {MAX_SEGMENT_MS} to translate live, "
+                f"segment_ms must be from {self.translator.model.frame_ms} to {MAX_SEGMENT_MS} to translate live, "
                 f"got {self.defaults.segment_ms}"
             )
         self.metrics = Metrics()
@@ -134,7 +134,7 @@ class Server:
                 "tasks": [task for task in TASKS if has_speech or task != "s2st"],
                 "policies": list(policies(self.defaults)),
                 "output_sample_rate": self.translator.output_sample_rate,
-                "segment_step_ms": FRAME_MS,
+                "segment_step_ms": self.translator.model.frame_ms,
                 "segment_max_ms": MAX_SEGMENT_MS,
                 "defaults": self.defaults.of_client(),
                 "limits": asdict(self.limits),

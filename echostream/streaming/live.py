@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from echostream.constants import FRAME_S
 from echostream.streaming.recomposer import SentenceRecomposer
 from echostream.streaming.state import EchoStreamState, StepOutput
 
@@ -18,7 +17,7 @@ def _lines(time_s: float, heard: str, said: str) -> str:
 
 def silence_ms(state: EchoStreamState) -> float:
     """How long the speaker has been silent."""
-    return 1000 * FRAME_S * state.silence_frames
+    return state.frame_ms * state.silence_frames
 
 
 class LiveView:

@@ -14,10 +14,11 @@ class TranslatorOptions:
     """Options that can be changed without loading the model again.
 
     Attributes:
-        segment_ms: encoder segment, a multiple of 40 ms; 0 waits for the whole utterance.
-        right_context_frames: look-ahead of a segment in 40 ms frames.
+        segment_ms: encoder segment, a multiple of ``frame_ms``; 0 waits for the whole utterance.
+        right_context_frames: look-ahead of a segment in encoder frames.
         policy: decides when to write, and how much.
         task: ``s2st``: speech and text; ``s2tt``: text; ``asr``: source text only.
+        frame_ms: duration of an encoder frame, which is the model's.
 
     Raises:
         ValueError: an option out of range.
@@ -27,10 +28,13 @@ class TranslatorOptions:
     right_context_frames: int
     policy: Policy
     task: str
+    frame_ms: int = FRAME_MS
 
     def __post_init__(self) -> None:
-        if self.segment_ms < 0 or self.segment_ms % FRAME_MS:
-            raise ValueError(f"segment_ms must be a multiple of {FRAME_MS} (0: whole utterance), got {self.segment_ms}")
+        if self.segment_ms < 0 or self.segment_ms % self.frame_ms:
+            raise ValueError(
+                f"segment_ms must be a multiple of {self.frame_ms} (0: whole utterance), got {self.segment_ms}"
+            )
         if self.right_context_frames < 0:
             raise ValueError(f"right_context_frames must not be negative, got {self.right_context_frames}")
         if self.task not in TASKS:
@@ -38,8 +42,8 @@ class TranslatorOptions:
 
     @property
     def segment_frames(self) -> int:
-        """Encoder segment in 40 ms frames; 0: the whole utterance."""
-        return self.segment_ms // FRAME_MS
+        """Encoder segment in frames; 0: the whole utterance."""
+        return self.segment_ms // self.frame_ms
 
     def with_policy(self, policy: str | Policy | None, **options: Any) -> TranslatorOptions:
         """Another policy, given itself or by name, or the same one with other options.

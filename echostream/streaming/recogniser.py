@@ -89,7 +89,7 @@ class Recogniser:
         """Read the next segment of several streams.
 
         Args:
-            frames: ``(B, n, D)`` encoder frames @25 Hz, a row for each stream.
+            frames: ``(B, n, D)`` encoder frames, a row for each stream.
             states: ``B`` of them.
             is_last: the streams end with this segment.
             with_target: read the ST CTC as well.

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echostream.constants import FRAME_MS, FRAME_S
 from echostream.decoding.policy import UNLIMITED, Policy
 from echostream.decoding.sentence_breaks import SentenceBreakDetector, SentenceBreakState
 from echostream.modules.state import State
@@ -103,7 +102,7 @@ class SentenceStage:
         span = SourceSpan(
             frames,
             end,
-            [word.frames for word in recognition.counted_words],
+            [word.frames(self.writer.model.frame_ms) for word in recognition.counted_words],
             recognition.source_tokens,
             [first + frame for frame in recognition.target_tokens],
         )
@@ -121,7 +120,7 @@ class SentenceStage:
                 writings += more
                 sentence = following
         sentence = self.writer.add_evidence(span, sentence)
-        silence_ms = recognition.silence_frames * FRAME_MS
+        silence_ms = recognition.silence_frames * self.writer.model.frame_ms
         ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
         more, sentence = self._write_sentences(sentence, ends, policy, with_units)
         return writings + more, replace(state, sentence=sentence, breaks=breaks, frames=end)
@@ -154,7 +153,7 @@ class SentenceStage:
         Returns:
             the words (with speech: those that have their place now), samples ``(m,)``, and the next state.
         """
-        source_time_s = state.frames * FRAME_S
+        source_time_s = state.frames * self.writer.model.frame_ms / 1000
         if self.vocoder is None or state.vocoder is None:
             written = (word for writing in writings for word in writing.words if word.text)
             return [OutputWord(word.text, source_time_s, joined=word.joined) for word in written], NO_SAMPLES, state

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from echostream.constants import FRAME_MS
 from echostream.decoding.word_boundary import SourceWord
 from echostream.models.speech_encoder import SpeechEncoderState
 from echostream.modules.fbank import FbankState
@@ -27,6 +28,7 @@ class EchoStreamState(State):
         translation: of the stage that writes and speaks; None for the task ``asr``.
         task: for which the stream was started.
         frames: encoder frames so far.
+        frame_ms: duration of one.
         finished: the source has ended.
     """
 
@@ -37,6 +39,7 @@ class EchoStreamState(State):
     translation: SentenceStageState | None
     task: str
     frames: int = 0
+    frame_ms: int = FRAME_MS
     finished: bool = False
 
     @property
@@ -46,7 +49,7 @@ class EchoStreamState(State):
 
     @property
     def silence_frames(self) -> int:
-        """Frames @25 Hz since the last recognised symbol."""
+        """Frames since the last recognised symbol."""
         return self.recogniser.boundaries.silence_frames
 
 

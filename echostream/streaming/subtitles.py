@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from echostream.constants import FRAME_S, SUBTITLE_CLOCKS
+from echostream.constants import SUBTITLE_CLOCKS
 from echostream.decoding.word_boundary import SourceWord
 from echostream.streaming.live import silence_ms
 from echostream.streaming.recomposer import SentenceRecomposer
@@ -134,12 +134,12 @@ class SubtitleWriter:
         """No cue that is still to come starts before this."""
         if self._clock == "speech" or state.finished:
             return float("inf")
-        starts = [state.frames * FRAME_S]
+        starts = [state.frames * state.frame_ms / 1000]
         starts += [track.open.start_s for track in self._tracks.values() if track.open is not None]
         if state.translation is not None:
             starts += [word.source_time_s for word in state.translation.output.waiting]
         if (word := state.recogniser.boundaries.words.open) is not None:
-            starts.append(word.start_frame * FRAME_S)
+            starts.append(word.start_frame * state.frame_ms / 1000)
         return min(starts)
 
     def _write_before(self, time_s: float) -> None:

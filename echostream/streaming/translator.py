@@ -90,8 +90,8 @@ class StreamingTranslator:
         model: a trained model in inference mode.
         source_symbols, target_symbols: its dictionaries.
         vocoder: speaks the units; None is enough for the text tasks.
-        segment_ms: encoder segment, a multiple of 40 ms; 0 waits for the whole utterance.
-        right_context_frames: look-ahead of a segment in 40 ms frames; None takes the trained one.
+        segment_ms: encoder segment, a multiple of the model's ``frame_ms``; 0 waits for the whole utterance.
+        right_context_frames: look-ahead of a segment in encoder frames; None takes the trained one.
         policy: a policy, the name of one of :data:`echostream.decoding.policy.POLICIES`, or ``module:Class``, which
             names one of your own.
         task: ``s2st``, ``s2tt`` or ``asr``.
@@ -142,13 +142,15 @@ class StreamingTranslator:
             raise ValueError("the task s2st needs a vocoder: give one, or choose s2tt")
         self.model, self.vocoder = model, vocoder
         self.output_sample_rate = vocoder.sample_rate if vocoder is not None else SAMPLE_RATE
-        self.detector = WordBoundaryDetector(source_symbols)
+        self.detector = WordBoundaryDetector(source_symbols, model.frame_ms)
         self.transcriber: SourceTranscriber | None = None
         self.breaks: SentenceBreakDetector | None = None
         if source_lm is not None:
             language_model = load_arpa(source_lm, source_symbols)
-            self.transcriber = SourceTranscriber(source_symbols, language_model, lm_weight, lm_bonus)
-            self.breaks = SentenceBreakDetector(language_model)
+            self.transcriber = SourceTranscriber(
+                source_symbols, language_model, lm_weight, lm_bonus, frame_ms=model.frame_ms
+            )
+            self.breaks = SentenceBreakDetector(language_model, model.frame_ms)
         self.recogniser = Recogniser(model.asr_head, model.st_head, target_symbols, self.detector, self.transcriber)
         self.writer = WordLevelTranslator(model, target_symbols, beam)
         self.recomposer = SentenceRecomposer(
@@ -157,7 +159,7 @@ class StreamingTranslator:
         self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder)
         right_context = model.cfg.right_context_frames if right_context_frames is None else right_context_frames
         chosen = choose_policy(policy, **{**(policy_options or {}), "stride_n": stride_n, "lag_k": lag_k})
-        self.options = TranslatorOptions(segment_ms, right_context, chosen, task)
+        self.options = TranslatorOptions(segment_ms, right_context, chosen, task, model.frame_ms)
 
     @classmethod
     def from_checkpoint(
@@ -250,7 +252,7 @@ class StreamingTranslator:
 
     @property
     def right_context_frames(self) -> int:
-        """Look-ahead of a segment in 40 ms frames."""
+        """Look-ahead of a segment in encoder frames."""
         return self.options.right_context_frames
 
     @right_context_frames.setter
@@ -319,6 +321,7 @@ class StreamingTranslator:
             recogniser=self.recogniser.init_state(),
             translation=self.sentences.init_state(with_speech=self.task == "s2st") if translates else None,
             task=self.task,
+            frame_ms=self.model.frame_ms,
         )
 
     def step(self, samples: np.ndarray | Tensor, state: EchoStreamState, is_last: bool = False) -> StepOutput:
@@ -351,7 +354,7 @@ class StreamingTranslator:
         streams = self._open(samples, states, is_last)
         for segment in self._segments(streams):
             features = self._features(segment)  # (B, T, 80) @100 Hz
-            frames = self._encode(features, segment)  # (B, C, D) @25 Hz
+            frames = self._encode(features, segment)  # (B, C, D)
             recognitions = self._recognise(frames, segment)  # source words, and evidence for the policy
             if self.task != "asr":
                 writings = self._decide_and_write(frames, recognitions, segment)  # target words, and their units
@@ -420,7 +423,7 @@ class StreamingTranslator:
         return torch.stack(rows)
 
     def _encode(self, features: Tensor, segment: _Segment) -> Tensor:
-        """Encoder frames ``(B, C, D)`` @25 Hz."""
+        """Encoder frames ``(B, C, D)``."""
         frames, _, encoder = self.model.encoder(
             features,
             state=stack([stream.state.encoder for stream in segment.streams]),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from echostream.constants import FRAME_MS
 from echostream.decoding.beam_search import search
 from echostream.decoding.greedy_search import greedy_steps
 from echostream.decoding.policy import UNLIMITED, Budget, Evidence, Policy, PolicyState
@@ -134,7 +135,8 @@ class WordLevelTranslator:
 
     def decide(self, policy: Policy, state: SentenceState) -> tuple[Budget | None, SentenceState]:
         """Ask the policy, once a segment: how much may be written, or None to READ on."""
-        evidence = Evidence(state.num_frames, state.source_words, state.source_tokens, state.target_tokens)
+        policy_frames = state.num_frames * self.model.frame_ms // FRAME_MS
+        evidence = Evidence(policy_frames, state.source_words, state.source_tokens, state.target_tokens)
         budget, policy_state = policy(evidence, state.policy)
         return budget, replace(state, policy=policy_state)
 
@@ -232,7 +234,7 @@ class WordLevelTranslator:
         pending: list[int] = []
         pending_states: list[Tensor] = []
         device = state.span.frames.device
-        limit = token_limit(state.num_frames)
+        limit = token_limit(state.num_frames, self.model.frame_ms)
 
         def adjust(logits: Tensor) -> Tensor:
             scores = logits + self.forbidden
@@ -294,7 +296,7 @@ class WordLevelTranslator:
                 return True
             return not budget.allows(state.tokens + len(tokens), state.words + len(self._words(tokens, budget)))
 
-        room = token_limit(state.num_frames) - state.tokens
+        room = token_limit(state.num_frames, self.model.frame_ms) - state.tokens
         if room < 1:
             return [], [], state
         mask = self.forbidden

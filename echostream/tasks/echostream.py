@@ -12,6 +12,7 @@ from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf.errors import OmegaConfBaseException
 
+from echostream.constants import FRAME_MS
 from echostream.tasks import scoring
 from echostream.tasks.batches import ErrorReportingBatchIterator
 from echostream.tasks.checkpoint_files import check_resumed
@@ -70,7 +71,7 @@ class EchoStreamTask(FairseqTask):
         self.source_phones: SourcePhones | None = None
         self._manifests: dict[str, Manifest] = {}  # read, but not yet made into a data set
         self.from_checkpoint = False
-        self.front_end = "fbank"  # until a model says otherwise
+        self.front_end, self.frame_ms = "fbank", FRAME_MS  # until a model says otherwise
         self._num_to_generate = 0
         self._draws = (-1, -1)  # update, and batch within the update, for which a segment size was last drawn
 
@@ -105,7 +106,9 @@ class EchoStreamTask(FairseqTask):
         self.texts = load_multitask_config(folder / self.cfg.multitask_config_yaml)
         self.cmvn = self.speech_config.cmvn
         if self.cfg.source_phones:
-            self.phone_inventory, self.source_phones = read_source_phones(folder / self.cfg.source_phones)
+            self.phone_inventory, self.source_phones = read_source_phones(
+                folder / self.cfg.source_phones, self.frame_ms
+            )
         source, target = self.texts["source_unigram"], self.texts["target_unigram"]
         if self.state.state_dict:  # the task of a checkpoint, for which data is loaded now
             self._check_symbols(self.state.state_dict, source, target)
@@ -230,7 +233,7 @@ class EchoStreamTask(FairseqTask):
         sources, targets = map(Ragged.join, texts)
         minutes = utterances.n_frames.sum(dtype=np.int64) / 6000
         logger.info(f"{split}: {len(utterances)} utterances, {minutes:.1f} min of source")
-        warn_about_ctc_length(split, utterances, sources, targets)
+        warn_about_ctc_length(split, utterances, sources, targets, self.frame_ms)
         cache_bytes = self.cfg.feature_cache_mb * 2**20
         reader = FeatureReader(self.speech_config, split, is_train, cache_bytes, self.front_end)
         return SpeechTranslationDataset(
@@ -303,7 +306,12 @@ class EchoStreamTask(FairseqTask):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
             load_initial_weights(model, self.cfg, self.state.state_dict)
         self.encoder_dim = model.cfg.encoder_dim
-        self.front_end = model.cfg.front_end
+        if self.phone_inventory and model.frame_ms != self.frame_ms:
+            raise SystemExit(
+                f"echostream: --source-phones are one for {self.frame_ms} ms, the front end {model.cfg.front_end} has "
+                f"frames of {model.frame_ms} ms: leave them out"
+            )
+        self.front_end, self.frame_ms = model.cfg.front_end, model.frame_ms
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -372,7 +380,7 @@ class EchoStreamTask(FairseqTask):
             losses.append(loss)
             for key, value in log.items():
                 total[key] = total.get(key, 0) + value
-            name = segment_name(size)
+            name = segment_name(size, self.frame_ms)
             counts |= {"loss": log["loss"], "sample_size": log["sample_size"]}
             total.update({scoring.key(name, key): value for key, value in counts.items()})
         total["nsentences"], total["ntokens"] = log["nsentences"], log["ntokens"]
@@ -382,4 +390,4 @@ class EchoStreamTask(FairseqTask):
         """Log the criterion's meters and, in validation, the scores at each segment size."""
         super().reduce_metrics(logging_outputs, criterion)
         for size in self.valid_segment_sizes or ():
-            scoring.log_scores(logging_outputs, segment_name(size))
+            scoring.log_scores(logging_outputs, segment_name(size, self.frame_ms))

@@ -186,7 +186,7 @@ class OfflineGenerator:
             begin, end = source.bos(), source.eos()
             model = load_arpa(source_lm, source.symbols) if source_lm else no_language_model(begin, end)
             weight, bonus = (lm_weight, lm_bonus) if source_lm else (0.0, 0.0)
-            self.transcriber = SourceTranscriber(source.symbols, model, weight, bonus, self.beam)
+            self.transcriber = SourceTranscriber(source.symbols, model, weight, bonus, self.beam, self.model.frame_ms)
 
     @torch.no_grad()
     def generate(self, models: Sequence[Any], sample: dict[str, Any], **_: Any) -> list[list[dict[str, Any]]]:
@@ -208,7 +208,7 @@ class OfflineGenerator:
         max_len_a, max_len_b = self.max_len
         source_frames = sample["features"].size(1)  # fairseq's source length is that of the padded batch
         limits = [
-            max(1, min(token_limit(length), int(max_len_a * source_frames + max_len_b)))
+            max(1, min(token_limit(length, self.model.frame_ms), int(max_len_a * source_frames + max_len_b)))
             for length in encoded["frame_lengths"].tolist()
         ]
         found = offline.translate(self.model, encoded, self.beam, self.length_penalty, limits)

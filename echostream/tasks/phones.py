@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from echostream.constants import FRAME_MS
 from echostream.tasks.columns import IdIndex, Ragged, RaggedBuilder, Strings
 from echostream.tasks.manifests import ManifestError, quoted, read_rows
 
-PHONES_PER_FRAME = 2  # 20 ms phones per 40 ms frame
+PHONE_MS = 20
 
 
 class SourcePhones:
-    """Phone classes @25 Hz of the utterances that have some.
+    """Phone classes, one a frame, of the utterances that have some.
 
     Args:
         ids: id of each utterance.
@@ -33,23 +34,24 @@ class SourcePhones:
         return np.empty(0, np.int64) if row is None else self._classes[row].astype(np.int64)
 
 
-def read_source_phones(path: Path) -> tuple[list[str], SourcePhones]:
+def read_source_phones(path: Path, frame_ms: int = FRAME_MS) -> tuple[list[str], SourcePhones]:
     """Read the table of phones.
 
-    A 40 ms frame has the phone of its second half.
+    A frame of several phones has the last of them.
 
     Returns:
         The sorted phone inventory, and for each utterance id the phone classes (indices in the inventory).
 
     Raises:
-        ManifestError: the table or a column is missing, or a row has less than 40 ms of phones.
+        ManifestError: the table or a column is missing, or a row has less than a frame of phones.
     """
+    step = frame_ms // PHONE_MS
     numbers: dict[str, int] = {}  # in the order in which the phones occur
     ids, rows = Strings(), RaggedBuilder()
     for number, row in read_rows(path, ("id", "phones")):
-        phones = row["phones"].split()[1::PHONES_PER_FRAME]
+        phones = row["phones"].split()[step - 1 :: step]
         if not phones:
-            raise ManifestError(f"{path}: line {number}: {quoted(row['id'])} has not 40 ms of phones")
+            raise ManifestError(f"{path}: line {number}: {quoted(row['id'])} has not {frame_ms} ms of phones")
         ids.append(row["id"])
         rows.append(numbers.setdefault(phone, len(numbers)) for phone in phones)
     inventory = sorted(numbers)

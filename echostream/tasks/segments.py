@@ -70,6 +70,6 @@ class MultiChunkSampler:
         return allowed[int(draw * len(allowed))]
 
 
-def segment_name(size: int) -> str:
+def segment_name(size: int, frame_ms: int = FRAME_MS) -> str:
     """Label of a segment size in logs, such as ``"320ms"``; ``"full"`` for the whole utterance."""
-    return "full" if size == WHOLE_UTTERANCE else f"{size * FRAME_MS}ms"
+    return "full" if size == WHOLE_UTTERANCE else f"{size * frame_ms}ms"

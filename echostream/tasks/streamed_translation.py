@@ -34,7 +34,7 @@ def translate_as_streamed(
         model: the model in evaluation mode.
         encoded: output of the model with ``segment``: ``encoder_out (B, T, D)``, ``asr_logits`` and ``st_logits (B, T,
             classes)``, ``frame_lengths (B,)``.
-        segment: segment size in 40 ms frames; 0: the whole utterance.
+        segment: segment size in frames; 0: the whole utterance.
         source, target: dictionaries.
         policy: decides when to write, and how much.
     """
@@ -42,7 +42,8 @@ def translate_as_streamed(
     writer.overdue_tokens = math.inf  # each utterance is one sentence
     recomposer = SentenceRecomposer(SAMPLE_RATE, hop_samples=2 * SHIFT_SAMPLES)
     recomposer.end_silence_ms = math.inf
-    recogniser = Recogniser(model.asr_head, model.st_head, target.symbols, WordBoundaryDetector(source.symbols))
+    detector = WordBoundaryDetector(source.symbols, model.frame_ms)
+    recogniser = Recogniser(model.asr_head, model.st_head, target.symbols, detector)
     stage = SentenceStage(writer, recomposer)
     source_classes, target_classes = (encoded[name].argmax(-1).tolist() for name in ("asr_logits", "st_logits"))
     texts = []

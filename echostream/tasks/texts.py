@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # With a larger share of unknown subwords, the dictionary is probably not the one that the text was tokenised with.
 MAX_UNKNOWN_SHARE = 0.5
-LOG_MEL_FRAMES_PER_ENCODER_FRAME = 4
+LOG_MEL_MS = 10
 MAX_EXAMPLES = 5  # ids in a message
 
 
@@ -104,13 +104,13 @@ def _tokeniser(text: TextConfig, key: str) -> Callable[[str], str]:
     return encode
 
 
-def warn_about_ctc_length(split: str, rows: Manifest, sources: Ragged, targets: Ragged) -> None:
+def warn_about_ctc_length(split: str, rows: Manifest, sources: Ragged, targets: Ragged, frame_ms: int) -> None:
     """Log how many utterances have more subwords than encoder frames, and some ids: there is no CTC path for those."""
-    frames = -(-rows.n_frames // LOG_MEL_FRAMES_PER_ENCODER_FRAME)
+    frames = -(-rows.n_frames // (frame_ms // LOG_MEL_MS))
     too_long = np.flatnonzero(np.maximum(sources.lengths, targets.lengths) > frames)
     if len(too_long):
         examples = ", ".join(rows.ids[row] for row in too_long[:MAX_EXAMPLES])
         logger.warning(
-            f"{split}: {len(too_long)} utterances have more pieces than frames of 40 ms, such as {examples}; their CTC "
-            "loss is infinite and left out (meters asr_inf, st_inf)"
+            f"{split}: {len(too_long)} utterances have more pieces than frames of {frame_ms} ms, such as {examples}; "
+            "their CTC loss is infinite and left out (meters asr_inf, st_inf)"
         )
