@@ -110,3 +110,18 @@ def test_a_folder_names_options_but_no_code(folder, tmp_path, monkeypatch):
             translator.view(policy_options={"words": 4})
     finally:
         settings.write_text(before, encoding="utf-8")
+
+
+def test_an_agent_takes_a_policy_of_ones_own(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = "def policy(evidence, state, *, tokens=1):\n    return None, state\n"
+    (tmp_path / "policy_of_an_agent.py").write_text(source, encoding="utf-8")
+    parser = ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--source-segment-size", type=int, default=320)
+    EchoStreamAgent.add_args(parser)
+    options = ["--model-path", str(folder), "--policy", "policy_of_an_agent:policy", "--policy-option"]
+    translator = load_for_agent(parser.parse_args([*options, "tokens=3"]), "s2st")
+    assert translator.policy.keywords == {"tokens": 3}
+    with pytest.raises(SystemExit, match="error: the policy 'policy' has no option words: it takes tokens"):
+        load_for_agent(parser.parse_args([*options, "words=3"]), "s2st")
