@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echostream.decoding.greedy_search import Search, search_alone
 from echostream.decoding.policy import UNLIMITED, Policy
 from echostream.decoding.sentence_breaks import SentenceBreakDetector, SentenceBreakState
 from echostream.modules.state import State
@@ -98,6 +99,18 @@ class SentenceStage:
         Returns:
             what was written, at least one entry for each sentence that was looked at, and the next state.
         """
+        search = self.writing(frames, recognition, policy, state, is_last)
+        return search_alone(self.writer.model.mt_decoder, search)
+
+    def writing(
+        self,
+        frames: Tensor,
+        recognition: Recognition,
+        policy: Policy,
+        state: SentenceStageState,
+        is_last: bool = False,
+    ) -> Search[tuple[list[Writing], SentenceStageState]]:
+        """:meth:`write` as a search, to be carried out alone or together with others."""
         first, end = state.frames, state.frames + frames.size(1)
         span = SourceSpan(
             frames,
@@ -116,18 +129,18 @@ class SentenceStage:
             span = span.since(frame)
             sentence, following = self.writer.split(frame, sentence)
             if following is not None:
-                more, _ = self._write_sentences(sentence, True, policy, with_units)
+                more, _ = yield from self._write_sentences(sentence, True, policy, with_units)
                 writings += more
                 sentence = following
         sentence = self.writer.add_evidence(span, sentence)
         silence_ms = recognition.silence_frames * self.writer.model.frame_ms
         ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
-        more, sentence = self._write_sentences(sentence, ends, policy, with_units)
+        more, sentence = yield from self._write_sentences(sentence, ends, policy, with_units)
         return writings + more, replace(state, sentence=sentence, breaks=breaks, frames=end)
 
     def _write_sentences(
         self, sentence: SentenceState, ends: bool, policy: Policy, with_units: bool
-    ) -> tuple[list[Writing], SentenceState]:
+    ) -> Search[tuple[list[Writing], SentenceState]]:
         """Write in ``sentence`` and in those that wait behind it; the sentence that goes on."""
         writings: list[Writing] = []
         while True:
@@ -135,7 +148,7 @@ class SentenceStage:
             words: list[TargetWord] = []
             closes = ends
             if (ends or budget is not None) and not (ends and sentence.is_silent):
-                words, sentence = self.writer.translate_word(budget or UNLIMITED, sentence, ends, with_units)
+                words, sentence = yield from self.writer.writing_words(budget or UNLIMITED, sentence, ends, with_units)
                 closes = ends or sentence.ended or any(self.recomposer.ends_sentence(0, word.text) for word in words)
             writings.append(Writing(words, closes))
             if not closes:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from echostream.constants import FRAME_MS
 from echostream.decoding.beam_search import search
-from echostream.decoding.greedy_search import greedy_steps
+from echostream.decoding.greedy_search import Reading, Search, search_alone
 from echostream.decoding.policy import UNLIMITED, Budget, Evidence, Policy, PolicyState
 from echostream.decoding.repetition import MEMORY, repeating
 from echostream.decoding.target_tokens import END, forbidden_tokens, token_limit
@@ -191,8 +191,17 @@ class WordLevelTranslator:
         Returns:
             the words that are committed now, none or several, and the next state.
         """
-        extend = self._extend if self.beam == 1 else self._extend_by_beam
-        words, text_states, state = extend(UNLIMITED if is_last else budget, state, is_last)
+        return search_alone(self.model.mt_decoder, self.writing_words(budget, state, is_last, with_units))
+
+    def writing_words(
+        self, budget: Budget, state: SentenceState, is_last: bool = False, with_units: bool = True
+    ) -> Search[tuple[list[TargetWord], SentenceState]]:
+        """:meth:`translate_word` as a search, to be carried out alone or together with others."""
+        budget = UNLIMITED if is_last else budget
+        if self.beam == 1:
+            words, text_states, state = yield from self._extend(budget, state, is_last)
+        else:
+            words, text_states, state = self._extend_by_beam(budget, state, is_last)
         return self._target_words(words, text_states, state, with_units)
 
     def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
@@ -224,7 +233,7 @@ class WordLevelTranslator:
     def _joined(self, tokens: list[int]) -> bool:
         return tokens[0] != END and not self.starts_word[tokens[0]]
 
-    def _extend(self, budget: Budget, state: SentenceState, is_last: bool) -> Extension:
+    def _extend(self, budget: Budget, state: SentenceState, is_last: bool) -> Search[Extension]:
         """Greedy search for whole words: their tokens, the text states ``(1, n, mt_dim)`` of each, and the next state.
 
         The end of the sentence, if it comes, is the last word.
@@ -233,7 +242,6 @@ class WordLevelTranslator:
         text_states: list[Tensor] = []
         pending: list[int] = []
         pending_states: list[Tensor] = []
-        device = state.span.frames.device
         limit = token_limit(state.num_frames, self.model.frame_ms)
 
         def adjust(logits: Tensor) -> Tensor:
@@ -251,14 +259,15 @@ class WordLevelTranslator:
             pending_states.clear()
             return following
 
-        mt = state.mt  # before the last token
-        previous = torch.tensor([[state.written[-1]]], device=device)
-        steps = greedy_steps(self.model.mt_decoder, previous, state.span.frames, mt, adjust=adjust)
+        mt = after = state.mt  # before the last token, and before the one that is read next
+        token, frames = state.written[-1], state.span.frames
         while state.tokens + len(pending) < limit:
             if not budget.whole_words and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
                 break  # no token is needed to show that a word is whole
-            step = next(steps)
-            token = int(step.tokens)
+            answer = yield Reading(token, frames, after)
+            after = answer.state
+            best = adjust(answer.logits).argmax(dim=-1)
+            token = int(best)
             if pending and self._ends_word(token, budget):
                 state = commit(mt)
             if token == END and not is_last and self._next_sentence(state.tokens, state) is None:
@@ -266,8 +275,8 @@ class WordLevelTranslator:
             if token != END and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
                 break
             pending.append(token)
-            pending_states.append(self.model.text_states(step.hidden, step.tokens[:, None]))
-            mt = step.state
+            pending_states.append(self.model.text_states(answer.hidden, best[:, None]))
+            mt = after
             if token == END:
                 state = replace(state, ended=True)
                 break

@@ -1,8 +1,9 @@
 """Simulated streaming translation of encoded utterances: prefix to prefix, under the policy.
 
 Validation encodes whole batches at once. With the same segment size, the encoder and the CTC heads compute exactly what
-they would in a stream, so only the text decoder has to process the utterance segment by segment. It uses the components
-of the streaming translator.
+they would in a stream, so only the text decoder has to process the utterances segment by segment. It uses the
+components of the streaming translator. The utterances write at times of their own, but read their next tokens in one
+batch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from echostream.constants import SAMPLE_RATE
+from echostream.decoding.greedy_search import Search, search_together
 from echostream.decoding.policy import Policy
 from echostream.decoding.word_boundary import WordBoundaryDetector
 from echostream.modules.fbank import SHIFT_SAMPLES
@@ -46,8 +48,8 @@ def translate_as_streamed(
     recogniser = Recogniser(model.asr_head, model.st_head, target.symbols, detector)
     stage = SentenceStage(writer, recomposer)
     source_classes, target_classes = (encoded[name].argmax(-1).tolist() for name in ("asr_logits", "st_logits"))
-    texts = []
-    for row, length in enumerate(encoded["frame_lengths"].tolist()):
+
+    def translating(row: int, length: int) -> Search[str]:
         recogniser_state, stage_state = recogniser.init_state(), stage.init_state(with_speech=False)
         text = ""
         step = segment or length
@@ -58,8 +60,10 @@ def translate_as_streamed(
                 source_classes[row][start:end], target_classes[row][start:end], recogniser_state, is_last
             )
             frames = encoded["encoder_out"][row : row + 1, start:end]
-            writings, stage_state = stage.write(frames, recognition, policy, stage_state, is_last)
+            writings, stage_state = yield from stage.writing(frames, recognition, policy, stage_state, is_last)
             words = [word for writing in writings for word in writing.words if word.text]
             text += "".join(word.text if word.joined else f" {word.text}" for word in words)
-        texts.append(text.strip())
-    return texts
+        return text.strip()
+
+    searches = [translating(row, length) for row, length in enumerate(encoded["frame_lengths"].tolist())]
+    return search_together(model.mt_decoder, searches)

@@ -46,7 +46,19 @@ def test_batch_translation_equals_streaming_translation(segment):
         head.output.bias[BLANK] += 2.5 * logits.std(0).mean()
     encoded = model.encode(batch, lengths, segment)
     source, target = dictionary(translator.detector.symbols), dictionary(translator.writer.symbols)
+    calls: list[int] = []  # rows of each pass of the decoder
+    hook = model.mt_decoder.register_forward_hook(lambda _, arguments, __: calls.append(len(arguments[0])))
     translated = translate_as_streamed(model, encoded, segment, source, target, translator.policy)
+    passes, longest = len(calls), 0
+    for row in range(2):
+        calls.clear()
+        alone = {name: value[row : row + 1] for name, value in encoded.items()}
+        assert (
+            translate_as_streamed(model, alone, segment, source, target, translator.policy) == translated[row : row + 1]
+        )
+        longest = max(longest, len(calls))
+    assert passes == longest  # as many as for the longest of them
+    hook.remove()
     offline = translate_as_streamed(model, encoded, 0, source, target, lambda *_: (UNLIMITED, None))
     expected = []
     for wave in waves:
