@@ -197,11 +197,8 @@ class WordLevelTranslator:
         self, budget: Budget, state: SentenceState, is_last: bool = False, with_units: bool = True
     ) -> Search[tuple[list[TargetWord], SentenceState]]:
         """:meth:`translate_word` as a search, to be carried out alone or together with others."""
-        budget = UNLIMITED if is_last else budget
-        if self.beam == 1:
-            words, text_states, state = yield from self._extend(budget, state, is_last)
-        else:
-            words, text_states, state = self._extend_by_beam(budget, state, is_last)
+        extend = self._extend if self.beam == 1 else self._extend_by_beam
+        words, text_states, state = yield from extend(UNLIMITED if is_last else budget, state, is_last)
         return self._target_words(words, text_states, state, with_units)
 
     def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
@@ -297,8 +294,9 @@ class WordLevelTranslator:
             words[-1].append(token)
         return words
 
-    def _extend_by_beam(self, budget: Budget, state: SentenceState, is_last: bool) -> Extension:
+    def _extend_by_beam(self, budget: Budget, state: SentenceState, is_last: bool) -> Search[Extension]:
         """:meth:`_extend` by beam search, whose tokens are then read in one pass for their states."""
+        yield from ()  # it asks for nothing: a beam is a batch already
 
         def is_closed(tokens: tuple[int, ...]) -> bool:
             if tokens[-1] == END:

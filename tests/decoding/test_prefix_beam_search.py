@@ -16,7 +16,7 @@ from model_files import save_model
 
 from echostream.checkpoints.errors import CheckpointError
 from echostream.decoding.ngram import NGramError, load_arpa
-from echostream.decoding.prefix_beam_search import OPEN_FRAMES, SourceTranscriber
+from echostream.decoding.prefix_beam_search import OPEN_MS, SourceTranscriber
 from echostream.modules.ctc import greedy_collapse
 from echostream.streaming import StreamingTranslator
 
@@ -185,7 +185,7 @@ def test_words_are_final_soon_and_the_state_stays_small(lm):
         assert len(state.hypotheses) <= 16
         assert max(len(hypothesis.symbols) for hypothesis in state.hypotheses) < 65
         assert abs(state.hypotheses[0].score) < 100
-    assert min(late_s) >= 0 and max(late_s) <= 1.5 * OPEN_FRAMES * 0.04 and np.median(late_s) < 1
+    assert min(late_s) >= 0 and max(late_s) <= 1.5 * OPEN_MS / 1000 and np.median(late_s) < 1
 
 
 @pytest.mark.parametrize(

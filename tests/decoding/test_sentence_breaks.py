@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from echostream.constants import FRAME_S
+from echostream.constants import FRAME_MS, FRAME_S
 from echostream.decoding.ngram import load_arpa
 from echostream.decoding.sentence_breaks import LEAST_NATS, NATS_PER_S, SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord
@@ -51,7 +51,7 @@ def speak(symbols):
 
 def test_break_is_found_at_a_pause_between_sentences(detector, speak):
     words = speak(f"{ONE} | {OTHER}", pause_frames=10)
-    last, first = words[3].frames[1], words[4].frames[0]
+    last, first = words[3].frames(FRAME_MS)[1], words[4].frames(FRAME_MS)[0]
     assert first - last - 1 == 12
     assert detector.find(words, detector.init_state())[0] == [(last + first + 1) // 2]
 

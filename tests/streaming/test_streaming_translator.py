@@ -148,7 +148,7 @@ def test_short_input_ends_cleanly(translator, num_samples):
 def test_text_is_the_joined_words(translator):
     state = translator.init_state()
     out = translator.step(noise(2.0), state, is_last=True)
-    assert out.text.split() and out.text.startswith(" ")
+    assert out.text.split() and out.text.startswith(" ") != out.words[0].joined
     assert out.text.replace(" ", "") == "".join(word.text for word in out.words)
 
 

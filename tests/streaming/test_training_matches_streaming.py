@@ -51,7 +51,7 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
     extend, speak = getattr(writer, name), writer._speak
 
     def recording_extend(*args):
-        words, word_states, following = extend(*args)
+        words, word_states, following = yield from extend(*args)
         tokens.extend(words)
         there.extend([args[1].num_frames] * len(words))
         states.extend(word_states)

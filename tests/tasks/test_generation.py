@@ -145,7 +145,7 @@ def checkpoint(corpus, tmp_path) -> Path:
 def generate(corpus, checkpoint: Path, *options: str) -> subprocess.CompletedProcess:
     command = [Path(sys.executable).with_name("fairseq-generate"), corpus.folder, "--path", checkpoint]
     command += ["--user-dir", REPOSITORY / "echostream", "--task", "echostream", "--gen-subset", "dev", "--cpu"]
-    command += ["--max-tokens", "10000", "--required-batch-size-multiple", "1", "--num-workers", "0", *options]
+    command += ["--max-tokens", "10000", "--num-workers", "0", *options]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
 
 
