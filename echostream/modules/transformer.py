@@ -47,7 +47,8 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads, self.head_dim, self.memory_dim = heads, dim // heads, memory_dim
         self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(memory_dim, dim, bias=False)
+        self.key = nn.Linear(memory_dim, dim)
+        self.key.register_parameter("bias", None)  # drawn and dropped: a seed gives the weights that it always gave
         self.value = nn.Linear(memory_dim, dim)
         self.out = nn.Linear(dim, dim)
         self.dropout = dropout

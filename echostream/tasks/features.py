@@ -30,6 +30,7 @@ FRAMES_PER_S = 100
 STORED_FRONT_END = "fbank"  # whose features fairseq's manifests hold
 # What a length may differ by from src_n_frames, which other tools count or estimate in other ways.
 TOLERATED_SHARE, TOLERATED_S = 0.2, 0.5
+SHORTEST_S = 0.025  # a frame's window
 
 
 class FeatureError(ValueError):
@@ -175,7 +176,7 @@ def _check_length(audio: str, seconds: float, n_frames: int | None) -> None:
     Raises:
         LengthMismatchError: they differ by more than the edges of frames and resampling explain.
     """
-    if n_frames is None:
+    if n_frames is None or seconds < SHORTEST_S:  # too short for a frame, which is an error of its own
         return
     stated_s = n_frames / FRAMES_PER_S
     if abs(seconds - stated_s) > TOLERATED_SHARE * stated_s + TOLERATED_S:
