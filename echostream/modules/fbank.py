@@ -63,6 +63,7 @@ class OnlineFbank(Features):
     """
 
     mel: Tensor
+    window: Tensor
     cmvn_mean: Tensor
     cmvn_std: Tensor
 

@@ -21,8 +21,6 @@ class Features(nn.Module):
     Its buffers follow ``model.to(device)`` but not ``half()`` and ``bfloat16()``: rounding them would shift features.
     """
 
-    window: Tensor
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         exact = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
@@ -32,7 +30,7 @@ class Features(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.window.device
+        return next(self.buffers()).device
 
     def init_state(self) -> Any:
         """The state of a stream that has not begun."""

@@ -62,6 +62,7 @@ class WhisperFeatures(Features):
     """Waveform to Whisper's features; there is no normalisation over a corpus."""
 
     mel: Tensor
+    window: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -65,3 +65,16 @@ def test_a_vocoder_of_ones_own(tmp_path):
     seconds = float(re.search(r"my brother .*: (\d+\.\d) s of song", sung)[1])
     assert seconds == pytest.approx(len(samples) / rate, abs=0.1) and seconds > 0.5
     assert np.abs(samples).max() > 0.2
+
+
+@pytest.mark.integration
+def test_a_front_end_of_ones_own(corpus, tmp_path):  # noqa: F811
+    folder = tmp_path / "work"
+    (folder / "runs").mkdir(parents=True)
+    corpus.folder.rename(folder / "runs/corpus")
+    checked, trained, shown = run_page("extend-front-end.md", folder)
+    assert re.search(r"^5 passed", checked, re.MULTILINE)
+    assert "num_updates 4" in trained or "4 updates" in trained
+    assert "look-ahead 40 ms" in shown
+    options = torch.load(folder / "runs/delta/checkpoint_last.pt", weights_only=True)["cfg"]["model"]
+    assert options["front_end"] == "delta"

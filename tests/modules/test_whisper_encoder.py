@@ -1,10 +1,14 @@
 """Whisper's front end and layers as options of the encoder: streaming equals the whole, and its weights move in."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from echostream.models import EchoStreamConfig, EchoStreamSpeechEncoder, architecture_config
+from echostream.models.front_end_contract import CONTRACT, check_features_in_pieces, check_missing_samples
+from echostream.models.front_ends import find_front_end
 from echostream.modules.band import Band
 from echostream.modules.cyclic_positions import TABLE_FRAMES, CyclicPositions
 from echostream.modules.emformer import Emformer
@@ -34,6 +38,31 @@ def cut(total: int, most: int) -> list[int]:
     while sum(sizes) < total:
         sizes.append(min(total - sum(sizes), int(torch.randint(1, most + 1, (1,)))))
     return sizes
+
+
+# --- contract ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", ["fbank", "whisper"])
+def test_built_in_front_ends_keep_the_contract(name, check):
+    check(find_front_end(name))
+
+
+def test_the_contract_finds_what_breaks_it():
+    class Late(WhisperFeatures):
+        def missing_samples(self, num_features, state):
+            return super().missing_samples(num_features, state) + 1
+
+    class Forgetful(WhisperFeatures):
+        def forward(self, samples, state=None):
+            return super().forward(samples)
+
+    whisper = find_front_end("whisper")
+    with pytest.raises(AssertionError, match="missing_samples says"):
+        check_missing_samples(dataclasses.replace(whisper, features=Late))
+    with pytest.raises(AssertionError, match="pushes of 7 samples"):
+        check_features_in_pieces(dataclasses.replace(whisper, features=Forgetful))
 
 
 # --- features -------------------------------------------------------------------------------------------------------
