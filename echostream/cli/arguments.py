@@ -111,7 +111,17 @@ def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_voice_options(parser.add_argument_group("model"))
     add_verbosity(parser)
-    undecided = ("segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
+    undecided = (
+        "policy_option",
+        "segment_ms",
+        "policy",
+        "stride_n",
+        "lag_k",
+        "beam",
+        "source_lm",
+        "lm_weight",
+        "lm_bonus",
+    )
     parser.set_defaults(**dict.fromkeys(undecided))  # without a source there is nothing to wait for, or to search
 
 

@@ -192,7 +192,8 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             loss = loss + self.phone_weight * log["phone_loss"]
         logged: dict[str, Any] = {name: value.detach() for name, value in log.items()}
         unit_tokens = int((unit * sample["unit_lengths"]).sum())
-        sample_size = int(unit.sum()) if self.sentence_avg else unit_tokens
+        # A batch in which nothing is said has no units, and is divided by nothing.
+        sample_size = int(unit.sum()) if self.sentence_avg else max(1, unit_tokens)
         logged |= {
             "loss": loss.detach(),
             "asr_tokens": int((asr * sample["source_text_lengths"]).sum()),

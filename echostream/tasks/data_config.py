@@ -22,9 +22,9 @@ from echostream.modules.fbank import NUM_MELS
 from echostream.tasks.manifests import ManifestError
 
 SPEECH_KEYS = {
-    "audio_root", "feature_transforms", "global_cmvn", "hub", "input_channels", "input_feat_per_channel",
-    "num_units", "output_sample_rate", "sample_rate", "shuffle", "specaugment", "transforms", "vocab_filename",
-    "vocoder",
+    "allow_empty_targets", "audio_root", "feature_transforms", "global_cmvn", "hub", "input_channels",
+    "input_feat_per_channel", "num_units", "output_sample_rate", "sample_rate", "shuffle", "specaugment", "transforms",
+    "vocab_filename", "vocoder",
 }  # fmt: skip
 # Both spellings of the time warp occur: fairseq's preparation script writes one, and its transform reads the other.
 SPECAUGMENT_KEYS = {
@@ -86,12 +86,14 @@ class SpeechDataConfig:
         audio_root: folder of relative audio paths; None: the folder of the manifest.
         cmvn: global mean and standard deviation, float32 ``(80,)`` each; None: features are not normalised.
         num_units: size of the unit inventory; 0 if the config doesn't give it.
+        allow_empty: an utterance may have no text and no units, where its right answer is nothing.
         options: mapping from which fairseq's transforms are built.
     """
 
     audio_root: Path | None
     cmvn: tuple[np.ndarray, np.ndarray] | None
     num_units: int
+    allow_empty: bool
     options: dict[str, Any]
 
     def transform_options(self, split: str, is_train: bool) -> dict[str, Any]:
@@ -149,7 +151,10 @@ def load_speech_config(path: Path) -> SpeechDataConfig:
     num_units = _number(path, "units", "num_units", options.get("num_units", 0))
     if num_units != int(num_units):
         raise ManifestError(f"{path}: num_units is {num_units}, not a whole number")
-    return SpeechDataConfig(audio_root, cmvn, int(num_units), options)
+    allow_empty = options.get("allow_empty_targets", False)
+    if not isinstance(allow_empty, bool):
+        raise ManifestError(f"{path}: allow_empty_targets is {allow_empty!r}, neither true nor false")
+    return SpeechDataConfig(audio_root, cmvn, int(num_units), allow_empty, options)
 
 
 def _table(path: Path, key: str, options: dict[str, Any]) -> dict[str, list[str]]:

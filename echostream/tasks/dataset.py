@@ -166,9 +166,9 @@ class SpeechTranslationDataset(FairseqDataset):
             "target_text": target_text,
             "target_text_lengths": _lengths(target),
             "word_ids": word_ids,
-            "source_text": data_utils.collate_tokens([s.source_text for s in samples], self.source_dictionary.pad()),
+            "source_text": _pad([s.source_text for s in samples], self.source_dictionary.pad()),
             "source_text_lengths": _lengths([s.source_text for s in samples]),
-            "units": data_utils.collate_tokens([s.units for s in samples], 0),
+            "units": _pad([s.units for s in samples], 0),
             "unit_lengths": _lengths([s.units for s in samples]),
             "phones": _pad_phones([s.phones for s in samples], (src_tokens.size(1) + 3) // 4),
             "ntokens": sum(len(s.units) for s in samples),
@@ -199,6 +199,11 @@ class SpeechTranslationDataset(FairseqDataset):
 
 def _lengths(tensors: list[Tensor]) -> Tensor:
     return torch.tensor([len(tensor) for tensor in tensors])
+
+
+def _pad(rows: list[Tensor], value: int) -> Tensor:
+    """``(B, N)`` with ``N`` at least 1: the CTC loss takes empty targets, but no batch of nothing else."""
+    return torch.nn.utils.rnn.pad_sequence([*rows, rows[0].new_zeros(1)], batch_first=True, padding_value=value)[:-1]
 
 
 def _pad_phones(phones: list[Tensor], frames: int) -> Tensor:

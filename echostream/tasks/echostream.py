@@ -195,12 +195,14 @@ class EchoStreamTask(FairseqTask):
     def _manifest(self, split: str) -> Manifest:
         if split not in self._manifests:
             path = Path(self.cfg.data) / f"{split}.tsv"
-            self._manifests[split] = read_utterances(path, self.speech_config.audio_root or path.parent)
+            self._manifests[split] = read_utterances(
+                path, self.speech_config.audio_root or path.parent, self.speech_config.allow_empty
+            )
         return self._manifests[split]
 
     def _largest_unit(self) -> int:
         splits = self.cfg.train_subset.split(",")
-        return max(int(self._manifest(split).units.values.max()) for split in splits)
+        return max(int(self._manifest(split).units.values.max(initial=0)) for split in splits)
 
     def load_dataset(self, split: str, combine: bool = False, **kwargs: Any) -> None:
         """Load and check one split, or several separated by commas.
@@ -218,16 +220,19 @@ class EchoStreamTask(FairseqTask):
 
     def _build_dataset(self, split: str) -> SpeechTranslationDataset:
         is_train = split in (self.cfg.train_subset, *self.cfg.train_subset.split(","))
+        allow_empty = self.speech_config.allow_empty
         manifests: list[Manifest] = []
         texts: tuple[list[Ragged], list[Ragged]] = ([], [])
         for part in split.split(","):
             rows = self._manifest(part)
             path = Path(self.cfg.data) / f"{part}.tsv"
             check_units(path, rows, self.num_units)
-            check_same_texts(self.texts["target_unigram"].data, self.texts["ctc_target_unigram"].data, part)
+            check_same_texts(
+                self.texts["target_unigram"].data, self.texts["ctc_target_unigram"].data, part, allow_empty
+            )
             manifests.append(rows)
             for encoded, name in zip(texts, ("source_unigram", "target_unigram"), strict=True):
-                encoded.append(encode_texts(path, rows, part, self.texts[name]))
+                encoded.append(encode_texts(path, rows, part, self.texts[name], allow_empty))
             del self._manifests[part]
         utterances = Manifest.join(manifests)
         sources, targets = map(Ragged.join, texts)

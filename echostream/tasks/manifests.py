@@ -232,8 +232,10 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _units(path: Path, number: int, value: str) -> Iterator[int]:
+def _units(path: Path, number: int, value: str, allow_empty: bool) -> Iterator[int]:
     pieces = value.split()
+    if not pieces and allow_empty:
+        return iter(())
     if not pieces:
         raise ManifestError(f"{path}: line {number}: tgt_audio is empty; it needs at least one unit")
     if not ("".join(pieces).isdecimal() and value.isascii() and max(map(len, pieces)) <= SAFE_DIGITS):
@@ -288,12 +290,13 @@ class _AudioFiles:
         return which, offset, length
 
 
-def read_utterances(path: Path, audio_root: Path) -> Manifest:
+def read_utterances(path: Path, audio_root: Path, allow_empty: bool = False) -> Manifest:
     """Read and check a speech manifest, row by row.
 
     Args:
         path: the TSV file.
         audio_root: folder of relative ``src_audio`` paths.
+        allow_empty: a row may have no units.
 
     Raises:
         ManifestError: names the file, the line and the value that is not valid.
@@ -303,8 +306,9 @@ def read_utterances(path: Path, audio_root: Path) -> Manifest:
     numbers, places, n_frames, lines = array("i"), array("q"), array("i"), array("i")
     for number, row in read_rows(path, SPEECH_COLUMNS):
         n_frames.append(_positive(path, number, "src_n_frames", row["src_n_frames"]))
-        _positive(path, number, "tgt_n_frames", row["tgt_n_frames"])
-        units.append(_units(path, number, row["tgt_audio"]))
+        if not (allow_empty and row["tgt_n_frames"] == "0"):
+            _positive(path, number, "tgt_n_frames", row["tgt_n_frames"])
+        units.append(_units(path, number, row["tgt_audio"], allow_empty))
         archive, *place = audio.resolve(path, number, row["src_audio"])
         ids.append(row["id"])
         files.append(row["src_audio"] if archive < 0 else "")
@@ -322,7 +326,7 @@ def check_units(path: Path, utterances: Manifest, num_units: int) -> None:
     Raises:
         ManifestError: names the first row with a unit that is not.
     """
-    if utterances.units.values.max() < num_units:
+    if utterances.units.values.max(initial=0) < num_units:
         return
     row = utterances.units.row_of(int(np.argmax(utterances.units.values >= num_units)))
     raise ManifestError(
@@ -331,27 +335,29 @@ def check_units(path: Path, utterances: Manifest, num_units: int) -> None:
     )
 
 
-def read_texts(folder: Path, split: str) -> Iterator[tuple[str, str]]:
+def read_texts(folder: Path, split: str, allow_empty: bool = False) -> Iterator[tuple[str, str]]:
     """Yield each id and its text from ``{folder}/{split}.tsv``.
 
     Raises:
-        ManifestError: as :func:`read_rows`, or a text is empty.
+        ManifestError: as :func:`read_rows`, or a text is empty and may not be.
     """
     path = folder / f"{split}.tsv"
     for number, row in read_rows(path, TEXT_COLUMNS):
-        if not row["tgt_text"].strip():
+        if not row["tgt_text"].strip() and not allow_empty:
             raise ManifestError(f"{path}: line {number}: the text of {quoted(row['id'])} is empty")
         yield row["id"], row["tgt_text"]
 
 
-def matching_texts(path: Path, utterances: Manifest, folder: Path, split: str, entry: str) -> Iterator[tuple[int, str]]:
+def matching_texts(
+    path: Path, utterances: Manifest, folder: Path, split: str, entry: str, allow_empty: bool = False
+) -> Iterator[tuple[int, str]]:
     """Yield the row of ``utterances`` and the text of each text that belongs to one, in the order of the texts.
 
     Raises:
         ManifestError: as :func:`read_texts`, or, after the last text, an utterance has none.
     """
     found = np.zeros(len(utterances), bool)
-    for name, text in read_texts(folder, split):
+    for name, text in read_texts(folder, split, allow_empty):
         row = utterances.find(name)
         if row is not None:
             found[row] = True
@@ -364,7 +370,7 @@ def matching_texts(path: Path, utterances: Manifest, folder: Path, split: str, e
         )
 
 
-def check_same_texts(folder: Path, other: Path, split: str) -> None:
+def check_same_texts(folder: Path, other: Path, split: str, allow_empty: bool = False) -> None:
     """Check that both folders have the same texts for ``split``, in any order.
 
     Raises:
@@ -372,9 +378,9 @@ def check_same_texts(folder: Path, other: Path, split: str) -> None:
     """
     if folder.resolve() == other.resolve():
         return
-    one, two = (np.sort(np.fromiter(map(hash, read_texts(f, split)), np.int64)) for f in (folder, other))
+    one, two = (np.sort(np.fromiter(map(hash, read_texts(f, split, allow_empty)), np.int64)) for f in (folder, other))
     differing = np.setxor1d(one, two, assume_unique=True)
-    for row in (row for f in (folder, other) if len(differing) for row in read_texts(f, split)):
+    for row in (row for f in (folder, other) if len(differing) for row in read_texts(f, split, allow_empty)):
         at = np.searchsorted(differing, hash(row))
         if at < len(differing) and differing[at] == hash(row):
             raise ManifestError(

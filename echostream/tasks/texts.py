@@ -37,7 +37,7 @@ def dictionary_from_symbols(symbols: list[str]) -> Dictionary:
     return dictionary
 
 
-def encode_texts(manifest: Path, rows: Manifest, split: str, text: TextConfig) -> Ragged:
+def encode_texts(manifest: Path, rows: Manifest, split: str, text: TextConfig, allow_empty: bool = False) -> Ragged:
     """The text of each row as dictionary indices, without EOS.
 
     Args:
@@ -45,6 +45,7 @@ def encode_texts(manifest: Path, rows: Manifest, split: str, text: TextConfig) -
         rows: utterances.
         split: name of the split.
         text: folder, dictionary and tokenisers of the texts.
+        allow_empty: a text may be empty.
 
     Raises:
         ManifestError: a row has no text, a tokeniser can't be used, or most subwords are not in the dictionary.
@@ -54,7 +55,7 @@ def encode_texts(manifest: Path, rows: Manifest, split: str, text: TextConfig) -
     encoded, where = RaggedBuilder(), array("q")
     pieces = missing = 0
     example = ""
-    for row, line in matching_texts(manifest, rows, text.data, split, text.name):
+    for row, line in matching_texts(manifest, rows, text.data, split, text.name, allow_empty):
         for tokenise in tokenisers:
             line = tokenise(line)
         symbols = line.split()

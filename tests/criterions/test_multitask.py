@@ -30,6 +30,7 @@ def make_task(**texts):
         target_text_dictionary=dictionary("▁x y ▁z w"),
         target_dictionary=None,
         texts={name: SimpleNamespace(**entry) for name, entry in texts.items()},
+        frame_ms=40,
     )
 
 

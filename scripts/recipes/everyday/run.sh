@@ -66,7 +66,8 @@ fi
 if runs 2 "texts"; then
   book="$texts/phrasebook/pairs.tsv"
   once phrasebook --inputs "$here/../phrasebook/lexicon" "$here/../phrasebook/templates" --outputs "$book" -- \
-    "$python" "$here/../phrasebook/phrase_texts.py" --out "$texts/phrasebook" --hours "$hours" --seed "$seed"
+    "$python" "$here/../phrasebook/phrase_texts.py" --out "$texts/phrasebook" --hours "$hours" --dev "$dev" \
+    --test "$test" --seed "$seed"
   more=()
   inputs=("$tatoeba" "$book" "$checked")
   if [[ -n "$pairs" ]]; then more+=(--pairs "$pairs"); inputs+=("$pairs"); fi

@@ -133,7 +133,7 @@ class Cleaner:
             return "empty", None
         if max(words) > MAX_WORDS:
             return f"more than {MAX_WORDS} words", None
-        if not all(ALLOWED.fullmatch(text) for text in (fr, en)):
+        if not all(ALLOWED.fullmatch(text) and text == unicodedata.normalize("NFKC", text) for text in (fr, en)):
             return "characters that no voice reads", None
         longer, shorter = max(len(fr), len(en)), min(len(fr), len(en))
         if longer >= RATIO_FROM and longer > MAX_RATIO * max(shorter, 1):

@@ -63,7 +63,7 @@ def read_voices(path: Path) -> list[Voice]:
             if voice.use not in USES or min(numbers) <= 0 or not 0 <= voice.blend < 1:
                 raise ValueError(f"use is one of {', '.join(USES)}, numbers are above 0, a blend is below 1")
         except ValueError as error:
-            raise SystemExit(f"error: {path}: voice {row['name']}: {error}") from error
+            raise SystemExit(f"error: {path}: voice {row['id']}: {error}") from error
         voices.append(voice)
     if not any(voice.use == "train" for voice in voices):
         raise SystemExit(f"error: {path} has no voice for training")
