@@ -177,7 +177,7 @@ class LoggedSpeech(SpeechOutputInstance):
         self.index, self.reference = values["index"], values.get("reference", "")
         self.source_length = values.get("source_length")
         self.delays, self.elapsed, self.durations = values["delays"], values["elapsed"], values["durations"]
-        self.intervals = values["intervals"]
+        self.intervals = values.get("intervals", [])  # none where the source is text, which has no clock
         self.silences = discontinuities([Chunk(*interval) for interval in self.intervals])
         self.finish_prediction = True
         self.metrics: dict[str, float] = {}

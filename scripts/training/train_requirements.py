@@ -150,10 +150,16 @@ def measure(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     base = settle_memory()
     names = dictionary(args.vocabulary)
-    task = SimpleNamespace(source_dictionary=names, target_text_dictionary=names, target_dictionary=names, texts={})
-    criterion = EchoStreamMultiTaskCriterion(EchoStreamMultiTaskCriterionConfig(), task).train()
     model = EchoStreamModel(architecture_config(args.arch), args.vocabulary, args.vocabulary, args.units)
     model = model.to(args.device).train()
+    task = SimpleNamespace(
+        source_dictionary=names,
+        target_text_dictionary=names,
+        target_dictionary=names,
+        texts={},
+        frame_ms=model.frame_ms,
+    )
+    criterion = EchoStreamMultiTaskCriterion(EchoStreamMultiTaskCriterionConfig(), task).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, betas=(0.9, 0.98))
     batch = make_batch(args)
     audio_s = batch["nsentences"] * args.utterance_s

@@ -35,7 +35,8 @@ def read_units(path: Path, num_units: int) -> list[list[int]]:
 
 def speak(vocoder: UnitVocoder, units: list[int]) -> torch.Tensor:
     """Samples ``(n,)`` of one line of units; none for an empty one."""
-    return vocoder.step(torch.tensor(units, dtype=torch.int64), vocoder.init_state(), is_last=True).samples
+    output, _ = vocoder.step(torch.tensor(units, dtype=torch.int64), vocoder.init_state(), is_last=True)
+    return output.samples
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -27,6 +27,7 @@ def run_page(name: str, folder: Path) -> list[str]:
     for needed in ("configs", "echostream", "models", "scripts"):
         (folder / needed).symlink_to(REPOSITORY / needed)
     paths = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"} | paths
     printed = []
     for language, text in BLOCK.findall((REPOSITORY / "docs/tutorial" / name).read_text(encoding="utf-8")):
         if (file := FILE_NAME.match(text)) and language == "python":
@@ -35,7 +36,7 @@ def run_page(name: str, folder: Path) -> list[str]:
             continue
         command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
         done = subprocess.run(
-            command, cwd=folder, env=os.environ | paths, capture_output=True, text=True, check=False, timeout=600
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         printed.append(done.stdout)
