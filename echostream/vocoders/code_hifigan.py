@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from echostream.vocoders.duration_predictor import DurationPredictor
-from echostream.vocoders.hifigan import HiFiGANGenerator, Seam
+from echostream.vocoders.hifigan import ConvolutionCache, HiFiGANGenerator
 from echostream.vocoders.interface import (
     UnitVocoder,
     VocoderError,
@@ -42,7 +42,7 @@ class CodeHiFiGANState(VocoderState):
         units: int64 ``(n,)``, units without audio so far and units that a later duration depends on.
         durations: int64 ``(k,)``, ``k <= n``: final durations of the first ``k`` units, in unit frames.
         sent_frames: number of frames of these units whose audio has been emitted.
-        inputs: the last inputs of each convolution before that point, see :class:`Seam`.
+        inputs: the last inputs of each convolution before that point, see :class:`ConvolutionCache`.
     """
 
     units: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
@@ -168,10 +168,10 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         due = total if is_last else min(total - self.tail_frames, int(state.durations.sum()))
         if due <= sent:
             return torch.empty(0, device=self.device), state
-        frames = state.units.repeat_interleave(durations)[None, sent : due + self.reaches[0]]
-        seam = Seam(state.inputs, due - sent)
-        wave = self.generate(self._embed(frames, state.speaker), seam)[0]
-        return wave[: (due - sent) * self.hop_samples], replace(state, sent_frames=due, inputs=seam.inputs)
+        frames = state.units.repeat_interleave(durations)[None, sent : due + self.receptive_frames[0]]
+        cache = ConvolutionCache(state.inputs, due - sent)
+        wave = self.generate(self._embed(frames, state.speaker), cache)[0]
+        return wave[: (due - sent) * self.hop_samples], replace(state, sent_frames=due, inputs=cache.inputs)
 
     def _drop_sent(self, state: CodeHiFiGANState) -> CodeHiFiGANState:
         """Drop the units that no later sample and no later duration depends on."""

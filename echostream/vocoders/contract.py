@@ -22,7 +22,7 @@ from torch import Tensor
 
 from echostream.vocoders.interface import UnitVocoder, VocoderError, VocoderOutput, VocoderState
 
-LEAST_SNR_DB = 30.0  # of streamed speech against that of the whole utterance; the seams cannot be heard then
+LEAST_SNR_DB = 30.0  # of streamed speech against that of the whole utterance; the joins cannot be heard then
 CLOSE = 1e-5  # between float32 results of the same sums in another order
 Check = Callable[[UnitVocoder, Tensor], None]
 

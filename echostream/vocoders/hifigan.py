@@ -20,8 +20,8 @@ SLOPE = 0.1
 EDGE_KERNEL = 7  # kernel size of the first and the last convolution
 
 
-class Seam:
-    """The boundary between two steps of a stream, as it passes through the convolutions.
+class ConvolutionCache:
+    """Left contexts of all convolutions at the boundary between two steps of a stream.
 
     A step computes the signal from the previous boundary to the next one, plus the look-ahead that the samples before
     the next boundary need. Left of the previous boundary, convolutions see the inputs cached in the step before; after
@@ -41,7 +41,7 @@ class Seam:
         self.inputs, self.position = list(inputs), frames
         self._index = 0
 
-    def join(self, x: Tensor, past: int, future: int = 0) -> Tensor:
+    def extend(self, x: Tensor, past: int, future: int = 0) -> Tensor:
         """Prepend ``past`` cached inputs to ``x`` ``(1, T, C)`` and append ``future`` zeros."""
         if self._index == len(self.inputs):
             self.inputs.append(x.new_zeros(1, past, x.size(2)))
@@ -60,11 +60,11 @@ class Conv(nn.Conv1d):
         self.edge = edge
         _put_channels_last(self.weight)
 
-    def forward(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvolutionCache | None = None) -> Tensor:
         """``(B, T, in_channels)`` -> ``(B, T, out_channels)``."""
         padding = self.edge
-        if seam is not None:
-            x, padding = seam.join(x, padding, padding), 0
+        if cache is not None:
+            x, padding = cache.extend(x, padding, padding), 0
         picture, kernel = x.transpose(1, 2).unsqueeze(2), self.weight.unsqueeze(2)
         y = F.conv2d(picture, kernel, self.bias, padding=(0, padding), dilation=(1, *self.dilation))
         return y.squeeze(2).transpose(1, 2)
@@ -81,15 +81,15 @@ class Upsampling(nn.ConvTranspose1d):
         self.past = (kernel_size - 1 - edge) // rate
         _put_channels_last(self.weight)
 
-    def upsample(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+    def upsample(self, x: Tensor, cache: ConvolutionCache | None = None) -> Tensor:
         """``(B, T, in_channels)`` -> ``(B, T * rate, out_channels)``.
 
         ``forward`` is torch's own, with the layout ``(B, C, T)``.
         """
         surplus = 0
-        if seam is not None:
-            x, surplus = seam.join(x, self.past), self.past * self.rate
-            seam.position *= self.rate
+        if cache is not None:
+            x, surplus = cache.extend(x, self.past), self.past * self.rate
+            cache.position *= self.rate
         picture, kernel = x.transpose(1, 2).unsqueeze(2), self.weight.unsqueeze(2)
         y = F.conv_transpose2d(picture, kernel, self.bias, (1, self.rate), (0, self.edge))
         return y.squeeze(2).transpose(1, 2)[:, surplus:]
@@ -111,11 +111,11 @@ class ResBlock(nn.Module):
         # receptive field of an output sample on either side, in samples
         self.radius = sum((d + 1) * (kernel_size - 1) // 2 for d in dilations)
 
-    def forward(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvolutionCache | None = None) -> Tensor:
         """``(B, T, C)`` -> ``(B, T, C)``."""
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            y = dilated(F.leaky_relu(x, SLOPE), seam)
-            x = x + plain(F.leaky_relu_(y, SLOPE), seam)
+            y = dilated(F.leaky_relu(x, SLOPE), cache)
+            x = x + plain(F.leaky_relu_(y, SLOPE), cache)
         return x
 
 
@@ -170,29 +170,29 @@ class HiFiGANGenerator(nn.Module):
         )
         self.conv_post = Conv(widths[-1], 1, EDGE_KERNEL)
         self.num_blocks = len(resblock_kernel_sizes)
-        self.reaches = self._reaches()
+        self.receptive_frames = self._count_receptive_frames()
         for module in (*self.ups, *self.resblocks, self.conv_post):
             module.apply(_init_weights)
 
-    def generate(self, x: Tensor, seam: Seam | None = None) -> Tensor:
+    def generate(self, x: Tensor, cache: ConvolutionCache | None = None) -> Tensor:
         """Feature frames ``(B, F, input_dim)`` -> samples ``(B, F * hop)``.
 
-        With a ``seam``, which needs a batch of one, frames and samples start at the previous boundary. The samples
+        With a ``cache``, which needs a batch of one, frames and samples start at the previous boundary. The samples
         after the next boundary are incomplete and must be discarded.
         """
-        x = self.conv_pre(x, seam)
+        x = self.conv_pre(x, cache)
         for stage, up in enumerate(self.ups):
-            x = up.upsample(F.leaky_relu_(x, SLOPE), seam)
-            if seam is not None:
-                x = x[:, : seam.position + self.reaches[stage + 1]]
-            x = sum(block(x, seam) for block in self._blocks(stage)) / self.num_blocks
+            x = up.upsample(F.leaky_relu_(x, SLOPE), cache)
+            if cache is not None:
+                x = x[:, : cache.position + self.receptive_frames[stage + 1]]
+            x = sum(block(x, cache) for block in self._blocks(stage)) / self.num_blocks
         # Here, unlike everywhere else, the slope is torch's default: the published weights were trained with it.
-        return torch.tanh(self.conv_post(F.leaky_relu_(x), seam)).squeeze(2)
+        return torch.tanh(self.conv_post(F.leaky_relu_(x), cache)).squeeze(2)
 
     def _blocks(self, stage: int) -> list[ResBlock]:
         return list(self.resblocks)[stage * self.num_blocks : (stage + 1) * self.num_blocks]
 
-    def _reaches(self) -> list[int]:
+    def _count_receptive_frames(self) -> list[int]:
         reach, reaches = EDGE_KERNEL // 2, []
         for stage in reversed(range(len(self.ups))):
             reach += max(block.radius for block in self._blocks(stage))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echostream.modules.causal_context import with_past
+from echostream.modules.causal_context import with_left_context
 from echostream.modules.module_list import TypedModuleList
 from echostream.vocoders.duration_predictor import DurationPredictor
 from echostream.vocoders.interface import (
@@ -46,16 +46,16 @@ class ISTFTState(VocoderState):
     """Left contexts of all convolutions, the overlap of the last spectra, and units without a final duration.
 
     Attributes:
-        duration_tails: left contexts of the duration predictor's convolutions, ``(1, kernel - 1, channels)`` each.
-        conv_tails: left contexts of the generator's convolutions, ``(1, kernel - 1, channels)`` each.
+        duration_contexts: left contexts of the duration predictor's convolutions, ``(1, kernel - 1, channels)`` each.
+        convolution_contexts: left contexts of the generator's convolutions, ``(1, kernel - 1, channels)`` each.
         overlap: ``(1, n_fft / hop - 1, hop)`` samples that later frames add to; None before the first frame.
         waiting: int64 ``(n,)``, units that wait for the following units that their durations depend on.
         skipped: number of predictions discarded since the last flush because their look-ahead was incomplete.
         carry: rounding error of the durations so far, in frames: predicted minus emitted.
     """
 
-    duration_tails: list[Tensor] = field(default_factory=list)
-    conv_tails: list[Tensor] = field(default_factory=list)
+    duration_contexts: list[Tensor] = field(default_factory=list)
+    convolution_contexts: list[Tensor] = field(default_factory=list)
     overlap: Tensor | None = None
     waiting: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     skipped: int = 0
@@ -70,9 +70,9 @@ class CausalDepthwise(nn.Module):
         self.weight = nn.Parameter(torch.empty(kernel_size, channels).uniform_(-1, 1) / math.sqrt(kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, tails: list[Tensor] | None, index: int) -> Tensor:
-        """Convolve ``(B, T, C)``; for ``tails`` and ``index`` see :func:`with_past`."""
-        x = with_past(x, len(self.weight) - 1, tails, index)
+    def forward(self, x: Tensor, contexts: list[Tensor] | None, index: int) -> Tensor:
+        """Convolve ``(B, T, C)``; for ``contexts`` and ``index`` see :func:`with_left_context`."""
+        x = with_left_context(x, len(self.weight) - 1, contexts, index)
         # An image of height one in the channels-last format: on a CPU this is three times as fast as conv1d.
         picture = x.transpose(1, 2).unsqueeze(2)
         kernel = self.weight.T[:, None, None].contiguous(memory_format=torch.channels_last)
@@ -90,8 +90,8 @@ class ConvNeXtBlock(nn.Module):
         self.contract = nn.Linear(hidden, channels)
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
-    def forward(self, x: Tensor, tails: list[Tensor] | None, index: int) -> Tensor:
-        y = self.norm(self.depthwise(x, tails, index))
+    def forward(self, x: Tensor, contexts: list[Tensor] | None, index: int) -> Tensor:
+        y = self.norm(self.depthwise(x, contexts, index))
         return x + self.scale * self.contract(F.gelu(self.expand(y), approximate="tanh"))
 
 
@@ -195,13 +195,13 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         x = F.pad(self.dict(units), (0, 0, 0, self.lookahead_units if flush and len(waiting) else 0))
         if not len(x):
             return units, units, state
-        tails = list(state.duration_tails)
-        predicted = self.dur_predictor(x[None], tails)[0]
+        contexts = list(state.duration_contexts)
+        predicted = self.dur_predictor(x[None], contexts)[0]
         skip = min(self.lookahead_units - state.skipped, len(predicted))
         durations, carry = self._round(predicted[skip:], state.carry)
         state = replace(
             state,
-            duration_tails=tails,
+            duration_contexts=contexts,
             waiting=waiting[len(durations) :].clone(),
             skipped=0 if flush else state.skipped + skip,
             carry=carry,
@@ -221,14 +221,14 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         self,
         frames: Tensor,
         remaining: Tensor,
-        tails: list[Tensor] | None = None,
+        contexts: list[Tensor] | None = None,
         overlap: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Samples ``(B, F * hop)`` and the overlap to which later frames will add."""
         x = self.dict(frames) + self.remaining(remaining.clamp(max=MAX_REMAINING))  # (B, F, C)
-        x = self.norm_in(self.mix(self.first(x, tails, 0)))
+        x = self.norm_in(self.mix(self.first(x, contexts, 0)))
         for index, block in enumerate(self.blocks):
-            x = block(x, tails, index + 1)
+            x = block(x, contexts, index + 1)
         x = self.head(self.norm_out(x)).unflatten(2, (self.spectra_per_frame, -1)).flatten(1, 2)
         log_magnitude, phase = x.chunk(2, dim=2)  # (B, N, n_fft / 2 + 1)
         spectra = torch.polar(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
@@ -262,8 +262,10 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         state = replace(state, finished=state.finished or is_last)
         if not len(units):
             return VocoderOutput(torch.empty(0, device=self.device), durations), state
-        tails = list(state.conv_tails)
+        contexts = list(state.convolution_contexts)
         samples, overlap = self._generate(
-            units.repeat_interleave(durations)[None], remaining_frames(durations)[None], tails, state.overlap
+            units.repeat_interleave(durations)[None], remaining_frames(durations)[None], contexts, state.overlap
         )
-        return VocoderOutput(samples[0], durations), replace(state, conv_tails=tails, overlap=overlap.clone())
+        return VocoderOutput(samples[0], durations), replace(
+            state, convolution_contexts=contexts, overlap=overlap.clone()
+        )

@@ -186,7 +186,7 @@ def test_code_hifigan_sees_as_far_ahead_as_it_says(vocoder, units):
     embedded = vocoder.dict(units.repeat_interleave(2)[None]).requires_grad_(True)
     middle = vocoder.generate(embedded)[0].unflatten(0, (-1, vocoder.hop_samples))[45]
     (gradient,) = torch.autograd.grad(middle.square().sum(), embedded)
-    assert gradient[0].abs().sum(1).nonzero().max() - 45 == vocoder.reaches[0]
+    assert gradient[0].abs().sum(1).nonzero().max() - 45 == vocoder.receptive_frames[0]
 
 
 @code_hifigan
@@ -194,7 +194,7 @@ def test_code_hifigan_sees_as_far_ahead_as_it_says(vocoder, units):
 def test_code_hifigan_that_waits_for_all_it_sees_is_exact(vocoder, units, chunk):
     frames_each = 3
     fix_durations(vocoder, frames_each)
-    vocoder.tail_frames = vocoder.reaches[0]
+    vocoder.tail_frames = vocoder.receptive_frames[0]
     wave = vocoder(units[None])[0][0]
     state, pieces = vocoder.init_state(), []
     for start in range(0, 45, chunk):
@@ -211,9 +211,9 @@ def test_code_hifigan_computes_only_new_frames_and_the_tail(vocoder, units, monk
     fix_durations(vocoder, 3)  # two units, whose durations are not certain yet, are as long as the tail
     computed, generate = [], vocoder.generate
 
-    def counted(frames, seam):
+    def counted(frames, cache):
         computed.append(frames.size(1))
-        return generate(frames, seam)
+        return generate(frames, cache)
 
     monkeypatch.setattr(vocoder, "generate", counted)
     state, sent = vocoder.init_state(), []
