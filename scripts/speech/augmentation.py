@@ -35,7 +35,7 @@ from scripts.recipes.recipe import (
     share,
 )
 from scripts.speech.audio import PEAK, SAMPLE_RATE, read_speech
-from scripts.speech.sounds import at_level, coloured_noise, hum, music
+from scripts.speech.sounds import at_level, coloured_noise, generator_of, hum, music
 from scripts.speech.speech_synthesis import read_table
 from scripts.speech.voice_variation import share_of_one
 
@@ -130,10 +130,6 @@ class Change(Work):
     seed: int | None = None
 
 
-def _generator(seed: int, name: str) -> np.random.Generator:
-    return np.random.default_rng(int(digest(seed, name)[:16], 16))
-
-
 def _work_on(surroundings: Surroundings, work: Change) -> None:
     assert work.recording is not None
     with atomic_path(work.out) as temporary:
@@ -143,7 +139,7 @@ def _work_on(surroundings: Surroundings, work: Change) -> None:
             except OSError:  # another file system, or one without links
                 shutil.copyfile(work.recording, temporary)
             return
-        samples = surroundings(read_speech(work.recording), _generator(work.seed, work.id))
+        samples = surroundings(read_speech(work.recording), generator_of(work.seed, work.id))
         soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16")
 
 
@@ -168,7 +164,9 @@ def main() -> None:
         return
     works = []
     for row in share(read_table(args.texts, *(["split"] if args.only else [])), args):
-        changed = args.only in (None, row.get("split")) and _generator(args.seed, f"{row['id']}?").random() < args.share
+        changed = (
+            args.only in (None, row.get("split")) and generator_of(args.seed, f"{row['id']}?").random() < args.share
+        )
         file = f"{row['id']}.wav"
         works.append(Change(row["id"], args.out / file, args.audio / file, args.seed if changed else None))
     surroundings = Surroundings(pause_share=args.pause_share)

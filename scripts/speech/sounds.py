@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from scripts.recipes.recipe import digest
 from scripts.speech.audio import SAMPLE_RATE
 
 DRIFT_HZ = 0.5  # how fast the loudness of noise wanders
 CHORDS = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))  # semitones: I, vi, IV, V
+
+
+def generator_of(*parts: Any) -> np.random.Generator:
+    """A generator that depends on these parts alone, such as a seed and the name of a recording."""
+    return np.random.default_rng(int(digest(*parts)[:16], 16))
 
 
 def at_level(sound: np.ndarray, level_db: float) -> np.ndarray:

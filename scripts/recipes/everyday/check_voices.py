@@ -10,7 +10,6 @@ sentences is not checked again.
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from scripts.recipes.everyday.texts import read_tatoeba, table, tidy
 from scripts.recipes.everyday.voices import Speakers, Voice, read_voices
 from scripts.recipes.recipe import Work, add_share_arguments, digest, make_files, write_text
 from scripts.speech.audio import SAMPLE_RATE
+from scripts.speech.speech_synthesis import read_table
 
 KIND = "voices v2"
 WORDS = (5, 14)  # of a sentence
@@ -111,8 +111,7 @@ def main() -> None:
         return
     reports = []
     for work in works:
-        with work.out.open(encoding="utf-8", newline="") as file:
-            reports += [tuple(row.values()) for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+        reports += [tuple(row.values()) for row in read_table(work.out)]
     write_text(out.with_name("voices_report.tsv"), table(REPORT_COLUMNS, reports))
     passed = {name for name, error, *_ in reports if float(error) <= args.max_wer}
     lines = args.voices.read_text(encoding="utf-8").split("\n")

@@ -32,6 +32,7 @@ from scripts.recipes.recipe import (
 )
 from scripts.speech.audio import SAMPLE_RATE, speech_pcm
 from scripts.speech.english_voice import UNIT_SAMPLES
+from scripts.speech.speech_synthesis import read_table
 from scripts.units.unit_features import FeatureExtractor, make_extractor, one_thread
 from scripts.units.units import UnitModel
 
@@ -141,8 +142,7 @@ def main() -> None:
     if args.audio_hours and not args.dry_run:
         rows = []
         for path in sorted(args.out.glob("shard_*.audio.tsv")):
-            with path.open(encoding="utf-8", newline="") as file:
-                rows += [tuple(row.values()) for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+            rows += [tuple(row.values()) for row in read_table(path)]
         write_text(args.out / "audio.tsv", table(["id", "audio", "en", "units"], rows))
 
 

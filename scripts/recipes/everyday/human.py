@@ -15,7 +15,6 @@ The French and English prompts of Asterisk, the test set, come from the recipe `
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import shutil
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from scripts.recipes.asterisk.make_test_set import NOT_SPEECH, decode_g722, read
 from scripts.recipes.everyday.texts import table
 from scripts.recipes.recipe import require, scratch_folder, write_text
 from scripts.speech.audio import SAMPLE_RATE
+from scripts.speech.speech_synthesis import read_table
 
 ASTERISK = ("en", "es", "it", "ru")
 TUXPAINT, ARMELLE = "tuxpaint-stamps-default", "asterisk-prompt-fr-armelle"
@@ -42,8 +42,7 @@ class HumanSpeech:
     """Recordings of `human.tsv`, drawn at random; their archives are held in memory."""
 
     def __init__(self, path: Path):
-        with path.open(encoding="utf-8", newline="") as file:
-            self._rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        self._rows = read_table(path, "audio")
         if not self._rows:
             raise SystemExit(f"error: {path} lists no recordings; run the stage before again")
         names = {row["audio"].split(":")[0] for row in self._rows}

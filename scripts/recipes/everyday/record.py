@@ -12,7 +12,6 @@ made again.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from scripts.recipes.everyday.wordless import WORDLESS_S, make
 from scripts.recipes.recipe import Work, add_share_arguments, digest, is_too_early, make_files, share, write_text
 from scripts.speech.audio import PEAK, SAMPLE_RATE
 from scripts.speech.pico_voice import OTHER_LANGUAGES, PicoVoice
+from scripts.speech.sounds import generator_of
 from scripts.speech.speech_synthesis import read_table
 
 # Raise it when the sound changes: what there is, is then made again.
@@ -84,7 +84,7 @@ class Studio:
     def record(self, row: tuple[str, ...], shard: tuple[tuple[str, ...], ...]) -> tuple[np.ndarray, list]:
         """The recording of one row: float32 `(n,)` at 16 kHz, and the times of its sentences."""
         name, split, group, voice_name, french, _ = row
-        generator = np.random.default_rng(int(digest(self.seed, name)[:16], 16))
+        generator = generator_of(self.seed, name)
         foreign = self._foreign(shard)
         if group == "wordless":
             words = [word for other in shard for word in other[4].replace(SEPARATOR, " ").split()] or ["oui"]
@@ -159,9 +159,7 @@ def read_shards(folder: Path) -> list[dict[str, str]]:
     """All rows of the tables of shards in a folder, in order; audio relative to that folder's parent."""
     rows = []
     for path in sorted(folder.glob("shard_*.tsv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-                rows.append({**row, "audio": f"{folder.name}/{row['audio']}"})
+        rows += [{**row, "audio": f"{folder.name}/{row['audio']}"} for row in read_table(path, "audio")]
     return rows
 
 

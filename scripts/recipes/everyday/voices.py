@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.recipes.recipe import digest
 from scripts.speech.audio import to_16khz, trim
 from scripts.speech.pico_voice import PicoVoice
+from scripts.speech.sounds import generator_of
 from scripts.speech.speech_synthesis import read_table
 from scripts.speech.timbre import shift
 
@@ -121,5 +121,5 @@ class Speakers:
 
 def speed_of(seed: int, voice: Voice, text: str, speeds: tuple[float, float]) -> float:
     """The speed of a recording that begins with this sentence: the same in all timbres of one base."""
-    draw = np.random.default_rng(int(digest(seed, voice.base, voice.other, text)[:16], 16))
+    draw = generator_of(seed, voice.base, voice.other, text)
     return round(float(draw.uniform(*speeds)), 3)
