@@ -84,6 +84,11 @@ class EncoderDistillation:
         self.pairs = pair_layers(student_layers, len(teacher.emformer.layers))
         self.positions: PositionMeans | None = None
 
+    @property
+    def dim(self) -> int:
+        """Size of the teacher's frames."""
+        return self.teacher.emformer.dim
+
     def to(self, device: torch.device | str) -> EncoderDistillation:
         """Move the teacher."""
         self.teacher.to(device)

@@ -29,6 +29,8 @@ from fairseq.logging import metrics
 from omegaconf import II
 from torch import Tensor
 
+from echostream.checkpoints.errors import CheckpointError
+from echostream.criterions.distillation import EncoderDistillation, load_teacher
 from echostream.criterions.losses import cross_entropy_sum, ctc_sum, frame_cross_entropy_sum, symmetric_kl_sum
 from echostream.criterions.targets import UNKNOWN_PHONE, word_starts
 from echostream.decoding.policy import Policy, build_policy, visible_frames_from_policy
@@ -41,6 +43,7 @@ PARTS = ("asr", "st", "mt", "unit")
 CTC_PARTS = ("asr", "st", "unit")
 DEFAULT_WEIGHTS = {"asr": 4.0, "st": 4.0, "mt": 8.0, "unit": 1.0}
 DEFAULT_LABEL_SMOOTHING = 0.1
+TEACHER_PIECES, TEACHER_BATCH = 96, 8  # from which its position means are learned
 YAML_ENTRIES = {"asr": "source_unigram", "st": "ctc_target_unigram", "mt": "target_unigram"}
 
 
@@ -74,6 +77,16 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
     phone_weight: float = field(
         default=0.0,
         metadata={"help": "weight of the source phones' cross entropy, which needs --source-phones; 0: off"},
+    )
+    encoder_teacher: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "Whisper's weights (CTranslate2's model.bin, OpenAI's .pt or .safetensors), whose unmasked encoder "
+            "the speech encoder learns from, on the pieces of --unlabelled-audio"
+        },
+    )
+    encoder_teacher_weight: float = field(
+        default=1.0, metadata={"help": "weight of the distance from the teacher per frame, beside the losses per unit"}
     )
     mt_alignment: ChoiceEnum(["policy", "none"]) = field(  # type: ignore[valid-type]  # made at run time
         default="policy",
@@ -144,7 +157,11 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         if self.phone_weight:
             if not task.phone_inventory:
                 raise ValueError("--phone-weight needs a table of the source's phones; name it with --source-phones")
-            self.phone_head = torch.nn.Linear(task.encoder_dim, len(task.phone_inventory))
+            self.phone_head = torch.nn.Linear(task.model_cfg.encoder_dim, len(task.phone_inventory))
+        self.teacher_weight = cfg.encoder_teacher_weight
+        if self.teacher_weight < 0:
+            raise ValueError(f"--encoder-teacher-weight is {self.teacher_weight:g}; it must not be negative")
+        self.distillation = _teacher(cfg, task)
         self.align_by_policy = str(cfg.mt_alignment) == "policy"
         self.policy = _policy(cfg, task)
         self.sentence_avg = cfg.sentence_avg is True  # outside of a training it is a reference to fairseq's option
@@ -168,14 +185,18 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
     def compute(self, model: Any, sample: dict[str, Any]) -> tuple[Tensor, int, dict[str, Any], dict[str, Tensor]]:
         """Return what :meth:`forward` returns, followed by the output of the model."""
         rdrop = self.rdrop_alpha > 0 and self.training
-        batch = _repeat_batch(sample) if rdrop else sample
+        labelled = {name: value for name, value in sample.items() if name != "unlabelled"}
+        batch = _repeat_batch(labelled) if rdrop else labelled
+        teaches = self.training and self.distillation is not None and "unlabelled" in sample
         segment = sample.get("segment", 0)
+        optional = ("right_context", "unlabelled") if teaches else ("right_context",)
         output = model(
             **batch["net_input"],
             target_text_tokens=batch["target_text"],
             word_ids=batch["word_ids"],
             segment=segment,
             align=self._alignment(batch, segment),
+            **{name: sample[name] for name in optional if name in sample},
         )
         log, infeasible = self._losses(output, batch)
         infeasible = infeasible[:, : sample["nsentences"]]
@@ -194,6 +215,10 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         unit_tokens = int((unit * sample["unit_lengths"]).sum())
         # A batch in which nothing is said has no units, and is divided by nothing.
         sample_size = int(unit.sum()) if self.sentence_avg else max(1, unit_tokens)
+        if teaches:
+            distance, frames = self._distance(output["unlabelled_layers"], sample["unlabelled"])
+            loss = loss + self.teacher_weight * sample_size * distance / frames
+            logged |= {"teacher_loss": distance.detach(), "teacher_frames": frames}
         logged |= {
             "loss": loss.detach(),
             "asr_tokens": int((asr * sample["source_text_lengths"]).sum()),
@@ -205,6 +230,17 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             "sample_size": sample_size,
         }
         return loss, sample_size, logged, output
+
+    def _distance(self, layers: Tensor, features: Tensor) -> tuple[Tensor, int]:
+        """Distance of the layers ``(layers, P, T', D)`` from the teacher's, summed over frames, and their number."""
+        assert self.distillation is not None
+        if self.distillation.positions is None:
+            self.distillation.to(features.device)
+            logger.info(f"learning what the teacher's frames owe to their positions, from {TEACHER_PIECES} pieces")
+            batches = self.task.unlabelled_speech().batches(TEACHER_PIECES // TEACHER_BATCH, TEACHER_BATCH, "positions")
+            self.distillation.learn_positions(batch.to(features.device) for batch in batches)
+        lengths = torch.full((features.size(0),), features.size(1), device=features.device)
+        return self.distillation.loss_sum(list(layers), features, lengths)
 
     def _name(self, infeasible: Tensor, ids: Sequence[str]) -> None:
         """Log, once for each, the utterances that have no CTC path; ``infeasible`` is bool ``(3, B)``."""
@@ -283,6 +319,9 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         tokens = total("mt_tokens")
         metrics.log_scalar("mt_nll", total("mt_nll") / max(tokens, 1), tokens, round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["mt_nll"].avg, base=math.e))
+        if total("teacher_frames"):
+            frames = total("teacher_frames")
+            metrics.log_scalar("teacher", total("teacher_loss") / frames, frames, round=3)
         if total("phone_frames"):
             metrics.log_scalar("phone", total("phone_loss") / total("phone_frames"), total("phone_frames"), round=3)
             accuracy = 100 * total("phone_correct") / total("phone_frames")
@@ -296,6 +335,35 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """True: all entries are sums over utterances."""
         return True
+
+
+def _teacher(cfg: EchoStreamMultiTaskCriterionConfig, task: Any) -> EncoderDistillation | None:
+    """The teacher that the options name; None without one, and where a checkpoint's options do: only training needs it.
+
+    Raises:
+        ValueError: it can't be read, hears other features, or there is no speech to learn from.
+    """
+    if not cfg.encoder_teacher or getattr(task, "from_checkpoint", False):
+        return None
+    if not task.cfg.unlabelled_audio:
+        raise ValueError("--encoder-teacher needs speech to learn from: name a table with --unlabelled-audio")
+    if task.front_end != "whisper":
+        raise ValueError(
+            f"--encoder-teacher hears the features of the front end whisper, the model's are {task.front_end}: choose "
+            "--arch echostream_whisper_base or one of its kind"
+        )
+    try:
+        distillation = EncoderDistillation(load_teacher(cfg.encoder_teacher), task.model_cfg.encoder_layers)
+    except CheckpointError as error:
+        raise ValueError(f"--encoder-teacher: {error}") from error
+    if task.model_cfg.encoder_layer_drop:
+        raise ValueError("--encoder-teacher compares all layers: set --encoder-layer-drop 0")
+    if task.model_cfg.encoder_dim != distillation.dim:
+        raise ValueError(
+            f"--encoder-teacher {cfg.encoder_teacher} has frames of size {distillation.dim}, the model's encoder of "
+            f"{task.model_cfg.encoder_dim}"
+        )
+    return distillation
 
 
 def _policy(cfg: EchoStreamMultiTaskCriterionConfig, task: Any) -> Policy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from echostream.models.config import EchoStreamConfig
@@ -149,9 +150,22 @@ class EchoStreamModel(nn.Module):
         word_ids: Tensor,
         segment: int = 0,
         align: Callable[[Outputs], Tensor | None] | None = None,
+        right_context: int | None = None,
+        unlabelled: Tensor | None = None,
     ) -> Outputs:
-        """:meth:`encode`, then ``align(encoded)`` for the MT decoder's visible frames, then :meth:`decode`."""
-        encoded = self.encode(src_tokens, src_lengths, segment)
+        """:meth:`encode`, then ``align(encoded)`` for the MT decoder's visible frames, then :meth:`decode`.
+
+        Speech without transcripts, ``unlabelled (P, T, 80)``, is encoded alone. It is part of the same call because
+        distributed training allows one: the output then holds ``unlabelled_layers (layers, P, T', D)``, the frames
+        after each of the encoder's layers.
+        """
+        encoded = self.encode(src_tokens, src_lengths, segment, right_context)
         visible = align(encoded) if align is not None else None
-        decoded = self.decode(encoded, prev_text_tokens, target_text_tokens, word_ids, visible)
-        return {**encoded, **decoded, **({} if visible is None else {"visible_frames": visible})}
+        outputs = {**encoded, **self.decode(encoded, prev_text_tokens, target_text_tokens, word_ids, visible)}
+        if visible is not None:
+            outputs["visible_frames"] = visible
+        if unlabelled is not None:
+            layers: list[Tensor] = []
+            self.encoder(unlabelled, segment=segment, right_context=right_context, layer_outputs=layers)
+            outputs["unlabelled_layers"] = torch.stack(layers)
+        return outputs

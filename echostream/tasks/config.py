@@ -43,6 +43,13 @@ class EchoStreamTaskConfig(FairseqDataclass):
             "'uniform' for 1 up to the longest utterance of the batch"
         },
     )
+    right_contexts: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "right contexts drawn for training batches, encoder frames, such as '0,4,8,16', so that any "
+            "of them can be chosen at inference (default: the model's right_context_frames alone)"
+        },
+    )
     segment_warmup_updates: int = field(
         default=0,
         metadata={
@@ -69,6 +76,15 @@ class EchoStreamTaskConfig(FairseqDataclass):
             "spaces), a path or a file name in the data folder, for the criterion's --phone-weight"
         },
     )
+    unlabelled_audio: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "table with the columns id and audio of speech in any language, a path or a file name in the data "
+            "folder, for the criterion's --encoder-teacher: pieces of it stand beside every training batch"
+        },
+    )
+    unlabelled_pieces: int = field(default=1, metadata={"help": "pieces beside every batch, at least 1"})
+    unlabelled_piece_s: float = field(default=10.0, metadata={"help": "length of each piece, at most 30 s"})
     feature_cache_mb: int = field(
         default=256, metadata={"help": "memory for log-mel features kept between epochs, MiB per data loader"}
     )

@@ -15,6 +15,7 @@ from echostream.tasks.columns import Ragged
 from echostream.tasks.features import FeatureReader, LengthMismatchError
 from echostream.tasks.manifests import Manifest
 from echostream.tasks.phones import SourcePhones
+from echostream.tasks.unlabelled import UnlabelledSpeech
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class SpeechTranslationDataset(FairseqDataset):
         seed: seed of the run.
         phones: class of the source phone of each 25 Hz frame by utterance id; utterances may be missing.
         skip_mismatches: leave out recordings whose length is not that of the manifest, instead of an error.
+        unlabelled: speech of which every batch gets ``unlabelled_pieces`` pieces beside its utterances.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class SpeechTranslationDataset(FairseqDataset):
         seed: int = 1,
         phones: SourcePhones | None = None,
         skip_mismatches: bool = False,
+        unlabelled: UnlabelledSpeech | None = None,
+        unlabelled_pieces: int = 1,
     ):
         self.utterances = utterances
         self.source_texts = source_texts
@@ -88,6 +92,7 @@ class SpeechTranslationDataset(FairseqDataset):
         self.seed = seed
         self.phones = phones
         self.skip_mismatches = skip_mismatches
+        self.unlabelled, self.unlabelled_pieces = unlabelled, unlabelled_pieces
         self._skipped: set[int] = set()  # rows for which the warning has been given
         self.epoch = 1
         self._sizes = utterances.n_frames.astype(np.int64)
@@ -144,8 +149,13 @@ class SpeechTranslationDataset(FairseqDataset):
             - ``phones`` (B, T') @25 Hz, ``UNKNOWN_PHONE`` where the phone is not known
             - ``id`` (B,): rows of the manifest; ``ids``: the ids there
             - ``ntokens``: total number of units; ``nsentences``: B
+            - ``unlabelled`` (pieces, T, 80), if there is such speech: features of pieces of it, all of one length
         """
-        return self._batch([sample for sample in samples if sample is not None])
+        batch = self._batch([sample for sample in samples if sample is not None])
+        if batch and self.unlabelled is not None:
+            key = (self.seed, self.epoch, *batch["id"].tolist())
+            batch["unlabelled"] = self.unlabelled.pieces(self.unlabelled_pieces, *key)
+        return batch
 
     def _batch(self, samples: list[TrainingExample]) -> dict:
         if not samples:

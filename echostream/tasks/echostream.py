@@ -39,9 +39,10 @@ from echostream.tasks.manifests import (
     read_utterances,
 )
 from echostream.tasks.phones import SourcePhones, read_source_phones
-from echostream.tasks.segments import MultiChunkSampler, parse_segment_sizes, segment_name
+from echostream.tasks.segments import MultiChunkSampler, parse_right_contexts, parse_segment_sizes, segment_name
 from echostream.tasks.streamed_translation import translate_as_streamed
 from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_about_ctc_length
+from echostream.tasks.unlabelled import UnlabelledSpeech
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class EchoStreamTask(FairseqTask):
         super().__init__(cfg)
         self.segment_sizes = parse_segment_sizes(cfg.segment_sizes, allow_uniform=True)
         self.valid_segment_sizes = parse_segment_sizes(cfg.valid_segment_sizes)
+        self.right_contexts = parse_right_contexts(cfg.right_contexts)
         if cfg.generate not in ("none", *OUTPUTS):
             raise ValueError(f"--generate is {cfg.generate!r}, not one of {', '.join(OUTPUTS)}")
         self.generates = cfg.generate != "none"
@@ -73,6 +75,7 @@ class EchoStreamTask(FairseqTask):
         self.from_checkpoint = False
         self.front_end, self.frame_ms = "fbank", FRAME_MS  # until a model says otherwise
         self._num_to_generate = 0
+        self._sampler = MultiChunkSampler(self.segment_sizes, cfg.seed, cfg.segment_warmup_updates)
         self._draws = (-1, -1)  # update, and batch within the update, for which a segment size was last drawn
 
     @classmethod
@@ -251,7 +254,23 @@ class EchoStreamTask(FairseqTask):
             self.cfg.seed,
             self.source_phones,
             str(self.cfg.on_length_mismatch) == "skip",
+            self.unlabelled_speech() if is_train else None,
+            self.cfg.unlabelled_pieces,
         )
+
+    def unlabelled_speech(self) -> UnlabelledSpeech | None:
+        """The speech of ``--unlabelled-audio``; None without that option.
+
+        Raises:
+            ManifestError: its table can't be used, or fewer than one piece a batch.
+        """
+        if not self.cfg.unlabelled_audio:
+            return None
+        if self.cfg.unlabelled_pieces < 1:
+            raise ManifestError(f"--unlabelled-pieces is {self.cfg.unlabelled_pieces}; it must be at least 1")
+        path = Path(self.cfg.data) / self.cfg.unlabelled_audio
+        reader = FeatureReader(self.speech_config, self.cfg.train_subset, False, 0, self.front_end)
+        return UnlabelledSpeech(path, reader, self.cfg.unlabelled_piece_s)
 
     def get_batch_iterator(self, dataset: SpeechTranslationDataset, **kwargs: Any) -> Any:
         """fairseq's iterator with new workers for every epoch and readable errors, see :mod:`echostream.tasks.batches`.
@@ -312,7 +331,7 @@ class EchoStreamTask(FairseqTask):
             with exit_with_message(ManifestError):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
             load_initial_weights(model, self.cfg, self.state.state_dict)
-        self.encoder_dim = model.cfg.encoder_dim
+        self.model_cfg = model.cfg
         if self.phone_inventory and model.frame_ms != self.frame_ms:
             raise SystemExit(
                 f"echostream: --source-phones are one for {self.frame_ms} ms, the front end {model.cfg.front_end} has "
@@ -334,8 +353,7 @@ class EchoStreamTask(FairseqTask):
         """Segment size (25 Hz frames, 0: whole utterance) for the next batch of update ``update_num``."""
         update, micro_batch = self._draws
         self._draws = (update_num, micro_batch + 1 if update == update_num else 0)
-        sampler = MultiChunkSampler(self.segment_sizes, self.cfg.seed, self.cfg.segment_warmup_updates)
-        return sampler.sample_segment_length(*self._draws, self._longest_frames(sample))
+        return self._sampler.sample_segment_length(*self._draws, self._longest_frames(sample))
 
     def _longest_frames(self, sample: dict[str, Any]) -> int:
         """Encoder frames of the longest utterance over all ranks; 0 unless segment sizes are sampled uniformly.
@@ -358,8 +376,10 @@ class EchoStreamTask(FairseqTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> tuple:
-        """fairseq's training step, with a segment size drawn for the batch as ``sample["segment"]``."""
+        """fairseq's training step, with a segment size and right context drawn for the batch."""
         sample = {**sample, "segment": self.draw_segment(sample, update_num)}
+        if self.right_contexts is not None:
+            sample["right_context"] = self._sampler.sample_right_context(*self._draws, self.right_contexts)
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple:

@@ -95,6 +95,30 @@ class FeatureReader:
             raise FeatureError(f"{audio}: features that are NaN or infinite: make them again")
         return features
 
+    def samples(self, audio: str) -> Tensor:
+        """The waveform of a recording, float32 ``(n,)`` at 16 kHz, of a file name or ``archive.zip:offset:length``.
+
+        Raises:
+            FeatureError: it can't be read, or has no samples.
+        """
+        archive, *place = audio.rsplit(":", 2)
+        try:
+            if len(place) < 2 or not archive.endswith(".zip"):
+                waveform = _waveform(audio, audio)
+            else:
+                with io.BufferedReader(_Slice(archive, *map(int, place))) as file:
+                    waveform = _waveform(file, audio)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise FeatureError(f"{audio}: can't be read as audio ({error})") from error
+        if not len(waveform):
+            raise FeatureError(f"{audio}: no samples")
+        return waveform
+
+    def of_samples(self, waveform: Tensor) -> np.ndarray:
+        """Features ``(T, 80)`` of a waveform ``(n,)`` at 16 kHz, before normalisation and masks."""
+        with torch.no_grad():
+            return self.features.log_mel(waveform).numpy()
+
     def _load(self, audio: str, n_frames: int | None) -> np.ndarray:
         archive, *place = audio.rsplit(":", 2)
         if len(place) < 2 or not archive.endswith(".zip"):
@@ -122,12 +146,13 @@ class FeatureReader:
             _check_length(name, duration_s(file, name), n_frames)
             if not isinstance(file, str):
                 file.seek(0)
-        samples, rate = read_audio(file, name)
-        waveform = torch.from_numpy(samples.mean(axis=1))
-        if rate != SAMPLE_RATE:
-            waveform = torchaudio.functional.resample(waveform, rate, SAMPLE_RATE)
-        with torch.no_grad():
-            return self.features.log_mel(waveform).numpy()
+        return self.of_samples(_waveform(file, name))
+
+
+def _waveform(file: str | BinaryIO, name: str) -> Tensor:
+    samples, rate = read_audio(file, name)
+    waveform = torch.from_numpy(samples.mean(axis=1))
+    return waveform if rate == SAMPLE_RATE else torchaudio.functional.resample(waveform, rate, SAMPLE_RATE)
 
 
 class _Slice(io.RawIOBase):

@@ -247,7 +247,7 @@ def _units(path: Path, number: int, value: str, allow_empty: bool) -> Iterator[i
     return map(int, pieces)
 
 
-class _AudioFiles:
+class AudioFiles:
     """Checks that audio exists; the size of each archive is looked up only once."""
 
     def __init__(self, root: Path):
@@ -255,6 +255,15 @@ class _AudioFiles:
         self.archives: list[str] = []
         self.numbers: dict[str, int] = {}  # position in ``archives``
         self.archive_bytes: list[int] = []
+
+    def name(self, path: Path, number: int, value: str) -> str:
+        """The audio ``value`` as a file name or ``archive.zip:offset:length``, with its folder.
+
+        Raises:
+            ManifestError: it does not exist, or is not a supported kind of audio.
+        """
+        archive, *place = self.resolve(path, number, value)
+        return str(self.root / value) if archive < 0 else ":".join([self.archives[archive], *map(str, place)])
 
     def resolve(self, path: Path, number: int, value: str) -> tuple[int, int, int]:
         """Where the audio ``value`` is: number of its archive, offset and length; ``(-1, 0, 0)`` for a file.
@@ -301,7 +310,7 @@ def read_utterances(path: Path, audio_root: Path, allow_empty: bool = False) -> 
     Raises:
         ManifestError: names the file, the line and the value that is not valid.
     """
-    audio = _AudioFiles(audio_root)
+    audio = AudioFiles(audio_root)
     ids, files, units = Strings(), Strings(), RaggedBuilder()
     numbers, places, n_frames, lines = array("i"), array("q"), array("i"), array("i")
     for number, row in read_rows(path, SPEECH_COLUMNS):

@@ -34,6 +34,20 @@ def parse_segment_sizes(text: str, allow_uniform: bool = False) -> tuple[int, ..
     return tuple(int(piece) for piece in pieces)
 
 
+def parse_right_contexts(text: str | None) -> tuple[int, ...] | None:
+    """Parse a list of right contexts such as ``"0,4,16"``, in encoder frames; None for None.
+
+    Raises:
+        ValueError: ``text`` is not such a list.
+    """
+    if text is None:
+        return None
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    if not pieces or not all(piece.isdecimal() for piece in pieces):
+        raise ValueError(f'right contexts {text!r}: expected a list such as "0,4,16" (encoder frames)')
+    return tuple(int(piece) for piece in pieces)
+
+
 @dataclass(frozen=True)
 class MultiChunkSampler:
     """Draws the segment size of each batch.
@@ -61,13 +75,21 @@ class MultiChunkSampler:
             micro_batch: index of the batch in the update (``--update-freq``).
             longest_frames: length of the longest utterance in the batch over all ranks, 25 Hz frames.
         """
-        digest = hashlib.blake2b(f"{self.seed}/{update}/{micro_batch}".encode(), digest_size=8).digest()
-        draw = int.from_bytes(digest, "big") / 2**64
+        draw = self._draw(update, micro_batch)
         share = min(1.0, update / self.warmup_updates) if self.warmup_updates else 1.0
         if self.sizes is None:
             return 1 + int(draw * max(1, int(share * longest_frames)))
         allowed = sorted(self.sizes, key=lambda size: size or float("inf"))[: max(1, int(share * len(self.sizes)))]
         return allowed[int(draw * len(allowed))]
+
+    def sample_right_context(self, update: int, micro_batch: int, choices: Sequence[int]) -> int:
+        """One of the right contexts in ``choices`` for the same batch, drawn independently of its segment."""
+        return choices[int(self._draw("right context", update, micro_batch) * len(choices))]
+
+    def _draw(self, *key: object) -> float:
+        """A number from 0 to below 1."""
+        digest = hashlib.blake2b("/".join(map(str, (self.seed, *key))).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64
 
 
 def segment_name(size: int, frame_ms: int = FRAME_MS) -> str:

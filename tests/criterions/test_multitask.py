@@ -125,7 +125,7 @@ def test_losses_match_a_direct_computation(sample):
 
 def test_phone_loss_counts_known_frames_only(sample):
     task = make_task()
-    task.phone_inventory, task.encoder_dim = ["SIL", "a", "b"], 6
+    task.phone_inventory, task.model_cfg = ["SIL", "a", "b"], SimpleNamespace(encoder_dim=6)
     criterion = make_criterion(task, phone_weight=2.0)
     model = RecordingModel()
     frames = model.output["encoder_out"] = torch.randn(BATCH, FRAMES, 6)

@@ -1,5 +1,7 @@
 """Training with Whisper's front end and weights: the miniature of it in fairseq's trainer, and then as a stream."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,9 @@ from test_training import train
 from echostream.checkpoints.model_files import load_model
 from echostream.models import EchoStreamSpeechEncoder, architecture_config
 from echostream.streaming import StreamingTranslator
+from echostream.tasks.data_config import load_speech_config
+from echostream.tasks.features import FeatureReader
+from echostream.tasks.unlabelled import UnlabelledSpeech
 
 SIZES = {"encoder_dim": 64, "encoder_layers": 2, "encoder_heads": 1, "encoder_ffn_dim": 128}
 OPTIONS = ["--arch", "echostream_whisper_base", "--mt-layers", "1", "--unit-layers", "1", "--st-layers", "1"]
@@ -93,3 +98,68 @@ def test_what_cannot_start_from_whisper_is_one_line(corpus, tmp_path, whisper_fi
 def test_a_normalisation_over_the_corpus_is_refused(corpus, tmp_path):
     with pytest.raises(SystemExit, match="leave global_cmvn out"):
         train(corpus.folder, tmp_path / "x", 1, *OPTIONS)
+
+
+def unlabelled(corpus) -> list[str]:
+    """Options with the corpus's own audio as speech without transcripts."""
+    rows = [line.split("\t") for line in (corpus.folder / "train.tsv").read_text().splitlines()]
+    names = "".join(f"{row[0]}\t{row[1]}\n" for row in rows[1:])
+    (corpus.folder / "audio" / "speech.tsv").write_text(f"id\taudio\n{names}")
+    return ["--unlabelled-audio", str(corpus.folder / "audio" / "speech.tsv"), "--unlabelled-piece-s", "1.5"]
+
+
+def distance_after(corpus, folder, updates: int, *options) -> float:
+    """Distance from the teacher on one batch's pieces after training."""
+    _, _, trainer = train(corpus.folder, folder, updates, *OPTIONS, *options)
+    dataset, criterion = trainer.task.datasets["train"], trainer.criterion
+    batch = dataset.collater([dataset[0], dataset[1]])
+    criterion.train()
+    with torch.no_grad():
+        log = criterion.compute(trainer.model, {**batch, "segment": 4})[2]
+    return float(log["teacher_loss"]) / log["teacher_frames"]
+
+
+def test_a_teacher_draws_the_encoder_closer(corpus, tmp_path, whisper_file):
+    without_normalisation(corpus)
+    teacher = ["--encoder-teacher", str(whisper_file), *unlabelled(corpus), "--unlabelled-pieces", "2"]
+    untrained = distance_after(corpus, tmp_path / "untrained", 1, *teacher, "--lr", "0")
+    taught = distance_after(corpus, tmp_path / "taught", 30, *teacher, "--right-contexts", "0,4")
+    ignored = distance_after(corpus, tmp_path / "ignored", 30, *teacher, "--encoder-teacher-weight", "0")
+    assert taught < 0.85 * untrained
+    assert taught < ignored - 0.1
+    # A checkpoint holds nothing of the teacher, and does not need its file.
+    saved = torch.load(tmp_path / "taught" / "checkpoint_last.pt", weights_only=False)
+    assert not any("teacher" in name for name in saved["model"])
+    whisper_file.unlink()
+    assert load_model(tmp_path / "taught" / "checkpoint_last.pt").model.cfg.front_end == "whisper"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--encoder-teacher", "{file}"], "name a table with --unlabelled-audio"),
+        (["--encoder-teacher", "nothing.pt", "--unlabelled-audio", "{speech}"], "--encoder-teacher: cannot read"),
+        (["--encoder-teacher", "{file}", "--unlabelled-audio", "none.tsv"], "none.tsv: no such manifest"),
+        (["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--unlabelled-pieces", "0"], "at least 1"),
+        (["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--unlabelled-piece-s", "31"], "most 30 s"),
+        (["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--encoder-dim", "32"], "size 64"),
+        (["--encoder-teacher-weight", "-1"], "must not be negative"),
+        (["--right-contexts", "a few"], "right contexts 'a few'"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_one_line(corpus, tmp_path, whisper_file, options, message):
+    without_normalisation(corpus)
+    places = {"{file}": str(whisper_file), "{speech}": unlabelled(corpus)[1]}
+    with pytest.raises(SystemExit, match=message):
+        train(corpus.folder, tmp_path / "x", 1, *OPTIONS, *(places.get(option, option) for option in options))
+
+
+def test_pieces_are_those_of_their_key_and_of_one_length(corpus):
+    speech = unlabelled(corpus)[1]
+    config = load_speech_config(corpus.folder / "config_gcmvn.yaml")
+    pieces = UnlabelledSpeech(Path(speech), FeatureReader(config, "train", False, front_end="whisper"), 1.5)
+    first, again, other = (pieces.pieces(2, 1, key).numpy() for key in ("a", "a", "b"))
+    assert first.shape == (2, 149, 80)  # the last frame's window would reach beyond 1.5 s
+    assert (first == again).all()
+    assert not (first == other).all()
+    assert not (first[0] == first[1]).all()
