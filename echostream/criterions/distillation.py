@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from echostream.checkpoints.whisper_files import read_whisper, whisper_encoder
+from echostream.checkpoints.whisper_files import read_whisper
+from echostream.checkpoints.whisper_names import whisper_encoder
 from echostream.models.config import architecture_config
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 from echostream.modules.masks import valid_positions

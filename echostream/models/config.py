@@ -6,8 +6,15 @@ from typing import Any
 ACTIVATIONS = ("relu", "gelu", "silu")
 POSITIONS = ("rotary", "cyclic")
 NORMS = ("closing", "final")
+TOKEN_POSITIONS = ("rotary", "learned")
 # Options that have one of a few values; front ends can be added, see models/front_ends.py.
-CHOICES = {"encoder_activation": ACTIVATIONS, "encoder_positions": POSITIONS, "encoder_norm": NORMS}
+CHOICES = {
+    "encoder_activation": ACTIVATIONS,
+    "encoder_positions": POSITIONS,
+    "encoder_norm": NORMS,
+    "mt_activation": ACTIVATIONS,
+    "mt_positions": TOKEN_POSITIONS,
+}
 
 
 @dataclass
@@ -55,6 +62,20 @@ class EchoStreamConfig:
     mt_layers: int = field(default=4, metadata={"help": "layers of the MT decoder"})
     mt_heads: int = field(default=8, metadata={"help": "attention heads of the MT decoder"})
     mt_ffn_dim: int = field(default=2048, metadata={"help": "hidden size of the MT decoder's feed-forward"})
+    mt_activation: str = field(
+        default="relu", metadata={"help": f"activation of its feed-forward: {', '.join(ACTIVATIONS)}"}
+    )
+    mt_positions: str = field(
+        default="rotary",
+        metadata={"help": "rotary, or learned: a table of 448 places in a sentence, as Whisper's weights need"},
+    )
+    mt_prompt_tokens: int = field(
+        default=0,
+        metadata={"help": "learned inputs before a sentence's start symbol; Whisper's weights need three"},
+    )
+    mt_scale_embedding: bool = field(
+        default=True, metadata={"help": "multiply what it reads by the root of its size; Whisper's weights don't"}
+    )
     mt_window_tokens: int = field(default=64, metadata={"help": "target subwords that the MT decoder looks back"})
     mt_window_frames: int = field(
         default=512, metadata={"help": "encoder frames that the MT decoder attends to (40 ms frames)"}
@@ -81,7 +102,8 @@ class EchoStreamConfig:
     )
 
 
-# Whisper base's encoder under the Emformer's masks: 320 ms of right context and 3.2 s of left context, no memory bank.
+# Whisper base's encoder under the Emformer's masks: 320 ms of right context and 3.2 s of left context, no memory bank;
+# and its text decoder.
 WHISPER_BASE: dict[str, Any] = {
     "front_end": "whisper",
     "encoder_dim": 512,
@@ -95,6 +117,14 @@ WHISPER_BASE: dict[str, Any] = {
     "left_context_frames": 160,
     "right_context_frames": 16,
     "memory_slots": 0,
+    "mt_dim": 512,
+    "mt_layers": 6,
+    "mt_heads": 8,
+    "mt_ffn_dim": 2048,
+    "mt_activation": "gelu",
+    "mt_positions": "learned",
+    "mt_prompt_tokens": 3,
+    "mt_scale_embedding": False,
     "dropout": 0.0,
 }
 

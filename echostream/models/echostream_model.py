@@ -60,6 +60,10 @@ class EchoStreamModel(nn.Module):
             cfg.mt_window_tokens,
             cfg.mt_window_frames,
             cfg.dropout,
+            cfg.mt_activation,
+            cfg.mt_positions == "learned",
+            cfg.mt_scale_embedding,
+            cfg.mt_prompt_tokens,
         )
         self.unit_decoder = CTCTransformerUnitDecoder(
             num_units,

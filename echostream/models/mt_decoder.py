@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from echostream.modules.transformer import CausalTransformer, TransformerState
 
+MAX_POSITIONS = 448  # of Whisper's text decoder
+POSITION_STD = 0.02
+
 
 class TransformerMTDecoder(nn.Module):
     """Transformer decoder over subwords with input and output embeddings tied.
@@ -24,6 +27,12 @@ class TransformerMTDecoder(nn.Module):
         dim, layers, heads, ffn_dim, dropout: of the stack.
         window_tokens: earlier tokens that a token attends to.
         window_frames: frames, counted back from the last visible one, that a token attends to.
+        activation: of the feed-forward networks.
+        learned_positions: a token's place in its sentence comes from a table of ``MAX_POSITIONS``, whose last entry
+            serves those beyond; otherwise positions are rotary.
+        scale_embedding: what is read is multiplied by the root of ``dim``.
+        prompt_tokens: learned inputs before the start symbol of every sentence. They attend to a learned frame instead
+            of the sentence's, so that the state that a sentence starts from is the same for all.
     """
 
     def __init__(
@@ -38,21 +47,51 @@ class TransformerMTDecoder(nn.Module):
         window_tokens: int,
         window_frames: int,
         dropout: float = 0.1,
+        activation: str = "relu",
+        learned_positions: bool = False,
+        scale_embedding: bool = True,
+        prompt_tokens: int = 0,
     ) -> None:
         super().__init__()
         self.window_frames = window_frames
         self.embedding = nn.Embedding(vocab_size, dim, padding_idx)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
         nn.init.zeros_(self.embedding.weight[padding_idx])
-        self.scale = math.sqrt(dim)
-        self.stack = CausalTransformer(dim, layers, heads, ffn_dim, window_tokens, dropout, encoder_dim)
+        self.scale, self.scales_input = math.sqrt(dim), scale_embedding
+        self.stack = CausalTransformer(
+            dim, layers, heads, ffn_dim, window_tokens, dropout, encoder_dim, activation, not learned_positions
+        )
+        self.positions = nn.Embedding(MAX_POSITIONS, dim) if learned_positions else None
+        if self.positions is not None:
+            nn.init.normal_(self.positions.weight, std=POSITION_STD)
+        self.prompt = self.prompt_frame = None
+        if prompt_tokens:
+            self.prompt = nn.Parameter(POSITION_STD * torch.randn(prompt_tokens, dim))
+            self.prompt_frame = nn.Parameter(torch.zeros(encoder_dim))
         self.dropout = nn.Dropout(dropout)
 
     def init_state(self, batch_size: int = 1) -> TransformerState:
-        return self.stack.init_state(batch_size)
+        """The state that a sentence starts from."""
+        state = self.stack.init_state(batch_size)
+        if self.prompt is None or self.prompt_frame is None:
+            return state
+        x = self.prompt + (self.positions.weight[: len(self.prompt)] if self.positions is not None else 0)
+        _, after = self.stack(x[None], self.stack.init_state(), memory=self.prompt_frame[None, None])
+        assert after is not None  # a state was given
+        return TransformerState(after.position.expand(batch_size), after.past.expand(batch_size, *after.past.shape[1:]))
 
     def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings as the unit decoder reads them, beside hidden states."""
         return self.embedding(tokens) * self.scale
+
+    def _input(self, tokens: Tensor, state: TransformerState | None) -> Tensor:
+        x = self.embed(tokens) if self.scales_input else self.embedding(tokens)
+        if self.positions is None:
+            return x
+        place = torch.arange(tokens.size(1), device=tokens.device)
+        if state is not None:
+            place = place + state.position[:, None]
+        return x + self.positions(place.clamp(max=MAX_POSITIONS - 1))
 
     def frame_mask(self, frame_lengths: Tensor, num_frames: int, visible: Tensor) -> Tensor:
         """Frames in the window that ends at the last visible one.
@@ -89,6 +128,8 @@ class TransformerMTDecoder(nn.Module):
         Returns:
             hidden ``(B, N, dim)``, logits ``(B, N, vocab)``, next state or None.
         """
-        x = self.dropout(self.embed(previous_tokens))
+        if state is None and self.prompt is not None:
+            state = self.init_state(len(previous_tokens))
+        x = self.dropout(self._input(previous_tokens, state))
         hidden, state = self.stack(x, state, memory=memory, memory_mask=memory_mask, need_state=need_state)
         return hidden, nn.functional.linear(hidden, self.embedding.weight), state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from echostream.models.config import CHOICES, EchoStreamConfig
@@ -64,6 +65,10 @@ class EchoStreamSpeechEncoder(nn.Module):
             final_norm=cfg.encoder_norm == "final",
         )
         self.join = nn.Linear(self.stack * cfg.encoder_dim, cfg.encoder_dim) if self.stack > 1 else None
+        if self.join is not None:  # it starts as the mean of the frames, which keeps what pretrained layers say
+            with torch.no_grad():
+                self.join.weight.copy_(torch.eye(cfg.encoder_dim).repeat(1, self.stack) / self.stack)
+                self.join.bias.zero_()
 
     def init_state(self, batch_size: int = 1) -> SpeechEncoderState:
         return SpeechEncoderState(self.subsampler.init_state(batch_size), self.emformer.init_state(batch_size))

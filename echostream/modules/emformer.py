@@ -23,8 +23,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention
 
+from echostream.modules.activations import find_activation
 from echostream.modules.band import Band
 from echostream.modules.causal_conv import CausalConv
 from echostream.modules.masks import valid_positions
@@ -76,7 +77,7 @@ class EmformerLayer(nn.Module):
         self.ffn_in = nn.Linear(dim, ffn_dim)
         self.ffn_out = nn.Linear(ffn_dim, dim)
         self.norm_out = nn.LayerNorm(dim) if closing_norm else nn.Identity()
-        self.activation = {"relu": torch.relu, "gelu": nn.functional.gelu, "silu": silu}[activation]
+        self.activation = find_activation(activation)
         self.dropout = nn.Dropout(dropout)
         self.attention_dropout = dropout
 

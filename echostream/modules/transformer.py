@@ -2,7 +2,7 @@
 
 The ST-CTC head (a block is a frame), the MT decoder (a block is a token, with cross-attention) and the unit decoder (a
 block is the positions of a word) all use it. Positions are rotary, so that a stream may have any length while the
-cached window keeps its size.
+cached window keeps its size; a stack whose input already says where it stands goes without.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from echostream.modules.activations import find_activation
 from echostream.modules.masks import windowed_block_mask
 from echostream.modules.module_list import TypedModuleList
 from echostream.modules.rotary import rotary_angles, rotate
@@ -87,9 +88,12 @@ class CrossAttention(nn.Module):
 class TransformerLayer(nn.Module):
     """Pre-norm self-attention, optional cross-attention and feed-forward."""
 
-    def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float, memory_dim: int | None) -> None:
+    def __init__(
+        self, dim: int, heads: int, ffn_dim: int, dropout: float, memory_dim: int | None, activation: str
+    ) -> None:
         super().__init__()
         self.heads = heads
+        self.activation = find_activation(activation)
         self.norm_attention = nn.LayerNorm(dim)
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.attention_out = nn.Linear(dim, dim)
@@ -106,7 +110,7 @@ class TransformerLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        angles: tuple[Tensor, Tensor],
+        angles: tuple[Tensor, Tensor] | None,
         mask: Tensor,
         past: Tensor | None,
         memory: Tensor | None,
@@ -114,7 +118,9 @@ class TransformerLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Output ``(B, N, dim)`` and the new keys and values ``(B, N, 2, H, hd)``."""
         qkv = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3 * self.heads, -1))
-        query_key, value = rotate(qkv[:, :, : 2 * self.heads], angles), qkv[:, :, 2 * self.heads :]
+        query_key, value = qkv.split([2 * self.heads, self.heads], dim=2)
+        if angles is not None:
+            query_key = rotate(query_key, angles)
         query, key = query_key.chunk(2, dim=2)
         key_value = torch.stack([key, value], dim=2)
         keys, values = (key_value if past is None else torch.cat([past, key_value], dim=1)).unbind(2)
@@ -128,7 +134,7 @@ class TransformerLayer(nn.Module):
         x = x + self.dropout(self.attention_out(out.transpose(1, 2).flatten(2)))
         if self.cross_attention is not None:
             x = x + self.dropout(self.cross_attention(self.norm_cross(x), memory, memory_mask))
-        hidden = self.dropout(torch.relu(self.ffn_in(self.norm_ffn(x))))
+        hidden = self.dropout(self.activation(self.ffn_in(self.norm_ffn(x))))
         return x + self.dropout(self.ffn_out(hidden)), key_value
 
 
@@ -140,6 +146,8 @@ class CausalTransformer(nn.Module):
         window: number of positions before its block that a position attends to.
         dropout: on sub-layer outputs, hidden activations and attention weights.
         memory_dim: size of the encoder frames for cross-attention; None for no cross-attention.
+        activation: of the feed-forward network, see :func:`find_activation`.
+        rotary: turn queries and keys by their positions; False: the input says where it stands.
     """
 
     def __init__(
@@ -151,13 +159,15 @@ class CausalTransformer(nn.Module):
         window: int,
         dropout: float = 0.1,
         memory_dim: int | None = None,
+        activation: str = "relu",
+        rotary: bool = True,
     ) -> None:
         super().__init__()
         if dim % (2 * heads):
             raise ValueError(f"transformer dim {dim} must be a multiple of twice the {heads} heads")
-        self.dim, self.heads, self.window = dim, heads, window
+        self.dim, self.heads, self.window, self.rotary = dim, heads, window, rotary
         self.layers: TypedModuleList[TransformerLayer] = TypedModuleList(
-            TransformerLayer(dim, heads, ffn_dim, dropout, memory_dim) for _ in range(layers)
+            TransformerLayer(dim, heads, ffn_dim, dropout, memory_dim, activation) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(dim)
 
@@ -202,7 +212,7 @@ class CausalTransformer(nn.Module):
         cached = self.window if state is not None else 0
         mask = windowed_block_mask(past, cached, n, self.window, block_ids)
         positions = past[:, None] + torch.arange(n, device=x.device)
-        angles = rotary_angles(positions, self.dim // self.heads, x.dtype)
+        angles = rotary_angles(positions, self.dim // self.heads, x.dtype) if self.rotary else None
         key_values = []
         for i, layer in enumerate(self.layers):
             layer_past = state.past[:, i] if state is not None else None

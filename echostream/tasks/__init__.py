@@ -13,7 +13,7 @@ torch.serialization.add_safe_globals([argparse.Namespace])
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
 from echostream import criterions  # noqa: E402,F401  # registers
-from echostream.tasks import checkpoint_files, fairseq_faults, fairseq_models  # noqa: E402,F401  # registers
+from echostream.tasks import checkpoint_files, fairseq_faults, fairseq_models, optimizer  # noqa: E402,F401  # registers
 from echostream.tasks.config import EchoStreamTaskConfig  # noqa: E402
 from echostream.tasks.echostream import EchoStreamTask  # noqa: E402
 from echostream.tasks.generation import install_scorer  # noqa: E402

@@ -109,6 +109,24 @@ class EchoStreamTaskConfig(FairseqDataclass):
             ".safetensors with the names of transformers; for architectures such as echostream_whisper_base"
         },
     )
+    init_mt_decoder_from_whisper: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "Whisper's weights that the text decoder starts from, in the same formats, with tokenizer.json "
+            "beside them; of its tokens those of the target dictionary are taken"
+        },
+    )
+    whisper_language: str = field(
+        default="fr",
+        metadata={"help": "language of the source as Whisper's tokens name it, for that decoder's prompt"},
+    )
+    pretrained_lr_scale: float = field(
+        default=1.0,
+        metadata={
+            "help": "share of the learning rate for the encoder and the text decoder if they start from Whisper's "
+            "weights; needs --optimizer echostream_adamw"
+        },
+    )
     init_decoders_from: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={

@@ -38,6 +38,7 @@ from echostream.tasks.manifests import (
     exit_with_message,
     read_utterances,
 )
+from echostream.tasks.optimizer import ScaledAdamW, scale_learning_rate
 from echostream.tasks.phones import SourcePhones, read_source_phones
 from echostream.tasks.segments import MultiChunkSampler, parse_right_contexts, parse_segment_sizes, segment_name
 from echostream.tasks.streamed_translation import translate_as_streamed
@@ -331,6 +332,11 @@ class EchoStreamTask(FairseqTask):
             with exit_with_message(ManifestError):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
             load_initial_weights(model, self.cfg, self.state.state_dict)
+            if self.cfg.init_encoder_from_whisper:
+                scale_learning_rate(model.encoder.emformer, self.cfg.pretrained_lr_scale)
+                scale_learning_rate(model.encoder.subsampler, self.cfg.pretrained_lr_scale)
+            if self.cfg.init_mt_decoder_from_whisper:
+                scale_learning_rate(model.mt_decoder, self.cfg.pretrained_lr_scale)
         self.model_cfg = model.cfg
         if self.phone_inventory and model.frame_ms != self.frame_ms:
             raise SystemExit(
@@ -377,6 +383,8 @@ class EchoStreamTask(FairseqTask):
         ignore_grad: bool = False,
     ) -> tuple:
         """fairseq's training step, with a segment size and right context drawn for the batch."""
+        if self.cfg.pretrained_lr_scale != 1 and not isinstance(optimizer, ScaledAdamW):
+            raise SystemExit("echostream: --pretrained-lr-scale needs --optimizer echostream_adamw, in fp32 or --amp")
         sample = {**sample, "segment": self.draw_segment(sample, update_num)}
         if self.right_contexts is not None:
             sample["right_context"] = self._sampler.sample_right_context(*self._draws, self.right_contexts)

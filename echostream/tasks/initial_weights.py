@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.initialisation import PretrainedError, initialise, report
-from echostream.checkpoints.whisper_files import read_whisper, whisper_encoder
+from echostream.checkpoints.whisper_files import read_whisper, read_whisper_tokens
+from echostream.checkpoints.whisper_names import whisper_decoder, whisper_encoder
+from echostream.decoding.target_tokens import END
+from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.manifests import exit_with_message
@@ -27,8 +30,8 @@ def load_initial_weights(model: nn.Module, cfg: EchoStreamTaskConfig, task_state
     """
     paths = {"encoder": cfg.init_encoder_from, "decoders": cfg.init_decoders_from}
     requests = {part: path for part, path in paths.items() if path}
-    whisper = cfg.init_encoder_from_whisper
-    if not requests and not whisper:
+    whisper, whisper_text = cfg.init_encoder_from_whisper, cfg.init_mt_decoder_from_whisper
+    if not requests and not whisper and not whisper_text:
         return
     # If this file exists, fairseq's trainer resumes from it and replaces all weights.
     resumed = Path(cfg.restore_file)
@@ -42,6 +45,9 @@ def load_initial_weights(model: nn.Module, cfg: EchoStreamTaskConfig, task_state
             if cfg.init_encoder_from:
                 raise ValueError("--init-encoder-from and --init-encoder-from-whisper: the encoder starts from one")
             logger.info(take_whisper_encoder(model, whisper))
+    if whisper_text:
+        with exit_with_message(CheckpointError):
+            logger.info(take_whisper_decoder(model, whisper_text, task_state["target_symbols"], cfg.whisper_language))
     if not requests:
         return
     with exit_with_message(PretrainedError):
@@ -63,7 +69,32 @@ def take_whisper_encoder(model: nn.Module, path: str) -> str:
     assert isinstance(encoder, EchoStreamSpeechEncoder)
     layers = len(encoder.emformer.layers)
     weights = whisper_encoder(read_whisper(path), layers, path)
-    own = encoder.state_dict()
+    left = _take(encoder, weights, path)
+    rest = f"; not in the file and left as they were: {', '.join(left)}" if left else ""
+    return f"the encoder starts from Whisper's in {path}: {layers} layers, {len(weights)} tensors{rest}"
+
+
+def take_whisper_decoder(model: nn.Module, path: str, symbols: Sequence[str], language: str) -> str:
+    """Copy Whisper's text decoder into that of ``model``; what was taken, in one line.
+
+    Raises:
+        CheckpointError: the file or the tokens beside it can't be used, or its sizes are not the decoder's.
+    """
+    decoder = model.get_submodule("mt_decoder")
+    assert isinstance(decoder, TransformerMTDecoder)
+    layers = len(decoder.stack.layers)
+    weights, absent = whisper_decoder(
+        read_whisper(path), read_whisper_tokens(path), symbols, END, layers, language, path
+    )
+    left = _take(decoder, weights, path)
+    assert not left, left
+    unknown = f"; {len(absent)} subwords that it doesn't have start from their bytes" if absent else ""
+    return f"the text decoder starts from Whisper's in {path}: {layers} layers, {len(weights)} tensors{unknown}"
+
+
+def _take(module: nn.Module, weights: Mapping[str, Tensor], path: str) -> list[str]:
+    """Copy ``weights`` into ``module``; the names of its other tensors."""
+    own = module.state_dict()
     for name, tensor in weights.items():
         if name not in own or own[name].shape != tensor.shape:
             shape = tuple(own[name].shape) if name in own else "absent"
@@ -71,7 +102,5 @@ def take_whisper_encoder(model: nn.Module, path: str) -> str:
                 f"{path}: {name} has the shape {tuple(tensor.shape)}, in the model it is {shape}; choose "
                 "--arch echostream_whisper_base, or one of its kind with these sizes"
             )
-    left = sorted(set(own) - set(weights))
-    encoder.load_state_dict(weights, strict=False)
-    rest = f"; not in the file and left as they were: {', '.join(left)}" if left else ""
-    return f"the encoder starts from Whisper's in {path}: {layers} layers, {len(weights)} tensors{rest}"
+    module.load_state_dict(weights, strict=False)
+    return sorted(set(own) - set(weights))

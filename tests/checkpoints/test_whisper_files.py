@@ -8,11 +8,17 @@ import safetensors.torch
 import torch
 
 from echostream.checkpoints.errors import CheckpointError
-from echostream.checkpoints.whisper_files import read_whisper, whisper_encoder
+from echostream.checkpoints.whisper_files import read_whisper, read_whisper_tokens
+from echostream.checkpoints.whisper_names import byte_characters, whisper_decoder, whisper_encoder
 from echostream.evaluation.asr import find_model
 from echostream.models import EchoStreamSpeechEncoder, architecture_config
+from echostream.models.mt_decoder import TransformerMTDecoder
 
 DIM, FFN, LAYERS = 32, 64, 4
+WORDS = ["\u0120the", "\u0120caf", "\u00c3", "\u00a9", "\u00c3\u00a9", "s", "t"]  # bytes as Whisper writes them
+SPECIALS = ["<|endoftext|>", "<|startoftranscript|>", "<|fr|>", "<|translate|>", "<|notimestamps|>"]
+TOKENS = {token: number for number, token in enumerate([*WORDS, *SPECIALS])}
+ATTENTION = {"query": (DIM, DIM), "key": (DIM, DIM), "value": (DIM, DIM), "out": (DIM, DIM)}
 
 
 def openai_weights() -> dict[str, torch.Tensor]:
@@ -29,38 +35,52 @@ def openai_weights() -> dict[str, torch.Tensor]:
         "encoder.ln_post.weight": numbers(DIM),
         "encoder.ln_post.bias": numbers(DIM),
     }
-    for i in range(LAYERS):
-        for name, shape in {
-            "attn_ln": (DIM,),
-            "attn.query": (DIM, DIM),
-            "attn.key": (DIM, DIM),
-            "attn.value": (DIM, DIM),
-            "attn.out": (DIM, DIM),
-            "mlp_ln": (DIM,),
-            "mlp.0": (FFN, DIM),
-            "mlp.2": (DIM, FFN),
-        }.items():
-            weights[f"encoder.blocks.{i}.{name}.weight"] = numbers(*shape)
-            if name != "attn.key":
-                weights[f"encoder.blocks.{i}.{name}.bias"] = numbers(shape[0])
+    weights |= {
+        "decoder.token_embedding.weight": numbers(len(TOKENS), DIM),
+        "decoder.positional_embedding": numbers(448, DIM),
+        "decoder.ln.weight": numbers(DIM),
+        "decoder.ln.bias": numbers(DIM),
+    }
+    parts = {"attn_ln": (DIM,), "mlp_ln": (DIM,), "mlp.0": (FFN, DIM), "mlp.2": (DIM, FFN)}
+    parts |= {f"attn.{name}": shape for name, shape in ATTENTION.items()}
+    cross = {"cross_attn_ln": (DIM,)} | {f"cross_attn.{name}": shape for name, shape in ATTENTION.items()}
+    for stack, of in (("encoder", parts), ("decoder", parts | cross)):
+        for i in range(LAYERS):
+            for name, shape in of.items():
+                weights[f"{stack}.blocks.{i}.{name}.weight"] = numbers(*shape)
+                if not name.endswith("attn.key"):
+                    weights[f"{stack}.blocks.{i}.{name}.bias"] = numbers(shape[0])
     return weights
 
 
 TRANSFORMERS = {
     "encoder.blocks": "model.encoder.layers",
-    "attn_ln": "self_attn_layer_norm",
-    "attn.query": "self_attn.q_proj",
-    "attn.key": "self_attn.k_proj",
-    "attn.value": "self_attn.v_proj",
-    "attn.out": "self_attn.out_proj",
+    "decoder.blocks": "model.decoder.layers",
+    ".cross_attn_ln": ".encoder_attn_layer_norm",
+    ".attn_ln": ".self_attn_layer_norm",
+    ".cross_attn.": ".encoder_attn.",
+    ".attn.": ".self_attn.",
+    "_attn.query": "_attn.q_proj",
+    "_attn.key": "_attn.k_proj",
+    "_attn.value": "_attn.v_proj",
+    "_attn.out": "_attn.out_proj",
     "mlp_ln": "final_layer_norm",
     "mlp.0": "fc1",
     "mlp.2": "fc2",
     "encoder.ln_post": "model.encoder.layer_norm",
     "encoder.conv": "model.encoder.conv",
+    "decoder.token_embedding": "model.decoder.embed_tokens",
+    "decoder.positional_embedding": "model.decoder.embed_positions.weight",
+    "decoder.ln": "model.decoder.layer_norm",
 }
 CTRANSLATE2 = {
     "encoder.blocks.": "encoder/layer_",
+    "decoder.blocks.": "decoder/layer_",
+    ".cross_attn_ln.weight": "/attention/layer_norm/gamma",
+    ".cross_attn_ln.bias": "/attention/layer_norm/beta",
+    ".cross_attn.query.": "/attention/linear_0/",
+    ".cross_attn.joined.": "/attention/linear_1/",
+    ".cross_attn.out.": "/attention/linear_2/",
     ".attn_ln.weight": "/self_attention/layer_norm/gamma",
     ".attn_ln.bias": "/self_attention/layer_norm/beta",
     ".attn.joined.": "/self_attention/linear_0/",
@@ -73,6 +93,10 @@ CTRANSLATE2 = {
     "encoder.ln_post.bias": "encoder/layer_norm/beta",
     "encoder.conv1.": "encoder/conv1/",
     "encoder.conv2.": "encoder/conv2/",
+    "decoder.token_embedding.": "decoder/embeddings/",
+    "decoder.positional_embedding": "decoder/position_encodings/encodings",
+    "decoder.ln.weight": "decoder/layer_norm/gamma",
+    "decoder.ln.bias": "decoder/layer_norm/beta",
 }
 
 
@@ -84,13 +108,19 @@ def renamed(name: str, names: dict[str, str]) -> str:
 
 def write_ctranslate2(path, weights: dict[str, torch.Tensor]) -> None:
     joined = dict(weights)
-    for i in range(LAYERS):
-        for kind in ("weight", "bias"):
-            parts = []
-            for part in ("query", "key", "value"):
-                tensor = joined.pop(f"encoder.blocks.{i}.attn.{part}.{kind}", None)
-                parts.append(torch.zeros(DIM) if tensor is None else tensor)
-            joined[f"encoder.blocks.{i}.attn.joined.{kind}"] = torch.cat(parts)
+    stacks = (
+        ("encoder", "attn", ("query", "key", "value")),
+        ("decoder", "attn", ("query", "key", "value")),
+        ("decoder", "cross_attn", ("key", "value")),
+    )
+    for stack, attention, names in stacks:
+        for i in range(LAYERS):
+            for kind in ("weight", "bias"):
+                parts = []
+                for part in names:
+                    tensor = joined.pop(f"{stack}.blocks.{i}.{attention}.{part}.{kind}", None)
+                    parts.append(torch.zeros(DIM) if tensor is None else tensor)
+                joined[f"{stack}.blocks.{i}.{attention}.joined.{kind}"] = torch.cat(parts)
 
     def text(value: str) -> bytes:
         data = value.encode() + b"\0"
@@ -130,6 +160,74 @@ def test_three_formats_fill_the_encoder_alike(files, name):
     reference.load_state_dict(whisper_encoder(openai_weights(), LAYERS))
     x = torch.randn(1, 60, 80)
     torch.testing.assert_close(encoder(x)[0], reference(x)[0])
+
+
+def small_decoder(symbols: list[str], prompt_tokens: int = 3) -> TransformerMTDecoder:
+    return TransformerMTDecoder(
+        len(symbols), 1, DIM, DIM, LAYERS, 2, FFN, 64, 500, 0.0, "gelu", True, False, prompt_tokens
+    ).eval()
+
+
+SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "\u2581the", "\u00e9", "st"]
+
+
+@pytest.mark.parametrize("name", ["base.pt", "model.safetensors", "model.bin"])
+@torch.no_grad()
+def test_three_formats_fill_the_text_decoder_alike(files, name):
+    decoder, reference = small_decoder(SYMBOLS), small_decoder(SYMBOLS)
+    found, absent = whisper_decoder(read_whisper(files / name), TOKENS, SYMBOLS, 2)
+    decoder.load_state_dict(found)
+    reference.load_state_dict(whisper_decoder(openai_weights(), TOKENS, SYMBOLS, 2)[0])
+    tokens, memory = torch.tensor([[2, 4, 5, 6]]), torch.randn(1, 30, DIM)
+    for ours, expected in zip(decoder(tokens, memory)[:2], reference(tokens, memory)[:2], strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert absent == ["st"]
+
+
+def test_subwords_take_their_embeddings_and_unknown_ones_the_mean_of_their_bytes():
+    weights = openai_weights()
+    embedding = weights["decoder.token_embedding.weight"]
+    rows = whisper_decoder(weights, TOKENS, SYMBOLS, 2)[0]["embedding.weight"]
+    assert rows[4].equal(embedding[TOKENS["\u0120the"]])
+    assert rows[5].equal(embedding[TOKENS["\u00c3\u00a9"]])
+    torch.testing.assert_close(rows[6], embedding[[TOKENS["s"], TOKENS["t"]]].mean(0))
+    assert rows[2].equal(embedding[TOKENS["<|endoftext|>"]])
+    assert not rows[[0, 1, 3]].any()
+    assert byte_characters("\u2581caf\u00e9") == "\u0120caf\u00c3\u00a9"
+
+
+@torch.no_grad()
+def test_the_first_input_is_the_last_of_the_prompt():
+    weights = openai_weights()
+    decoder = small_decoder(SYMBOLS)
+    decoder.load_state_dict(whisper_decoder(weights, TOKENS, SYMBOLS, 2)[0])
+    start = decoder._input(torch.tensor([[2]]), decoder.init_state())[0, 0]
+    embedding, positions = weights["decoder.token_embedding.weight"], weights["decoder.positional_embedding"]
+    torch.testing.assert_close(start, embedding[TOKENS["<|notimestamps|>"]] + positions[3])
+    assert int(decoder.init_state().position) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"language": "zz"}, "don't know 'zz'"),
+        ({"tokens": {**TOKENS, "more": len(TOKENS)}}, "are not those of its 12 embeddings"),
+        ({"layers": 5}, "has 4 decoder layers, the model 5"),
+        ({"weights": {}}, "no weights of Whisper's decoder"),
+    ],
+)
+def test_a_decoder_that_cannot_be_filled_is_one_clear_message(change, message):
+    arguments = {"weights": openai_weights(), "tokens": TOKENS, "symbols": SYMBOLS, "end": 2} | change
+    with pytest.raises(CheckpointError, match=message):
+        whisper_decoder(**arguments)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"model": {"vocab": {"a": "b"}}, "added_tokens": []}'])
+def test_tokens_that_cannot_be_read_are_one_clear_message(tmp_path, text):
+    if text is not None:
+        (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        read_whisper_tokens(tmp_path / "model.bin")
 
 
 def test_fewer_layers_are_evenly_spaced_and_end_with_the_last():
@@ -201,3 +299,28 @@ def test_whisper_base_gives_what_ctranslate2_gives():
     expected = torch.from_numpy(np.asarray(model.encode(np.ascontiguousarray(mel))))
     ours, _, _ = encoder(torch.from_numpy(mel.T.copy())[None])
     assert (ours - expected).abs().max() < 1e-4 * expected.abs().max()
+
+    # The text decoder, with all tokens and the prompt as it is: the log-probabilities of whatever is written.
+    tokens = read_whisper_tokens(path)
+    prompt = [tokens[token] for token in ("<|startoftranscript|>", "<|fr|>", "<|translate|>", "<|notimestamps|>")]
+    result = model.model.generate(
+        ctranslate2_storage(expected), [prompt], beam_size=1, max_length=12, suppress_tokens=[], suppress_blank=False,
+        return_logits_vocab=True,
+    )[0]  # fmt: skip
+    decoder = TransformerMTDecoder(51865, 1, 512, 512, 6, 8, 2048, 448, 1500, 0.0, "gelu", True, False).eval()
+    filled = whisper_decoder(weights, tokens, ["<s>", "<pad>", "</s>"], 2)[0]
+    filled["embedding.weight"] = weights["decoder/embeddings/weight"]
+    filled["positions.weight"] = weights["decoder/position_encodings/encodings"]
+    decoder.load_state_dict({name: value for name, value in filled.items() if not name.startswith("prompt")})
+    written = result.sequences_ids[0]
+    _, logits, _ = decoder(torch.tensor([[*prompt, *written[:-1]]]), expected)
+    scores = logits[0, len(prompt) - 1 :].log_softmax(dim=-1)
+    theirs = torch.stack([torch.from_numpy(np.asarray(step).reshape(-1)) for step in result.logits[0]])
+    assert (scores - theirs[: len(scores)].log_softmax(dim=-1)).abs().max() < 1e-3
+    assert scores.argmax(dim=-1).tolist() == written
+
+
+def ctranslate2_storage(frames: torch.Tensor):
+    import ctranslate2
+
+    return ctranslate2.StorageView.from_array(frames.numpy())

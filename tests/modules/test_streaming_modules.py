@@ -176,9 +176,10 @@ def test_both_orders_of_cross_attention_are_equal():
     torch.testing.assert_close(torch.cat(single, dim=1), together, **CLOSE)
 
 
+@pytest.mark.parametrize("form", [(), (0.0, "gelu", True, False, 3)], ids=["rotary", "as Whisper's"])
 @torch.no_grad()
-def test_streamed_mt_states_equal_those_of_the_training_mask():
-    decoder = TransformerMTDecoder(50, 1, 16, 32, 2, 4, 64, window_tokens=6, window_frames=20).eval()
+def test_streamed_mt_states_equal_those_of_the_training_mask(form):
+    decoder = TransformerMTDecoder(50, 1, 16, 32, 2, 4, 64, 6, 20, *form).eval()
     frames = torch.randn(1, 60, 16)
     visible = torch.tensor([[4, 4, 4, 12, 12, 31, 31, 31, 45, 60, 60]])
     tokens = torch.randint(4, 50, visible.shape)

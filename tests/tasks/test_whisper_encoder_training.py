@@ -1,5 +1,6 @@
 """Training with Whisper's front end and weights: the miniature of it in fairseq's trainer, and then as a stream."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from test_training import train
 
 from echostream.checkpoints.model_files import load_model
 from echostream.models import EchoStreamSpeechEncoder, architecture_config
+from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.streaming import StreamingTranslator
 from echostream.tasks.data_config import load_speech_config
 from echostream.tasks.features import FeatureReader
@@ -18,6 +20,12 @@ SIZES = {"encoder_dim": 64, "encoder_layers": 2, "encoder_heads": 1, "encoder_ff
 OPTIONS = ["--arch", "echostream_whisper_base", "--mt-layers", "1", "--unit-layers", "1", "--st-layers", "1"]
 OPTIONS += [word for name, value in SIZES.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 OPTIONS += ["--batch-size", "3", "--segment-sizes", "2,4,8"]
+
+
+# Two of the corpus's subwords, and what a text decoder needs.
+TOKENS = ["\u0120hello", "ld", "<|startoftranscript|>", "<|fr|>", "<|translate|>", "<|notimestamps|>", "<|endoftext|>"]
+TOKENS = {token: number for number, token in enumerate([*"abcdefghijklmnoprstuvwz.", "\u0120", *TOKENS])}
+DECODER = ["--mt-dim", "64", "--mt-heads", "1", "--mt-ffn-dim", "128"]
 
 
 @pytest.fixture
@@ -42,6 +50,26 @@ def whisper_file(tmp_path):
                 weights[f"encoder.blocks.{i}.attn.{part}.{kind}"] = tensor
     for kind, tensor in source.emformer.norm_final.state_dict().items():
         weights[f"encoder.ln_post.{kind}"] = tensor
+    decoder = TransformerMTDecoder(len(TOKENS), 1, 64, 64, 1, 1, 128, 64, 512, 0.0, "gelu", True, False)
+    weights["decoder.token_embedding.weight"] = decoder.embedding.weight
+    weights["decoder.positional_embedding"] = decoder.positions.weight
+    layer = decoder.stack.layers[0]
+    cross = {"norm_cross": "cross_attn_ln"}
+    for ours, theirs in {**parts, **cross, "ffn_in": "mlp.0", "ffn_out": "mlp.2"}.items():
+        for kind, tensor in getattr(layer, ours).state_dict().items():
+            weights[f"decoder.blocks.0.{theirs}.{kind}"] = tensor
+    for name, tensor in layer.cross_attention.state_dict().items():
+        weights[f"decoder.blocks.0.cross_attn.{name}"] = tensor
+    for kind in ("weight", "bias"):
+        joined = getattr(layer.query_key_value, kind).chunk(3)
+        for part, tensor in zip(("query", "key", "value"), joined, strict=True):
+            weights[f"decoder.blocks.0.attn.{part}.{kind}"] = tensor
+        weights[f"decoder.ln.{kind}"] = getattr(decoder.stack.norm, kind)
+    content = {
+        "model": {"vocab": {token: number for token, number in TOKENS.items() if not token.startswith("<|")}},
+        "added_tokens": [{"content": token, "id": number} for token, number in TOKENS.items()],
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     path = tmp_path / "tiny.pt"
     torch.save({"model_state_dict": {name: tensor.detach().clone() for name, tensor in weights.items()}}, path)
     return path
@@ -163,3 +191,79 @@ def test_pieces_are_those_of_their_key_and_of_one_length(corpus):
     assert (first == again).all()
     assert not (first == other).all()
     assert not (first[0] == first[1]).all()
+
+
+def test_a_text_decoder_that_starts_from_whisper_trains_and_streams(corpus, tmp_path, whisper_file, caplog):
+    without_normalisation(corpus)
+    start = ["--init-encoder-from-whisper", str(whisper_file), "--init-mt-decoder-from-whisper", str(whisper_file)]
+    options = [*OPTIONS, *DECODER, *start, "--encoder-stack", "2"]
+    with caplog.at_level("INFO"):
+        untrained, weights, _ = train(corpus.folder, tmp_path / "none", 1, *options, "--lr", "0")
+    assert "1 layers, 27 tensors; 4 subwords that it doesn't have start from their bytes" in caplog.text
+    original = torch.load(whisper_file, weights_only=True)["model_state_dict"]
+    assert weights["mt_decoder.embedding.weight"][4].equal(
+        original["decoder.token_embedding.weight"][TOKENS["\u0120hello"]]
+    )
+    losses, _, _ = train(corpus.folder, tmp_path / "run", 12, *options)
+    assert losses[0] == pytest.approx(untrained[0], rel=1e-5)
+    assert losses[-1] < losses[0]
+    loaded = load_model(tmp_path / "run" / "checkpoint_last.pt")
+    assert (loaded.model.frame_ms, loaded.model.cfg.mt_prompt_tokens) == (40, 3)
+    translator = StreamingTranslator(loaded.model, loaded.source_symbols, loaded.target_symbols, task="s2tt")
+    samples = np.random.default_rng(0).normal(0, 0.1, 30_000).astype(np.float32)
+    texts = []
+    for size in (30_000, 1_234):
+        state = translator.init_state()
+        outs = [
+            translator.step(samples[i : i + size], state, is_last=i + size >= 30_000) for i in range(0, 30_000, size)
+        ]
+        texts.append("".join(out.text for out in outs))
+    assert texts[0] == texts[1]
+
+
+def test_weights_that_were_learned_elsewhere_can_learn_more_slowly(corpus, tmp_path, whisper_file):
+    without_normalisation(corpus)
+    start = ["--init-encoder-from-whisper", str(whisper_file), "--init-mt-decoder-from-whisper", str(whisper_file)]
+    options = [*OPTIONS, *DECODER, *start, "--optimizer", "echostream_adamw", "--pretrained-lr-scale"]
+    _, before, _ = train(corpus.folder, tmp_path / "none", 1, *options, "0.5", "--lr", "0")
+    _, after, trainer = train(corpus.folder, tmp_path / "run", 1, *options, "0.5")
+    _, frozen, _ = train(corpus.folder, tmp_path / "frozen", 1, *options, "0")
+    assert trainer.get_lr() == pytest.approx(1e-3)
+
+    def moved(weights: dict, part: str) -> float:
+        return max(float((weights[n] - before[n]).abs().max()) for n in before if n.startswith(part))
+
+    # Adam's first step is the learning rate, in whatever direction.
+    for part, expected in (
+        ("encoder.emformer", 5e-4),
+        ("mt_decoder", 5e-4),
+        ("asr_head", 1e-3),
+        ("unit_decoder", 1e-3),
+    ):
+        assert moved(after, part) == pytest.approx(expected, rel=0.05)
+    assert moved(frozen, "encoder.emformer") == moved(frozen, "mt_decoder") == 0
+    # Interrupted, it goes on with the same rates.
+    _, whole, _ = train(corpus.folder, tmp_path / "whole", 3, *options, "0.5")
+    train(corpus.folder, tmp_path / "parts", 1, *options, "0.5")
+    _, parts, _ = train(corpus.folder, tmp_path / "parts", 2, *options, "0.5")
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--init-mt-decoder-from-whisper", "{file}", "--mt-dim", "32"], "choose --arch echostream_whisper_base"),
+        (["--init-mt-decoder-from-whisper", "{file}", "--mt-prompt-tokens", "0"], "prompt has the shape"),
+        (["--init-mt-decoder-from-whisper", "{file}", "--whisper-language", "xx"], "don't know 'xx'"),
+        (["--init-mt-decoder-from-whisper", "{elsewhere}"], "needs the names of its tokens"),
+        (["--pretrained-lr-scale", "0.1"], "needs --optimizer echostream_adamw"),
+    ],
+)
+def test_a_decoder_that_cannot_start_from_whisper_is_one_line(corpus, tmp_path, whisper_file, options, message):
+    without_normalisation(corpus)
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = tmp_path / "elsewhere" / "tiny.pt"
+    elsewhere.write_bytes(whisper_file.read_bytes())
+    places = {"{file}": str(whisper_file), "{elsewhere}": str(elsewhere)}
+    with pytest.raises(SystemExit, match=message):
+        train(corpus.folder, tmp_path / "x", 1, *OPTIONS, *DECODER, *(places.get(one, one) for one in options))

@@ -25,6 +25,7 @@ import soundfile
 from scripts.data.fbank_archive import log_mel, write_cmvn
 from scripts.data.manifests import CMVN_NAME, DATA_CONFIG, MULTITASK_CONFIG, write_tsv
 from scripts.data.subwords import train_subwords
+from scripts.data.whisper_subwords import prune_whisper_subwords
 from scripts.recipes.everyday.english_units import read_units
 from scripts.recipes.everyday.record import read_recordings, read_shards
 from scripts.recipes.everyday.texts import SEPARATOR
@@ -33,6 +34,27 @@ from scripts.speech.speech_synthesis import read_table
 from scripts.speech.text_normalization import normalize_text
 from scripts.units.units import remove_repeats
 
+# For the front end whisper, which has its own normalisation.
+WHISPER_CONFIG = """\
+# Paths here and in the .tsv files are relative to this folder.
+audio_root: .
+sample_rate: 16000
+input_channels: 1
+input_feat_per_channel: 80
+num_units: {num_units}
+allow_empty_targets: true
+specaugment:
+  time_warp_W: 0
+  freq_mask_N: 1
+  freq_mask_F: 10
+  time_mask_N: 1
+  time_mask_T: 20
+  time_mask_p: 0.05
+transforms:
+  '*': []
+  _train:
+    - specaugment
+"""
 # Enough for a mean and a standard deviation of each of 80 bins.
 CMVN_RECORDINGS = 2000
 SUBWORD_SENTENCES = 200_000
@@ -102,6 +124,12 @@ def main() -> None:
     parser.add_argument("--source-vocab", type=positive, default=1000)
     parser.add_argument("--target-vocab", type=positive, default=2000)
     parser.add_argument("--num-units", type=positive, default=100)
+    parser.add_argument(
+        "--whisper-tokenizer", type=Path, help="tokenizer.json of Whisper, whose subwords the English side then has"
+    )
+    parser.add_argument(
+        "--so-far", action="store_true", help="only the recordings that there are; units may be missing"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -109,9 +137,12 @@ def main() -> None:
     recordings = read_recordings(root / "texts" / "recordings.tsv")
     shards = {row["id"]: row for row in read_shards(root / "french")}
     units = read_units(root / "english")
+    if args.so_far:
+        recordings = [row for row in recordings if row[0] in shards]
+        units = defaultdict(str, units)
     absent = [row[0] for row in recordings if row[0] not in shards]
     unspoken = [row[0] for row in recordings if row[5] and row[5].replace(SEPARATOR, " ") not in units]
-    if absent or unspoken:
+    if absent or (unspoken and not args.so_far):
         raise SystemExit(
             f"error: {len(absent)} recordings and the units of {len(unspoken)} are missing, "
             f"{(absent + unspoken)[0]} first; run the stages before, all of their shards"
@@ -138,7 +169,11 @@ def main() -> None:
     tasks |= dict.fromkeys(("target_unigram", "ctc_target_unigram"), ("en", args.target_vocab))
     for task, (column, size) in tasks.items():
         spell = normalize_text if column == "fr" else str
-        model = train_subwords([spell(row[column]) for row in sentences], root / task, size)
+        lines = [spell(row[column]) for row in sentences]
+        if column == "en" and args.whisper_tokenizer:
+            model = prune_whisper_subwords(lines, args.whisper_tokenizer, root / task, size)
+        else:
+            model = train_subwords(lines, root / task, size)
         for split in ("train", "dev"):
             texts = [spell(row[4 if column == "fr" else 5].replace(SEPARATOR, " ")) for row in splits[split]]
             write_tsv(
@@ -156,6 +191,7 @@ def main() -> None:
         root / "config_gcmvn.yaml",
         f"{config}# What holds no French words has no text and no units.\nallow_empty_targets: true\n",
     )
+    write_text(root / "config_whisper.yaml", WHISPER_CONFIG.format(num_units=args.num_units))
     write_text(root / "config_multitask.yaml", MULTITASK_CONFIG)
 
     references: dict[str, list[str]] = defaultdict(list)
