@@ -29,7 +29,8 @@ stages: 1 voices   2 texts   3 human speech   4 French speech   5 English units 
   --packages DIR         folder with Debian's packages of human speech (default: fetched by apt-get)
   --kmeans FILE          unit model of the English voice (default: that of models/fr-en)
   --source-vocab N       SentencePiece vocabulary of the French side (default 1000)
-  --target-vocab N       SentencePiece vocabulary of the English side (default 2000)
+  --target-vocab N       subwords of the English side (default 2000, with --whisper-tokenizer 6000)
+  --whisper-tokenizer F  tokenizer.json of Whisper: the English side gets its subwords (default: SentencePiece's own)
   --vocoder-hours H      English speech that the vocoder learns from (default 2)
   --vocoder-minutes M    training time of the vocoder (default 60)
 HELP
@@ -38,15 +39,17 @@ HELP
 declare -A options=([tatoeba]="" [hours]=110 [phrasebook-share]=0.1 [wordless-share]=0.03 [pairs]="" [tests]=""
   [dev]=500 [test]=500 [seed]=0 [voices]="$here/voices.tsv" [voices-dir]="" [voice-engine]=onnxruntime
   [check-sentences]=50 [max-wer]=30 [packages]="" [kmeans]="$repository/models/fr-en/kmeans.npz"
-  [source-vocab]=1000 [target-vocab]=2000 [vocoder-hours]=2 [vocoder-minutes]=60)
+  [source-vocab]=1000 [target-vocab]=0 [whisper-tokenizer]="" [vocoder-hours]=2 [vocoder-minutes]=60)
 last_stage=7
 recipe_options "$@"
 counts dev test seed check-sentences source-vocab target-vocab
+if [[ "$target_vocab" == 0 ]]; then target_vocab=$([[ -n "$whisper_tokenizer" ]] && echo 6000 || echo 2000); fi
 choice voice-engine onnxruntime openvino
 [[ -z "$tatoeba" || -f "$tatoeba" ]] || die "no file $tatoeba (--tatoeba)"
 [[ -f "$voices" ]] || die "no table $voices (--voices)"
 [[ -z "$voices_dir" || -d "$voices_dir" ]] || die "no folder $voices_dir (--voices-dir)"
 [[ -z "$packages" || -d "$packages" ]] || die "no folder $packages (--packages)"
+[[ -z "$whisper_tokenizer" || -f "$whisper_tokenizer" ]] || die "no file $whisper_tokenizer (--whisper-tokenizer)"
 [[ -f "$kmeans" ]] || die "no unit model $kmeans (--kmeans)"
 require_packages "$python" numpy torch torchaudio soundfile soxr sentencepiece tqdm py_nanotts
 
@@ -96,10 +99,12 @@ if runs 5 "English units"; then
 fi
 
 if runs 6 "manifests"; then
+  whose=()
+  if [[ -n "$whisper_tokenizer" ]]; then whose=(--whisper-tokenizer "$whisper_tokenizer"); fi
   once manifests --inputs "$recordings" "$here/manifests.py" "$data_root/french" "$data_root/english" \
     --outputs "$data_root/train.tsv" "$data_root/config_multitask.yaml" -- \
     "$python" "$here/manifests.py" --data-root "$data_root" --source-vocab "$source_vocab" \
-    --target-vocab "$target_vocab" --seed "$seed"
+    --target-vocab "$target_vocab" --seed "$seed" "${whose[@]}"
 fi
 
 if runs 7 "vocoder"; then
