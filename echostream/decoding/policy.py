@@ -54,6 +54,9 @@ class Budget:
 
 
 UNLIMITED = Budget()
+# At a sentence's end: most tokens for each that the ST CTC has read, and beyond that. A sentence in which nothing was
+# heard gets no more than a few, whatever the decoder makes of noise.
+LAST_TOKENS_EACH, LAST_TOKENS_SPARE = 2, 4
 
 
 @dataclass
@@ -69,7 +72,8 @@ class Policy(Protocol):
     """Decides at the end of every segment.
 
     The state starts as ``PolicyState()`` for each sentence. A policy that remembers more returns a state of a class of
-    its own, derived from :class:`PolicyState`, and gets that one the next time.
+    its own, derived from :class:`PolicyState`, and gets that one the next time. It may have a
+    method ``last_budget(evidence) -> Budget`` for the end of a sentence, see :func:`last_budget`.
     """
 
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]: ...
@@ -112,6 +116,10 @@ class AlignmentBasedPolicy:
             return None, state
         tokens = state.target_tokens + max_new_tokens
         return Budget(tokens=tokens), PolicyState(evidence.source_words, evidence.source_tokens, tokens)
+
+    def last_budget(self, evidence: Evidence) -> Budget:
+        """What may be written by the end of a sentence: it must not outrun the ST CTC's evidence by far."""
+        return Budget(tokens=LAST_TOKENS_EACH * evidence.target_tokens + LAST_TOKENS_SPARE)
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,12 @@ def choose_policy(policy: str | Policy, **options: Any) -> Policy:
     if isinstance(policy, str):
         return build_policy(policy, **options)
     return with_policy_options(policy, **options)
+
+
+def last_budget(policy: Policy, evidence: Evidence) -> Budget:
+    """What a policy lets be written at the end of a sentence, over all of it; of one that doesn't say: everything."""
+    own = getattr(policy, "last_budget", None)
+    return own(evidence) if own is not None else UNLIMITED
 
 
 def policy_name(policy: Policy) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from echostream.decoding.greedy_search import Search, search_alone
-from echostream.decoding.policy import UNLIMITED, Policy
+from echostream.decoding.policy import Policy
 from echostream.decoding.sentence_breaks import SentenceBreakDetector, SentenceBreakState
 from echostream.modules.state import State
 from echostream.streaming.recogniser import Recognition
@@ -147,8 +147,10 @@ class SentenceStage:
             budget, sentence = self.writer.decide(policy, sentence)
             words: list[TargetWord] = []
             closes = ends
-            if (ends or budget is not None) and not (ends and sentence.is_silent):
-                words, sentence = yield from self.writer.writing_words(budget or UNLIMITED, sentence, ends, with_units)
+            if ends:
+                budget = self.writer.decide_at_end(policy, sentence)
+            if budget is not None and not (ends and sentence.is_silent):
+                words, sentence = yield from self.writer.writing_words(budget, sentence, ends, with_units)
                 closes = ends or sentence.ended or any(self.recomposer.ends_sentence(0, word.text) for word in words)
             writings.append(Writing(words, closes))
             if not closes:

@@ -17,7 +17,7 @@ from torch import Tensor
 from echostream.constants import FRAME_MS
 from echostream.decoding.beam_search import search
 from echostream.decoding.greedy_search import Reading, Search, search_alone
-from echostream.decoding.policy import UNLIMITED, Budget, Evidence, Policy, PolicyState
+from echostream.decoding.policy import Budget, Evidence, Policy, PolicyState, last_budget
 from echostream.decoding.repetition import MEMORY, repeating
 from echostream.decoding.target_tokens import END, forbidden_tokens, token_limit
 from echostream.models.echostream_model import EchoStreamModel
@@ -135,10 +135,16 @@ class WordLevelTranslator:
 
     def decide(self, policy: Policy, state: SentenceState) -> tuple[Budget | None, SentenceState]:
         """Ask the policy, once a segment: how much may be written, or None to READ on."""
-        policy_frames = state.num_frames * self.model.frame_ms // FRAME_MS
-        evidence = Evidence(policy_frames, state.source_words, state.source_tokens, state.target_tokens)
-        budget, policy_state = policy(evidence, state.policy)
+        budget, policy_state = policy(self._evidence(state), state.policy)
         return budget, replace(state, policy=policy_state)
+
+    def decide_at_end(self, policy: Policy, state: SentenceState) -> Budget:
+        """Ask the policy at the end of the sentence: how much may be written of what is left."""
+        return last_budget(policy, self._evidence(state))
+
+    def _evidence(self, state: SentenceState) -> Evidence:
+        policy_frames = state.num_frames * self.model.frame_ms // FRAME_MS
+        return Evidence(policy_frames, state.source_words, state.source_tokens, state.target_tokens)
 
     def split(self, frame: int, state: SentenceState) -> tuple[SentenceState, SentenceState | None]:
         """Cut the sentence at ``frame``: what came before it, and the sentence that starts there.
@@ -185,7 +191,7 @@ class WordLevelTranslator:
         Args:
             budget: of the policy.
             state: of the sentence.
-            is_last: the sentence ends here: it is written to its end, whatever the budget.
+            is_last: the sentence ends here: it is written to its end, as far as the budget goes.
             with_units: run the unit decoder as well.
 
         Returns:
@@ -198,7 +204,7 @@ class WordLevelTranslator:
     ) -> Search[tuple[list[TargetWord], SentenceState]]:
         """:meth:`translate_word` as a search, to be carried out alone or together with others."""
         extend = self._extend if self.beam == 1 else self._extend_by_beam
-        words, text_states, state = yield from extend(UNLIMITED if is_last else budget, state, is_last)
+        words, text_states, state = yield from extend(budget, state, is_last)
         return self._target_words(words, text_states, state, with_units)
 
     def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
@@ -256,6 +262,7 @@ class WordLevelTranslator:
             pending_states.clear()
             return following
 
+        is_cut = False  # by the budget, perhaps inside a word
         mt = after = state.mt  # before the last token, and before the one that is read next
         token, frames = state.written[-1], state.span.frames
         while state.tokens + len(pending) < limit:
@@ -270,6 +277,7 @@ class WordLevelTranslator:
             if token == END and not is_last and self._next_sentence(state.tokens, state) is None:
                 break
             if token != END and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
+                is_cut = True
                 break
             pending.append(token)
             pending_states.append(self.model.text_states(answer.hidden, best[:, None]))
@@ -277,7 +285,7 @@ class WordLevelTranslator:
             if token == END:
                 state = replace(state, ended=True)
                 break
-        if pending and (state.ended or is_last or not budget.whole_words):
+        if pending and (state.ended or (is_last and not is_cut) or not budget.whole_words):
             state = commit(mt)
         return words, text_states, state
 
@@ -315,7 +323,8 @@ class WordLevelTranslator:
         words = self._words(found, budget)
         splits = found[-1] == END and self._next_sentence(state.tokens + len(found) - 1, state) is not None
         ended = found[-1] == END and (is_last or splits)
-        if is_closed(found) and not is_last and not splits:
+        is_cut = found[-1] != END and is_closed(found)
+        if is_cut or (found[-1] == END and not is_last and not splits):
             words = self._words(found[:-1], budget) if self._ends_word(found[-1], budget) else words[:-1]
         elif not is_last and not splits and budget.whole_words:
             words = words[:-1]  # stopped by the limit, perhaps inside a word
