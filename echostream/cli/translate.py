@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echostream.audio.errors import AudioError
-from echostream.audio.input import AudioStream, open_audio, open_pcm
+from echostream.audio.input import AudioStream, open_audio, open_pcm, open_pipe
 from echostream.audio.output import PcmWriter, SpeechWriter, WavWriter
 from echostream.cli.console import Console
 from echostream.cli.options import UsageError, UserError, load_translator
@@ -175,9 +175,11 @@ def report(job: Job, session: Session, console: Console) -> None:
 
 
 def open_source(source: Path, args: argparse.Namespace) -> AudioStream:
-    """The recording, or the samples of the pipe."""
+    """The recording, or what comes through the pipe."""
     if source != PIPE:
         return open_audio(source)
+    if (args.input_format, args.input_rate, args.input_channels) == (None, None, None):
+        return open_pipe(sys.stdin.buffer)
     encoding, rate = args.input_format or "s16le", args.input_rate or SAMPLE_RATE
     return open_pcm(sys.stdin.buffer, rate, args.input_channels or 1, encoding)
 
