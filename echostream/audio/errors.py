@@ -6,4 +6,12 @@ class AudioError(ValueError):
 
 
 class UnknownFormatError(AudioError):
-    """What decodes recordings doesn't know the format of one."""
+    """What decodes recordings doesn't know the format of one.
+
+    Attributes:
+        reason: why, in the decoder's words.
+    """
+
+    def __init__(self, name: str, reason: str, remedy: str) -> None:
+        super().__init__(f"cannot read {name} as audio: {reason}; {remedy}")
+        self.reason = reason

@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 
 from echostream.audio.errors import AudioError, UnknownFormatError
-from echostream.audio.media import MediaFile
+from echostream.audio.media import ANY_RECORDING, MediaFile
 from echostream.audio.pipe import Pipe, needs_seeking, on_disk
 from echostream.audio.raw import PCM_TYPES, SampleFormat, pcm_chunks, read_wav_header
 from echostream.audio.signatures import FRAMED_BYTES, HEAD_BYTES, container_kind, may_be_framed, other_kind
@@ -212,7 +212,7 @@ def open_pipe(stream: BinaryIO, block_s: float = BLOCK_S, name: str = "stdin") -
     try:
         media = MediaFile(source, name)
     except UnknownFormatError as error:
-        raise AudioError(f"{name} is a damaged or unusual {kind} file: {error}; copy it again") from error
+        raise AudioError(f"{name} is a damaged or unusual {kind} file: {error.reason}; copy it again") from error
     return _stream_of(media, name, block_s)
 
 
@@ -240,7 +240,7 @@ def open_pcm(
     pipe = Pipe(stream)
     if kind := _container_in(pipe, name):
         raise AudioError(
-            f"{name} is a {kind} file, not raw PCM: it says itself what it holds, leave the format of samples out"
+            f"{name} holds {kind}, not raw PCM: it says itself what it holds, leave the format of samples out"
         )
     return _raw_stream(pipe, samples, block_s, name)
 
@@ -297,8 +297,8 @@ def _media_file(path: Path, unknown: UnknownFormatError) -> MediaFile:
         with path.open("rb") as file:
             kind = container_kind(file.read(FRAMED_BYTES))
         if kind is None or kind == "WAV":
-            raise unknown from error
-        raise AudioError(f"{name} is a damaged or unusual {kind} file: {error}; copy it again") from error
+            raise UnknownFormatError(name, unknown.reason, ANY_RECORDING) from error
+        raise AudioError(f"{name} is a damaged or unusual {kind} file: {error.reason}; copy it again") from error
 
 
 def _stream_of(media: MediaFile, name: str, block_s: float) -> AudioStream:

@@ -1,4 +1,4 @@
-"""Recordings that FFmpeg's libraries decode (PyAV): m4a, mp4, webm, aac, wma, the sound of videos, and pipes of any kind.
+"""Recordings that FFmpeg's libraries decode (PyAV): m4a, mp4, webm, aac, wma, the sound of videos, files in pipes.
 
 Only the first sound track is decoded, packet by packet, so that memory grows neither with the file nor with what it
 decodes to. Playlists and other formats that name further files are not opened.
@@ -23,6 +23,7 @@ OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
 # Formats whose header says how long the sound is, and how many seconds a complete recording may lack of that. Of other
 # formats FFmpeg guesses the length from the bit rate.
 SHORTFALLS_S = {"mov": 0.5, "matroska": 0.5, "wav": 0.1, "flac": 0.1, "aiff": 0.1, "caf": 0.1}
+ANY_RECORDING = "wav, mp3, m4a, mp4, webm, flac, ogg and many others are read: is it a recording?"
 MAX_DAMAGED = 0.1  # share of the packets that may be damaged, as joined files have some that are
 MAX_DAMAGED_IN_A_ROW = 100
 FULL_SCALE = {"u1": 2**7, "i2": 2**15, "i4": 2**31}
@@ -31,7 +32,7 @@ FULL_SCALE = {"u1": 2**7, "i2": 2**15, "i4": 2**31}
 class Readable(Protocol):
     """A file or a pipe; with ``seek`` and ``tell``, formats can be read that need them."""
 
-    def read(self, size: int) -> bytes: ...
+    def read(self, size: int, /) -> bytes: ...
 
 
 class MediaFile:
@@ -47,7 +48,7 @@ class MediaFile:
         duration_s: length in seconds, or a guess at it; None: nothing says.
 
     Raises:
-        UnknownFormatError: no format that can be decoded; the message says why, in FFmpeg's words alone.
+        UnknownFormatError: no format that can be decoded.
         AudioError: it holds no sound, or is damaged from the beginning on.
     """
 
@@ -60,14 +61,14 @@ class MediaFile:
         self._end: str | None = None  # why nothing follows, if that is no proper end
         self._frames = self._packets = 0
         try:
-            self._container = av.open(self._source, options=OPTIONS)
+            self._container: Any = av.open(self._source, options=OPTIONS)
         except (av.FFmpegError, OSError) as error:
             self._close_source()
-            raise UnknownFormatError(_reason(error)) from error
+            raise UnknownFormatError(name, _reason(error), ANY_RECORDING) from error
         try:
-            self._stream = self._container.streams.best("audio")
+            self._stream: Any = self._container.streams.best("audio")
             if self._stream is None:
-                raise AudioError(f"{name} has no sound track: {self._container.format.name.split(',')[0]} without sound")
+                raise AudioError(f"{name} has no sound track: is there another file with the sound?")
             self._decoded = self._decode()
             first = next(self._decoded, None)
             if first is None:
@@ -99,14 +100,15 @@ class MediaFile:
         at_s = self._frames / self.rate
         if len(self._damaged) > MAX_DAMAGED * self._packets:
             raise AudioError(
-                f"{self._name} is damaged after {self._damaged[0]:.2f} s: {len(self._damaged)} of {self._packets} packets "
-                "can't be decoded; copy it again"
+                f"{self._name} is damaged after {self._damaged[0]:.2f} s: {len(self._damaged)} of {self._packets} "
+                "packets can't be decoded; copy it again"
             )
         if self._end is not None:
             raise AudioError(f"{self._name} is damaged or cut short after {at_s:.2f} s: {self._end}; copy it again")
         if self._shortfall_s and self.duration_s and self.duration_s - at_s > self._shortfall_s:
             raise AudioError(
-                f"{self._name} is cut short after {at_s:.2f} s: it says to be {self.duration_s:.2f} s long; copy it again"
+                f"{self._name} is cut short after {at_s:.2f} s: it says to be {self.duration_s:.2f} s long; "
+                "copy it again"
             )
 
     @property
@@ -115,10 +117,8 @@ class MediaFile:
         if not self._damaged:
             return None
         count = len(self._damaged)
-        return (
-            f"{self._name} is damaged after {self._damaged[0]:.2f} s: {count} packet{'s' if count > 1 else ''} that could "
-            "not be decoded left out"
-        )
+        left_out = f"{count} packets were" if count > 1 else "1 packet was"
+        return f"{self._name} is damaged after {self._damaged[0]:.2f} s: {left_out} left out"
 
     def close(self) -> None:
         """Close the decoder and its source."""

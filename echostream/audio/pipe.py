@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import tempfile
 from typing import BinaryIO
@@ -11,6 +10,7 @@ from echostream.audio.errors import AudioError
 
 UNKNOWN_LENGTH = 0x7FFFF000  # or more: of a recorder that could not know how long it would record
 MAX_HEAD_BYTES = 1_000_000
+COPIED_BYTES = 2**20
 
 
 class Pipe:
@@ -31,7 +31,7 @@ class Pipe:
             self._head += more
         return self._head[:size]
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """Up to ``size`` bytes that are there, waiting for one at least; empty at the end."""
         if self._left is not None:
             size = min(size, self._left)
@@ -85,7 +85,8 @@ def on_disk(pipe: Pipe, name: str) -> BinaryIO:
     """
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by whoever reads it
     try:
-        shutil.copyfileobj(pipe, file)
+        while data := pipe.read(COPIED_BYTES):
+            file.write(data)
         file.seek(0)
     except OSError as error:
         file.close()

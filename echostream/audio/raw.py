@@ -15,7 +15,11 @@ from echostream.constants import FRAME_S, PCM_FORMATS
 PCM_TYPES: dict[str, np.dtype] = dict(zip(PCM_FORMATS, (np.dtype("<i2"), np.dtype("<f4")), strict=True))
 # Format tags of WAV: integers, floating point, and those of which the first two bytes of a GUID say it.
 WAV_PCM, WAV_FLOAT, WAV_EXTENSIBLE = 1, 3, 0xFFFE
-WAV_TYPES = {(WAV_PCM, 16): np.dtype("<i2"), (WAV_PCM, 32): np.dtype("<i4"), (WAV_FLOAT, 32): np.dtype("<f4")}
+WAV_TYPES: dict[tuple[int, int], np.dtype] = {
+    (WAV_PCM, 16): np.dtype("<i2"),
+    (WAV_PCM, 32): np.dtype("<i4"),
+    (WAV_FLOAT, 32): np.dtype("<f4"),
+}
 MAX_HEADER_BYTES = 65_536
 
 
@@ -62,9 +66,10 @@ def pcm_chunks(pipe: Pipe, samples: SampleFormat, name: str) -> Iterator[np.ndar
 
 
 def read_wav_header(pipe: Pipe) -> SampleFormat | None:
-    """What the samples of a WAV file are, which the pipe gives next; None, with nothing taken, if others must decode it.
+    """What the samples of a WAV file are, which the pipe gives next.
 
-    FFmpeg wants 64 KiB before it decodes a WAV file, which is two seconds of a microphone.
+    None, with nothing taken from the pipe, stands for samples that others must decode. They can do so with all of them,
+    but FFmpeg wants 64 KiB before it decodes a WAV file, which is two seconds of a microphone.
     """
     offset, found = 12, None
     while offset < MAX_HEADER_BYTES:

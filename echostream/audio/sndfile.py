@@ -59,10 +59,8 @@ def open_sound_file(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:
         raise AudioError(f"cannot read {name}: permission denied") from error
     except (OSError, TypeError, soundfile.LibsndfileError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-        raise UnknownFormatError(
-            f"cannot read {name} as audio: {reason.rstrip('.')}; wav, flac, ogg, mp3, aiff and the like are read, "
-            "convert others"
-        ) from error
+        remedy = "wav, flac, ogg, mp3, aiff and the like are read, convert others"
+        raise UnknownFormatError(name, reason.rstrip("."), remedy) from error
 
 
 def sound_file_chunks(name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:

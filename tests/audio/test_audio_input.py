@@ -165,7 +165,7 @@ def test_single_sample_is_accepted_and_incomplete_sample_rejected():
     assert [block.size for block in blocks] == [1]
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", "stdin is empty"), (b"RIFF" + bytes(99), "WAV file, not raw")])
+@pytest.mark.parametrize(("content", "message"), [(b"", "stdin is empty"), (b"RIFF" + bytes(99), "holds WAV, not raw")])
 def test_pipe_without_raw_samples_is_rejected(content, message):
     with pytest.raises(AudioError, match=message):
         list(open_pcm(io.BytesIO(content), 16_000, 1, "s16le"))
