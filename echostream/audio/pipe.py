@@ -83,13 +83,15 @@ def on_disk(pipe: Pipe, name: str) -> BinaryIO:
     Raises:
         AudioError: there is no room for it.
     """
-    file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by whoever reads it
+    file = None
     try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by whoever reads it
         while data := pipe.read(COPIED_BYTES):
             file.write(data)
         file.seek(0)
     except OSError as error:
-        file.close()
+        if file is not None:
+            file.close()
         raise AudioError(
             f"cannot keep {name} in {tempfile.gettempdir()}, which an MP4 with its index at the end needs: "
             f"{error.strerror}; give the name of the file instead of -"

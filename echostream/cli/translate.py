@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args, task, into_pipe)
     check_inputs(args)
     console = Console(args.quiet, args.verbose, text_to_stderr=into_pipe)
+    if not jobs:
+        console.error("; ".join([f"no recordings in {args.audio[0]}", *found.notes]))
+        return 1
     for note in found.notes:
         console.status(note)
-    if not jobs:
-        console.error(f"no recordings in {args.audio[0]}")
-        return 1
     todo, durations_s, failed = prepare(jobs, args.force, console)
     if not todo:
         return int(failed)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from encoded import Trickle
 
 from echostream.audio.errors import AudioError
 from echostream.audio.input import open_audio, open_pcm
@@ -129,21 +130,6 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] < 2_000_000
-
-
-class Trickle(io.RawIOBase):
-    """A pipe that returns a few bytes at a time."""
-
-    def __init__(self, content: bytes, size: int) -> None:
-        self._content, self._size = content, size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        piece, self._content = self._content[: self._size], self._content[self._size :]
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 @pytest.mark.parametrize("size", [1, 7, 5000])
