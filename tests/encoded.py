@@ -39,10 +39,13 @@ def encode(
     bits: int | None = None,
     with_video: bool = False,
     options: dict[str, str] | None = None,
+    title: str = "",
 ) -> None:
     """Write float ``(n,)`` at 16 kHz in the format of a suffix; ``rate`` and ``bits`` instead of the format's own."""
     codec, own_rate, container, own_bits = FORMATS[suffix]
     with av.open(target, "w", format=container, options=options or {}) as file:
+        if title:
+            file.metadata["title"] = title
         stream = file.add_stream(codec, rate=rate or own_rate, layout="mono")
         if bits or own_bits:
             stream.bit_rate = bits or own_bits

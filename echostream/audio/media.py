@@ -61,8 +61,8 @@ class MediaFile:
         self._end: str | None = None  # why nothing follows, if that is no proper end
         self._frames = self._packets = 0
         try:
-            self._container: Any = av.open(self._source, options=OPTIONS)
-        except (av.FFmpegError, OSError) as error:
+            self._container: Any = av.open(self._source, options=OPTIONS, metadata_errors="replace")
+        except (av.FFmpegError, OSError, ValueError) as error:
             self._close_source()
             raise UnknownFormatError(name, _reason(error), ANY_RECORDING) from error
         try:
@@ -140,6 +140,9 @@ class MediaFile:
                 packet = next(packets, None)
                 if packet is None:
                     break
+            except IndexError:  # of a track that wasn't there when the file was opened
+                packets = self._container.demux(self._stream)
+                continue
             except (av.FFmpegError, OSError) as error:
                 self._end = _reason(error)
                 return

@@ -186,3 +186,25 @@ def test_raw_samples_are_never_taken_for_a_file():
             assert container_kind(head) is None and other_kind(head[:HEAD_BYTES]) is None
     # A tone that begins as the header of an MP3 frame does is no MP3.
     assert container_kind(b"\xff\xfb\x90\x00" + bytes(FRAMED_BYTES)) is None
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".webm", ".wma", ".ts", ".wav"])
+def test_whatever_is_damaged_ends_with_samples_or_in_one_line(files, suffix):
+    rng = np.random.default_rng(3)
+    results = set()
+    for _ in range(25):
+        content = bytearray(files[suffix])
+        for at in rng.integers(0, rng.choice([64, 1000, len(content)]), rng.choice([1, 20])):
+            content[min(at, len(content) - 1)] = rng.integers(256)
+        try:
+            results.add(np.isfinite(joined(open_pipe(pipe_of(bytes(content))))).all())
+        except AudioError as error:
+            results.add("\n" not in str(error) and "stdin" in str(error))
+    assert results == {True}
+
+
+def test_titles_in_another_encoding_do_no_harm():
+    content = encoded(np.zeros(RATE), ".flac", title="Caf\xe9")
+    assert b"Caf\xc3\xa9" in content
+    latin = content.replace(b"Caf\xc3\xa9", b"Caf\xe9\xe9")
+    assert joined(open_pipe(pipe_of(latin))).size == RATE
