@@ -154,12 +154,13 @@ class AudioStream(Iterator[np.ndarray]):
             yield chunk[:, 0] if chunk.shape[1] == 1 else chunk.mean(axis=1)
 
 
-def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
+def open_audio(path: str | Path, block_s: float = BLOCK_S, name: str | None = None) -> AudioStream:
     """Open a recording in any format, sample rate and number of channels that libsndfile or FFmpeg can decode.
 
     Args:
         path: the file; of a video, its sound is read.
         block_s: length of a block in seconds.
+        name: name for messages; None: the path.
 
     Returns:
         An iterator of float32 blocks ``(n,)``, 16 kHz mono.
@@ -168,15 +169,16 @@ def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
         AudioError: the file is missing, empty or not audio; or, during iteration and after all blocks before the fault,
             it is truncated or damaged, or contains NaN or infinity.
     """
-    path, name = Path(path), str(path)
+    path = Path(path)
+    name = name or str(path)
     try:
         file = open_sound_file(path, name)
     except UnknownFormatError as error:
-        return _stream_of(_media_file(path, error), name, block_s)
+        return _stream_of(_media_file(path, name, error), name, block_s)
     if not file.frames:
         file.close()
         raise AudioError(
-            f"{path} holds no samples; a recorder that was killed leaves such a header: sox --ignore-length IN OUT"
+            f"{name} holds no samples; a recorder that was killed leaves such a header: sox --ignore-length IN OUT"
         )
     duration_s = file.frames / file.samplerate
     try:
@@ -284,13 +286,12 @@ def duration_s(source: str | Path | BinaryIO, name: str | None = None) -> float:
         return file.frames / file.samplerate if 0 <= file.frames < UNKNOWN_FRAMES else math.nan
 
 
-def _media_file(path: Path, unknown: UnknownFormatError) -> MediaFile:
+def _media_file(path: Path, name: str, unknown: UnknownFormatError) -> MediaFile:
     """A recording that libsndfile doesn't know.
 
     Raises:
         AudioError: FFmpeg doesn't know it either, or can't use it.
     """
-    name = str(path)
     try:
         return MediaFile(path, name)
     except UnknownFormatError as error:

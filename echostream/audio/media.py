@@ -44,7 +44,7 @@ class MediaFile:
 
     Attributes:
         rate: sample rate in Hz.
-        channels: their number in the beginning.
+        channels: their number; if it changes on the way, their mean goes to each.
         duration_s: length in seconds, or a guess at it; None: nothing says.
 
     Raises:
@@ -95,6 +95,8 @@ class MediaFile:
                 )
             chunk = _samples(frame)
             self._frames += len(chunk)
+            if chunk.shape[1] != self.channels:  # AAC may become stereo on the way
+                chunk = np.repeat(chunk.mean(axis=1, keepdims=True), self.channels, axis=1)
             yield chunk
             frame = next(self._decoded, None)
         at_s = self._frames / self.rate

@@ -29,7 +29,7 @@ class _SequentialFile(soundfile.SoundFile):
         return False
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, name: str) -> None:
     """Check that there is something to read.
 
     Raises:
@@ -37,11 +37,11 @@ def check_file(path: Path) -> None:
     """
     try:
         if not path.is_file():
-            raise AudioError(f"{path} is not a file" if path.exists() else f"no such file: {path}")
+            raise AudioError(f"{name} is not a file" if path.exists() else f"no such file: {name}")
         if not path.stat().st_size:
-            raise AudioError(f"{path} is empty (0 bytes)")
+            raise AudioError(f"{name} is empty (0 bytes)")
     except PermissionError as error:
-        raise AudioError(f"cannot read {path}: permission denied") from error
+        raise AudioError(f"cannot read {name}: permission denied") from error
 
 
 def open_sound_file(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:
@@ -52,7 +52,7 @@ def open_sound_file(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:
         UnknownFormatError: libsndfile can't decode it.
     """
     if isinstance(source, Path):
-        check_file(source)
+        check_file(source, name)
     try:
         return _SequentialFile(source)
     except PermissionError as error:
