@@ -19,10 +19,10 @@ FROM python:3.11-slim
 RUN useradd --system --no-create-home --uid 10001 echostream
 COPY --from=build /app/venv /app/venv
 COPY models/fr-en /app/models/fr-en
-ENV PATH=/app/venv/bin:$PATH PYTHONUNBUFFERED=1
+ENV PATH=/app/venv/bin:$PATH PYTHONUNBUFFERED=1 ECHOSTREAM_MODELS=/app/models
 WORKDIR /app
 USER 10001
 EXPOSE 8765
 HEALTHCHECK --start-period=60s --interval=30s --timeout=5s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8765/health', timeout=4)"]
-CMD ["echostream", "serve", "--host", "0.0.0.0", "--model", "/app/models/fr-en"]
+CMD ["echostream", "serve", "--host", "0.0.0.0"]

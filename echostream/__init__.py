@@ -20,6 +20,8 @@ _PUBLIC = {
     "ModelSettings": "echostream.checkpoints",
     "StepOutput": "echostream.streaming",
     "StreamingTranslator": "echostream.streaming",
+    "Translation": "echostream.streaming",
+    "open_audio": "echostream.audio.input",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

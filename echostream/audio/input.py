@@ -1,47 +1,40 @@
-"""Audio input in blocks of 16 kHz mono, from any file that libsndfile supports or as raw PCM from a pipe.
+"""Audio input in blocks of 16 kHz mono, from any recording, or from a pipe with a recording or raw samples in it.
 
-Files are read, mixed down and resampled (soxr) block by block, so that memory does not grow with their length. The
-joined blocks equal the result of resampling the whole recording at once.
+Recordings are read, mixed down and resampled (soxr) block by block, so that memory grows neither with their length nor
+with what they decode to. The joined blocks equal the result of resampling the whole recording at once.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
-import soundfile
 import soxr
 
-from echostream.audio.errors import AudioError
-from echostream.constants import PCM_FORMATS, SAMPLE_RATE
+from echostream.audio.errors import AudioError, UnknownFormatError
+from echostream.audio.media import ANY_RECORDING, MediaFile
+from echostream.audio.pipe import Pipe, needs_seeking, on_disk
+from echostream.audio.raw import PCM_TYPES, SampleFormat, pcm_chunks, read_wav_header
+from echostream.audio.signatures import FRAMED_BYTES, HEAD_BYTES, container_kind, may_be_framed, other_kind
+from echostream.audio.sndfile import open_sound_file, sound_file_chunks
+from echostream.constants import FRAME_S, SAMPLE_RATE
 
-BLOCK_S = 0.04  # one encoder frame
-PCM_TYPES: dict[str, np.dtype] = dict(zip(PCM_FORMATS, (np.dtype("<i2"), np.dtype("<f4")), strict=True))
+BLOCK_S = FRAME_S
 RATES = range(4_000, 768_001)
 MAX_CHANNELS = 64
 FULL_SCALE = 0.999
 CLIPPED_FRACTION = 0.005  # share of samples at full scale above which a warning is due; unclipped speech has fewer
 MAX_PEAK = 16.0  # larger floating-point samples must be integers that were not scaled to [-1, 1]
-FILE_SIGNATURES = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3"}
-# libsndfile's log line for a chunk that is shorter than its header says. Recorders that write to a pipe don't know the
-# length and write about 2 or 4 GiB instead, which is no sign of a truncated file.
-SHORT_CHUNK = re.compile(r"^\s*(data|SSND|riff) : (\d+) \(should be (\d+)\)", re.MULTILINE)
-UNKNOWN_LENGTH = 0x7FFFF000
 UNKNOWN_FRAMES = 2**62  # libsndfile's number for a stream without a length is 2**63 - 1
 
 
-class _SequentialFile(soundfile.SoundFile):
-    """A file for sequential reading.
+class Source(Protocol):
+    """What blocks come from, to be closed in the end."""
 
-    soundfile seeks in a seekable file after every read, which makes the MP3 decoder produce clicks.
-    """
-
-    def seekable(self) -> bool:
-        return False
+    def close(self) -> None: ...
 
 
 class AudioStream(Iterator[np.ndarray]):
@@ -56,7 +49,7 @@ class AudioStream(Iterator[np.ndarray]):
         channels: number of channels of the source; they are mixed down to their mean.
         block_s: length of a block in seconds.
         duration_s: duration of the source in seconds, if it is known.
-        source: file to close at the end.
+        source: to close at the end.
 
     Raises:
         AudioError: the sample rate or the number of channels is out of range; or, during iteration, samples can't be
@@ -72,7 +65,7 @@ class AudioStream(Iterator[np.ndarray]):
         channels: int,
         block_s: float = BLOCK_S,
         duration_s: float | None = None,
-        source: soundfile.SoundFile | None = None,
+        source: Source | None = None,
     ) -> None:
         if rate not in RATES or not 1 <= channels <= MAX_CHANNELS:
             raise AudioError(
@@ -108,7 +101,7 @@ class AudioStream(Iterator[np.ndarray]):
                 f"{self.name} is clipped: {100 * self._clipped / self._read:.1f} % of its samples are at full scale; "
                 "expect mistakes, and record at a lower level"
             )
-        return None
+        return self._source.warning if isinstance(self._source, MediaFile) else None
 
     def _split_into_blocks(self, size: int) -> Iterator[np.ndarray]:
         """Blocks of ``size`` samples from pieces of any sizes."""
@@ -161,12 +154,13 @@ class AudioStream(Iterator[np.ndarray]):
             yield chunk[:, 0] if chunk.shape[1] == 1 else chunk.mean(axis=1)
 
 
-def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
-    """Open a recording in any format, sample rate and number of channels that libsndfile supports.
+def open_audio(path: str | Path, block_s: float = BLOCK_S, name: str | None = None) -> AudioStream:
+    """Open a recording in any format, sample rate and number of channels that libsndfile or FFmpeg can decode.
 
     Args:
-        path: the file.
+        path: the file; of a video, its sound is read.
         block_s: length of a block in seconds.
+        name: name for messages; None: the path.
 
     Returns:
         An iterator of float32 blocks ``(n,)``, 16 kHz mono.
@@ -176,20 +170,81 @@ def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
             it is truncated or damaged, or contains NaN or infinity.
     """
     path = Path(path)
-    file = _open(path, str(path))
+    name = name or str(path)
+    try:
+        file = open_sound_file(path, name)
+    except UnknownFormatError as error:
+        return _stream_of(_media_file(path, name, error), name, block_s)
     if not file.frames:
         file.close()
         raise AudioError(
-            f"{path} holds no samples; a recorder that was killed leaves such a header: sox --ignore-length IN OUT"
+            f"{name} holds no samples; a recorder that was killed leaves such a header: sox --ignore-length IN OUT"
         )
     duration_s = file.frames / file.samplerate
     try:
         return AudioStream(
-            str(path), _file_chunks(str(path), file), file.samplerate, file.channels, block_s, duration_s, file
+            name, sound_file_chunks(name, file), file.samplerate, file.channels, block_s, duration_s, file
         )
     except ValueError:
         file.close()
         raise
+
+
+def open_pipe(stream: BinaryIO, block_s: float = BLOCK_S, name: str = "stdin") -> AudioStream:
+    """Read a recording from a pipe, in any format that is recognised by its beginning, or else raw samples.
+
+    What comes is decoded as it comes; only an MP4 with its index at the end is first kept on disk. Raw samples are
+    taken for 16-bit little-endian, 16 kHz, one channel; :func:`open_pcm` reads others.
+
+    Args:
+        stream: buffered binary reader.
+        block_s: length of a block in seconds.
+        name: name for messages.
+
+    Raises:
+        AudioError: it is a file without sound; or, during iteration, as :func:`open_audio` and :func:`open_pcm`.
+    """
+    pipe = Pipe(stream)
+    kind = _container_in(pipe, name)
+    if kind is None:
+        return _raw_stream(pipe, SampleFormat(SAMPLE_RATE, 1, PCM_TYPES["s16le"]), block_s, name)
+    if kind == "WAV" and (samples := read_wav_header(pipe)) is not None:
+        return _raw_stream(pipe, samples, block_s, name)
+    source = on_disk(pipe, name) if kind == "MP4" and needs_seeking(pipe) else pipe
+    try:
+        media = MediaFile(source, name)
+    except UnknownFormatError as error:
+        raise AudioError(f"{name} is a damaged or unusual {kind} file: {error.reason}; copy it again") from error
+    return _stream_of(media, name, block_s)
+
+
+def open_pcm(
+    stream: BinaryIO, rate: int, channels: int, encoding: str, block_s: float = BLOCK_S, name: str = "stdin"
+) -> AudioStream:
+    """Read raw PCM from a pipe; every block is available as soon as its samples have arrived.
+
+    Args:
+        stream: buffered binary reader.
+        rate: sample rate in Hz.
+        channels: number of interleaved channels.
+        encoding: ``s16le`` or ``f32le``.
+        block_s: length of a block in seconds.
+        name: name for messages.
+
+    Raises:
+        AudioError: the sample rate or the number of channels is out of range, or it is a file; or, during iteration,
+            the stream is empty, ends inside a sample, or contains NaN or infinity.
+        ValueError: the encoding is unknown.
+    """
+    if encoding not in PCM_TYPES:
+        raise ValueError(f"unknown PCM encoding '{encoding}': choose one of {', '.join(PCM_TYPES)}")
+    samples = SampleFormat(rate, channels, PCM_TYPES[encoding])
+    pipe = Pipe(stream)
+    if kind := _container_in(pipe, name):
+        raise AudioError(
+            f"{name} holds {kind}, not raw PCM: it says itself what it holds, leave the format of samples out"
+        )
+    return _raw_stream(pipe, samples, block_s, name)
 
 
 def read_audio(source: str | Path | BinaryIO, name: str | None = None) -> tuple[np.ndarray, int]:
@@ -207,9 +262,9 @@ def read_audio(source: str | Path | BinaryIO, name: str | None = None) -> tuple[
     """
     path = Path(source) if isinstance(source, str | Path) else source
     name = name or str(source)
-    with _open(path, name) as file:
+    with open_sound_file(path, name) as file:
         chunks, frames = [np.zeros((0, file.channels), dtype=np.float32)], 0
-        for chunk in _file_chunks(name, file):
+        for chunk in sound_file_chunks(name, file):
             _check_samples(name, np.abs(chunk), frames / file.samplerate)
             frames += len(chunk)
             chunks.append(chunk)
@@ -227,32 +282,51 @@ def duration_s(source: str | Path | BinaryIO, name: str | None = None) -> float:
         AudioError: the file is missing, empty or not audio.
     """
     path = Path(source) if isinstance(source, str | Path) else source
-    with _open(path, name or str(source)) as file:
+    with open_sound_file(path, name or str(source)) as file:
         return file.frames / file.samplerate if 0 <= file.frames < UNKNOWN_FRAMES else math.nan
 
 
-def _open(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:
-    """Open the decoder of a file.
+def _media_file(path: Path, name: str, unknown: UnknownFormatError) -> MediaFile:
+    """A recording that libsndfile doesn't know.
 
     Raises:
-        AudioError: the file is missing or empty, or libsndfile can't decode it.
+        AudioError: FFmpeg doesn't know it either, or can't use it.
     """
     try:
-        if isinstance(source, Path):
-            if not source.is_file():
-                raise AudioError(f"{name} is not a file" if source.exists() else f"no such file: {name}")
-            if not source.stat().st_size:
-                raise AudioError(f"{name} is empty (0 bytes)")
-        file = _SequentialFile(source)
-    except PermissionError as error:
-        raise AudioError(f"cannot read {name}: permission denied") from error
-    except (OSError, TypeError, soundfile.LibsndfileError) as error:
-        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-        raise AudioError(
-            f"cannot read {name} as audio: {reason.rstrip('.')}; wav, flac, ogg, mp3, aiff and the like are read, "
-            "convert others"
-        ) from error
-    return file
+        return MediaFile(path, name)
+    except UnknownFormatError as error:
+        with path.open("rb") as file:
+            kind = container_kind(file.read(FRAMED_BYTES))
+        if kind is None or kind == "WAV":
+            raise UnknownFormatError(name, unknown.reason, ANY_RECORDING) from error
+        raise AudioError(f"{name} is a damaged or unusual {kind} file: {error.reason}; copy it again") from error
+
+
+def _stream_of(media: MediaFile, name: str, block_s: float) -> AudioStream:
+    try:
+        return AudioStream(name, media.chunks(), media.rate, media.channels, block_s, media.duration_s, media)
+    except ValueError:
+        media.close()
+        raise
+
+
+def _raw_stream(pipe: Pipe, samples: SampleFormat, block_s: float, name: str) -> AudioStream:
+    return AudioStream(name, pcm_chunks(pipe, samples, name), samples.rate, samples.channels, block_s)
+
+
+def _container_in(pipe: Pipe, name: str) -> str | None:
+    """The kind of file that a pipe holds; None: raw samples.
+
+    Raises:
+        AudioError: it is a file without sound.
+    """
+    head = pipe.peek(HEAD_BYTES)
+    kind = container_kind(head)
+    if kind is None and may_be_framed(head):
+        kind = container_kind(pipe.peek(FRAMED_BYTES))
+    if kind is None and (other := other_kind(head)):
+        raise AudioError(f"{name} is {other}, not audio: pipe a recording or raw samples into it")
+    return kind
 
 
 def _check_samples(name: str, magnitude: np.ndarray, at_s: float) -> None:
@@ -268,87 +342,3 @@ def _check_samples(name: str, magnitude: np.ndarray, at_s: float) -> None:
             f"{name} holds samples up to {peak:.0f} after {at_s:.2f} s: floating point must lie in [-1, 1]; "
             "divide integers by 32768"
         )
-
-
-def _file_chunks(name: str, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """Chunks ``(n, channels)`` of 40 ms.
-
-    Raises:
-        AudioError: the file is damaged, or ends earlier than its header says.
-    """
-    size = max(round(file.samplerate * BLOCK_S), 1)
-    frames = 0
-    while True:
-        try:
-            chunk = file.read(size, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(
-                f"{name} is damaged or cut short after {frames / file.samplerate:.2f} s of "
-                f"{file.frames / file.samplerate:.2f} s: {error.error_string.rstrip('.')}; copy it again"
-            ) from error
-        if not len(chunk):
-            break
-        frames += len(chunk)
-        yield chunk
-    if reason := _cut_short(file, frames):
-        raise AudioError(f"{name} is cut short after {frames / file.samplerate:.2f} s: {reason}; copy it again")
-
-
-def _cut_short(file: soundfile.SoundFile, frames: int) -> str | None:
-    """Why a file is truncated if reading it to its end gave ``frames`` frames; None if it is complete."""
-    if file.frames - frames > file.samplerate // 10:
-        return f"it says to be {file.frames / file.samplerate:.2f} s long"
-    for _, declared, actual in SHORT_CHUNK.findall(file.extra_info):
-        if int(actual) < int(declared) < UNKNOWN_LENGTH:
-            return f"its header promises {int(declared) - int(actual)} bytes more"
-    if "lacks an end-of-stream bit" in file.extra_info:
-        return "its last page is missing"
-    return None
-
-
-def open_pcm(
-    stream: BinaryIO, rate: int, channels: int, encoding: str, block_s: float = BLOCK_S, name: str = "stdin"
-) -> AudioStream:
-    """Read raw PCM from a pipe; every block is available as soon as its samples have arrived.
-
-    Args:
-        stream: buffered binary reader.
-        rate: sample rate in Hz.
-        channels: number of interleaved channels.
-        encoding: ``s16le`` or ``f32le``.
-        block_s: length of a block in seconds.
-        name: name for messages.
-
-    Raises:
-        AudioError: the sample rate or the number of channels is out of range; or, during iteration, the stream is
-            empty, starts with a file header, ends inside a sample, or contains NaN or infinity.
-        ValueError: the encoding is unknown.
-    """
-    if encoding not in PCM_TYPES:
-        raise ValueError(f"unknown PCM encoding '{encoding}': choose one of {', '.join(PCM_TYPES)}")
-    return AudioStream(name, _pcm_chunks(stream, rate, channels, PCM_TYPES[encoding], name), rate, channels, block_s)
-
-
-def _pcm_chunks(stream: BinaryIO, rate: int, channels: int, dtype: np.dtype, name: str) -> Iterator[np.ndarray]:
-    frame_bytes = channels * dtype.itemsize
-    max_bytes = frame_bytes * max(round(rate * BLOCK_S), 1)
-    scale = np.float32(32768 if dtype.kind == "i" else 1)
-    data = stream.read(4)  # enough to recognise the header of a file
-    if not data:
-        raise AudioError(f"{name} is empty: no audio came")
-    for signature, kind in FILE_SIGNATURES.items():
-        if data.startswith(signature):
-            raise AudioError(
-                f"{name} is a {kind} file, not raw PCM: give the file's name instead of -, "
-                "or convert it: sox IN -t s16 -r 16000 -c 1 -"
-            )
-    rest = b""
-    while data:
-        data = rest + data
-        whole = len(data) - len(data) % frame_bytes
-        rest = data[whole:]
-        if whole:
-            yield np.frombuffer(data[:whole], dtype).reshape(-1, channels).astype(np.float32) / scale
-        data = stream.read1(max_bytes)  # type: ignore[attr-defined]  # buffered readers have this method
-    if rest:
-        raise AudioError(f"{name} ended inside a sample, {len(rest)} of {frame_bytes} bytes: check format and channels")

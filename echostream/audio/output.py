@@ -1,13 +1,24 @@
-"""Output of speech while it is produced: a WAV file that is valid after every write, or raw PCM to a pipe."""
+"""Output of speech while it is produced: a WAV file that is valid after every write, an encoded file, or raw PCM."""
 
 from __future__ import annotations
 
+import errno
 import wave
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 import numpy as np
+import soundfile
+
+# Suffixes of speech that is encoded, with libsndfile's names of format and encoding.
+ENCODINGS = {
+    ".flac": ("FLAC", "PCM_16"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+}
+SPEECH_SUFFIXES = (".wav", *ENCODINGS)
 
 
 def to_s16le(samples: np.ndarray) -> bytes:
@@ -64,6 +75,53 @@ class WavWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+class EncodedWriter:
+    """Writes mono speech as FLAC, MP3, Ogg Vorbis or Ogg Opus, by the file's suffix. It is whole when it is closed.
+
+    Args:
+        path: the file, which is overwritten; its folder is created.
+        sample_rate: in Hz.
+
+    Raises:
+        OSError: the file can't be written, or its format doesn't know the sample rate.
+    """
+
+    def __init__(self, path: Path, sample_rate: int) -> None:
+        container, encoding = ENCODINGS[path.suffix.lower()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("wb").close()  # which says better than libsndfile why it can't be done
+        self._path, self._is_empty = path, True
+        try:
+            self._file = soundfile.SoundFile(path, "w", sample_rate, 1, encoding, format=container)
+        except soundfile.LibsndfileError as error:
+            raise OSError(errno.EINVAL, f"{encoding} can't be written at {sample_rate} Hz", str(path)) from error
+
+    def write(self, samples: np.ndarray) -> None:
+        """Append float32 ``(n,)``."""
+        if not samples.size:
+            return
+        self._is_empty = False
+        try:
+            self._file.write(np.clip(samples, -1, 1))
+        except soundfile.LibsndfileError as error:  # all that it says is "System error"
+            raise OSError(errno.EIO, "the disk is full or failed", str(self._path)) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._is_empty and not self._file.closed:  # without a sample, it would be no file of its format
+            self.write(np.zeros(1, dtype=np.float32))
+        self._file.close()
+
+
+def open_speech_file(path: Path, sample_rate: int) -> WavWriter | EncodedWriter:
+    """A writer for the format that the suffix of ``path`` names, one of :data:`SPEECH_SUFFIXES`.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    return (EncodedWriter if path.suffix.lower() in ENCODINGS else WavWriter)(path, sample_rate)
 
 
 class PcmWriter:

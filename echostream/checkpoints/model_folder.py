@@ -61,14 +61,16 @@ class ModelSettings:
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> ModelSettings:
-        """Settings of a checkpoint, which are the defaults, or of a folder with ``model.yaml``.
+        """Settings of a folder with ``model.yaml``, or of a checkpoint.
+
+        A checkpoint that the ``model.yaml`` beside it names has the settings of its folder, others have the defaults.
 
         Raises:
             CheckpointError: a folder without that file, or one that can't be understood.
         """
         path = Path(path)
         if not path.is_dir():
-            return cls(path)
+            return cls.of(path.parent) if _is_named_beside(path) else cls(path)
         file = path / SETTINGS_NAME
         if not file.is_file():
             raise CheckpointError(
@@ -92,6 +94,16 @@ class ModelSettings:
         """Keyword arguments of :class:`StreamingTranslator`."""
         names = [field.name for field in fields(self)]
         return {name: getattr(self, name) for name in names if name not in ("checkpoint", "vocoder", *LANGUAGES)}
+
+
+def _is_named_beside(checkpoint: Path) -> bool:
+    """Whether a ``model.yaml`` in its folder is about this checkpoint."""
+    file = checkpoint.parent / SETTINGS_NAME
+    if not checkpoint.is_file() or not file.is_file():
+        return False
+    values = read_settings(file)
+    named = values.get("checkpoint") if isinstance(values, dict) else None
+    return isinstance(named, str) and (checkpoint.parent / named).resolve() == checkpoint.resolve()
 
 
 def _check(file: Path, values: Any) -> None:

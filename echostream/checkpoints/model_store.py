@@ -19,6 +19,7 @@ from echostream.installation import checkout_folder
 
 SETTINGS_NAME = "model.yaml"
 STORE_VARIABLE = "ECHOSTREAM_MODELS"
+CHECKOUT_MODEL = "models/fr-en"
 FETCH_HINT = "echostream models fetch URL --sha256 HEX"
 
 
@@ -130,9 +131,12 @@ def _only_model() -> Path:
         return models[0].path
     if models:
         names = ", ".join(model.name for model in models)
-        raise CheckpointError(f"there are several models: choose one of {names} with --model")
+        raise CheckpointError(f"there are several models: choose one of {names} by its name (--model {models[0].name})")
     places = " or ".join(str(folder) for folder in search_folders())
-    raise CheckpointError(f"there is no model in {places}: give one with --model, or get one with {FETCH_HINT}")
+    raise CheckpointError(
+        f"there is no model in {places}: name the folder of one with --model (a checkout of EchoStream has "
+        f"{CHECKOUT_MODEL}), or get one with {FETCH_HINT}"
+    )
 
 
 def _models_in(folder: Path) -> Iterator[Path]:

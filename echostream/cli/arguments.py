@@ -9,46 +9,54 @@ from echostream.cli.options import add_model_options, add_user_dir, add_verbosit
 from echostream.constants import PCM_FORMATS, SUBTITLE_CLOCKS, TASKS
 
 TRANSLATE_HELP = """
+what goes in:
+  Any recording, or the sound of a video: wav, mp3, m4a, mp4, webm, ogg, flac, wma and so on. - is the standard input:
+  a recording too, or raw samples (16-bit, 16 kHz, one channel; --input-format, --input-rate and --input-channels).
+
 what comes of it:
   The words are shown live on the standard output, with the time at which they were heard or said; --text prints the
-  text alone, a sentence a line. Everything else that is said goes to the standard error.
-  Speech goes to -o, or beside the recording as NAME.translated.wav. With several recordings or a folder, -o and --vtt
-  are folders. Files named by -o and --vtt for one recording are overwritten; names derived from a recording's are
-  kept if they exist, so that a second run does what is left (--force: do all again), and have .part in them until
-  they are whole.
+  text alone, a sentence a line, and --json - a JSON object for each word. Everything else that is said goes to the
+  standard error.
+  Speech goes to -o (.wav, .mp3, .flac, .opus, .ogg), or beside the recording as NAME.translated.wav. With several
+  recordings or a folder, -o, --vtt, --srt and --json are folders. Files named for one recording are overwritten; names
+  derived from a recording's are kept if they exist, so that a second run does what is left (--force: do all again), and
+  have .part in them until they are whole.
 
 examples:
-  echostream translate talk.mp3 --model runs/model/checkpoint_last.pt -o talk.en.wav --vtt talk.vtt
-  echostream translate talks/ --model checkpoint_last.pt -o translated/
-  echostream translate talk.wav --model checkpoint_last.pt --text > talk.en.txt
-  echostream translate talk.wav --model checkpoint_last.pt --task s2tt --segment-ms 40 --realtime
-  arecord -t raw -f S16_LE -r 16000 | echostream translate - --model checkpoint_last.pt | aplay -f S16_LE -r 16000
+  echostream translate talk.mp3
+  echostream translate talk.m4a -o talk.en.mp3 --srt talk.en.srt
+  echostream translate talks/ -o translated/ --vtt translated/
+  echostream translate talk.wav --text > talk.en.txt
+  echostream translate talk.wav --model runs/model/checkpoint_last.pt --task s2tt --segment-ms 40 --realtime
+  cat talk.mp3 | echostream translate - --json - | jq .text
+  arecord -f S16_LE -r 16000 | echostream translate - | aplay -f S16_LE -r 16000
 """
 ASR_HELP = """
 examples:
-  echostream asr talk.mp3 --model runs/model/checkpoint_last.pt
-  echostream asr talk.mp3 --model checkpoint_last.pt --text > talk.txt
-  echostream asr talks/ --model checkpoint_last.pt --vtt subtitles/
-  sox talk.wav -t s16 -r 16000 -c 1 - | echostream asr - --model checkpoint_last.pt --text
+  echostream asr talk.mp3
+  echostream asr talk.mp4 --text > talk.txt
+  echostream asr talks/ --srt subtitles/
+  cat talk.webm | echostream asr - --text
 """
 EXIT_STATUS = """
 exit status: 0 all done; 1 a recording failed (the others were done); 2 wrong options; 130 stopped by Ctrl-C, 143 by
 a signal, 141 because the reader of a pipe went away: what was made until then is kept.
 """
+SPEECH_OUTPUT_HELP = "speech, as wav, mp3, flac, opus or ogg by the name; -: raw s16le to a pipe"
 SPEAK_HELP = """
 A word is spoken as soon as a space follows it, so that speech begins while the text is still being written.
 
 examples:
-  echostream speak "my brother has gone on holiday to france" --model fr-en -o brother.wav
-  translate-slowly | echostream speak - --model fr-en -o - | aplay -f S16_LE -r 16000
+  echostream speak "my brother has gone on holiday to france" -o brother.mp3
+  translate-slowly | echostream speak - -o - | aplay -f S16_LE -r 16000
 """
 MIC_HELP = """
 Ctrl-C ends the recording: what was heard is translated to its end. A second one stops at once.
 
 examples:
-  echostream mic --model runs/model/checkpoint_last.pt
-  echostream mic --model checkpoint_last.pt --play --segment-ms 40        (with headphones)
-  echostream mic --model checkpoint_last.pt -o me.en.wav --vtt me.vtt
+  echostream mic
+  echostream mic --play --segment-ms 40        (with headphones)
+  echostream mic -o me.en.wav --vtt me.vtt
   echostream mic --list
 """
 INFO_HELP = """
@@ -66,10 +74,10 @@ examples:
 
 def add_translate_arguments(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     """Options of ``translate``, or of ``asr`` where ``task`` says so."""
-    parser.add_argument("audio", type=Path, nargs="+", metavar="IN", help="recording, folder of recordings, or -")
+    parser.add_argument("audio", type=Path, nargs="+", metavar="IN", help="recording or video, folder of them, or -")
     group = parser.add_argument_group("output")
     if task is None:
-        group.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="speech; -: raw s16le to a pipe")
+        group.add_argument("-o", "--output", type=Path, metavar="OUT", help=SPEECH_OUTPUT_HELP)
         group.add_argument(
             "--task",
             choices=TASKS,
@@ -81,17 +89,29 @@ def add_translate_arguments(parser: argparse.ArgumentParser, task: str | None = 
     group.add_argument("--force", action="store_true", help="overwrite files with derived names too")
     group = parser.add_argument_group("input")
     group.add_argument("--realtime", action="store_true", help="take the recording no faster than it plays")
-    group.add_argument("--input-format", choices=PCM_FORMATS, help="of the samples in - (s16le)")
-    group.add_argument("--input-rate", type=at_least(4000), metavar="HZ", help="sample rate of - (16000)")
-    group.add_argument("--input-channels", type=at_least(1), metavar="N", help="interleaved channels of - (1)")
+    group.add_argument("--input-format", choices=PCM_FORMATS, help="of raw samples (s16le)")
+    group.add_argument("--input-rate", type=at_least(4000), metavar="HZ", help="sample rate of raw samples (16000)")
+    group.add_argument(
+        "--input-channels", type=at_least(1), metavar="N", help="interleaved channels of raw samples (1)"
+    )
     add_model_options(parser)
     add_verbosity(parser)
 
 
 def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) -> None:
-    """``--text`` and ``--vtt``."""
+    """``--text``, and files of text."""
+    language = "translation" if with_clock else "transcript"
     group.add_argument("--text", action="store_true", help="print the text alone, a sentence a line")
-    group.add_argument("--vtt", type=Path, metavar="OUT.vtt", help="WebVTT subtitles: source and translation")
+    group.add_argument(
+        "--vtt",
+        type=Path,
+        metavar="OUT.vtt",
+        help="WebVTT subtitles: " + ("source and translation" if with_clock else "transcript"),
+    )
+    group.add_argument("--srt", type=Path, metavar="OUT.srt", help=f"SubRip subtitles: the {language} alone")
+    group.add_argument(
+        "--json", type=Path, metavar="OUT.json", help="every word with its times; -: print them, an object a line"
+    )
     if with_clock:
         group.add_argument(
             "--vtt-clock",
@@ -106,9 +126,7 @@ def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) ->
 def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``speak``."""
     parser.add_argument("text", nargs="+", metavar="TEXT", help="in the target language; - reads standard input")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT.wav", help="speech; -: raw s16le to a pipe"
-    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=SPEECH_OUTPUT_HELP)
     add_voice_options(parser.add_argument_group("model"))
     add_verbosity(parser)
     undecided = (
@@ -134,7 +152,7 @@ def add_mic_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--play-on", metavar="DEVICE", help="where --play is heard (system's default)")
     group.add_argument("--duration-s", type=float, metavar="S", help="end after so many seconds (Ctrl-C)")
     group = parser.add_argument_group("output")
-    group.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="speech; -: raw s16le to a pipe")
+    group.add_argument("-o", "--output", type=Path, metavar="OUT", help=SPEECH_OUTPUT_HELP)
     group.add_argument("--task", choices=TASKS, help="as of translate (s2tt; s2st with -o or --play)")
     add_text_options(group)
     add_model_options(parser)

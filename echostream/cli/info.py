@@ -49,11 +49,10 @@ def run(args: argparse.Namespace) -> int:
         fits = vocoder.num_units == model.unit_decoder.num_units
         rows["vocoder"] = f"{beside}: {vocoder.num_units} units, {vocoder.sample_rate} Hz"
         rows["vocoder"] += "" if fits else ", which does not fit this model"
-    if model_path.is_dir():
-        chosen = {name: value for name, value in settings.options.items() if value is not None}
-        if settings.source_lm is None:
-            chosen = {name: value for name, value in chosen.items() if not name.startswith("lm_")}
-        rows["defaults"] = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    chosen = {name: value for name, value in settings.options.items() if value is not None}
+    if settings.source_lm is None:
+        chosen = {name: value for name, value in chosen.items() if not name.startswith("lm_")}
+    rows["defaults"] = ", ".join(f"{name} {value}" for name, value in chosen.items())
     for name, value in rows.items():
         print(f"{name:14} {value}")
     return 0

@@ -19,7 +19,7 @@ from echostream.audio.input import BLOCK_S, AudioStream
 from echostream.audio.output import SpeechWriter
 from echostream.cli.console import Console
 from echostream.cli.options import UsageError, UserError, load_translator
-from echostream.cli.outputs import PIPE, SPEECH_SUFFIX, SUBTITLE_SUFFIX, Job, named_target
+from echostream.cli.outputs import PIPE, TEXT_SUFFIXES, Job, speech_target, text_target
 from echostream.cli.session import Session
 from echostream.cli.translate import check_outputs, choose_view, open_outputs, report
 from echostream.constants import SAMPLE_RATE
@@ -38,10 +38,11 @@ def run(args: argparse.Namespace) -> int:
     task = args.task or ("s2st" if args.output is not None or args.play else "s2tt")
     if args.play and task != "s2st":
         raise UsageError(f"--play needs speech, which --task {task} doesn't make")
+    texts = zip((args.vtt, args.srt, None if args.json == PIPE else args.json), TEXT_SUFFIXES, strict=True)
     job = Job(
         Path("microphone"),
-        named_target(args.output, SPEECH_SUFFIX) if args.output is not None else None,
-        named_target(args.vtt, SUBTITLE_SUFFIX) if args.vtt is not None else None,
+        speech_target(args.output) if args.output is not None else None,
+        tuple(text_target(wish, suffix) for wish, suffix in texts if wish is not None),
     )
     into_pipe = job.speech is not None and job.speech.path == PIPE
     check_outputs(args, task, into_pipe)
@@ -53,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
     with explained(sounddevice), ExitStack() as stack:
         rate, name = microphone(sounddevice, device(args.input))
         translator = load_translator(args, task)
-        speech, subtitles = stack.enter_context(open_outputs(job, args.vtt_clock, translator))
+        speech, writers = stack.enter_context(open_outputs(job, args.vtt_clock, translator))
         if args.play:
             rate_out = translator.output_sample_rate
             speech = stack.enter_context(Player(sounddevice, device(args.play_on), rate_out, speech))
         make_view = choose_view(args, translator, is_long=False)
-        session = Session(translator, make_view() if make_view else None, console.text, speech, subtitles)
+        session = Session(translator, make_view(job.name) if make_view else None, console.text, speech, writers)
         stop = stack.enter_context(stopped_by_ctrl_c())
         recorder = Recorder(sounddevice, device(args.input), rate, stop, args.duration_s)
         console.status(f"listening to {name} at {rate} Hz; Ctrl-C ends")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import soundfile
-
+from echostream.audio.output import SPEECH_SUFFIXES
 from echostream.cli.options import UsageError
 
 PIPE = Path("-")
-SPEECH_SUFFIX, SUBTITLE_SUFFIX = ".translated.wav", ".vtt"
-# libsndfile's names of formats, as far as they are suffixes, and others in use for them.
-AUDIO_SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats() if name not in ("RAW", "MAT4", "MAT5")}
-AUDIO_SUFFIXES |= {".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".wave"}
+SPEECH_MARK = ".translated"  # in names of speech that are derived from a recording's
+SPEECH_SUFFIX = f"{SPEECH_MARK}.wav"
+TEXT_SUFFIXES = (".vtt", ".srt", ".json")  # of the options with these names
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Job:
-    """A recording and its files; ``speech`` may be ``-``, the standard output."""
+    """A recording and its files; ``speech`` may be ``-``, the standard output, and ``texts`` end in TEXT_SUFFIXES."""
 
     source: Path
     speech: Target | None = None
-    subtitles: Target | None = None
+    texts: tuple[Target, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,51 +58,31 @@ class Job:
     @property
     def targets(self) -> list[Target]:
         """The files to write."""
-        return [target for target in (self.speech, self.subtitles) if target is not None and target.path != PIPE]
-
-
-def find_recordings(inputs: Sequence[Path]) -> list[Path]:
-    """The recordings meant: a folder stands for those in it, its own translations left out.
-
-    Raises:
-        UsageError: ``-`` beside others, or one recording twice.
-    """
-    if PIPE in inputs and len(inputs) > 1:
-        raise UsageError("- (standard input) can't be mixed with other recordings")
-    found: list[Path] = []
-    for path in inputs:
-        found += sorted(_recordings_in(path)) if path.is_dir() else [path]
-    if len(set(found)) < len(found):
-        raise UsageError(f"{next(path for path in found if found.count(path) > 1)} is given twice")
-    return found
-
-
-def _recordings_in(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        own = path.name.endswith((SPEECH_SUFFIX, ".translated.part.wav"))
-        if path.suffix.lower() in AUDIO_SUFFIXES and not own and path.is_file():
-            yield path
+        speech = [self.speech] if self.speech is not None and self.speech.path != PIPE else []
+        return [*speech, *self.texts]
 
 
 def plan(
-    sources: Sequence[Path], speech: Path | None, subtitles: Path | None, with_speech: bool, is_batch: bool
+    sources: Sequence[Path], speech: Path | None, texts: Sequence[Path | None], with_speech: bool, is_batch: bool
 ) -> list[Job]:
     """Where everything goes.
 
     Args:
         sources: recordings, or ``-``.
-        speech, subtitles: ``-o`` and ``--vtt``: a file for one recording, a folder for several.
+        speech: ``-o``: a file for one recording, a folder for several.
+        texts: of the options ``--vtt``, ``--srt`` and ``--json``, in this order; None: not asked for.
         with_speech: there is speech to write.
         is_batch: several recordings or a folder were given.
 
     Raises:
         UsageError: two recordings with one output, an output that is an input, or a name of another format.
     """
+    wishes = [(wish, suffix) for wish, suffix in zip(texts, TEXT_SUFFIXES, strict=True) if wish is not None]
     jobs = [
         Job(
             source,
-            _target(source, speech, SPEECH_SUFFIX, is_batch) if with_speech else None,
-            _target(source, subtitles, SUBTITLE_SUFFIX, is_batch) if subtitles is not None else None,
+            _target(source, speech, SPEECH_SUFFIX, SPEECH_SUFFIXES, is_batch) if with_speech else None,
+            tuple(_target(source, wish, suffix, (suffix,), is_batch) for wish, suffix in wishes),
         )
         for source in sources
     ]
@@ -123,41 +101,50 @@ def plan(
     return jobs
 
 
-def _target(source: Path, wish: Path | None, suffix: str, is_batch: bool) -> Target:
+def _target(source: Path, wish: Path | None, suffix: str, endings: Sequence[str], is_batch: bool) -> Target:
+    """The file for a wish; ``suffix``: of derived names, ``endings``: that a name may have."""
     if wish is None:
         return Target(PIPE, is_derived=False) if source == PIPE else Target(source.with_suffix(suffix), is_derived=True)
     if wish != PIPE and (is_batch or wish.is_dir()):
-        if (wish.exists() and not wish.is_dir()) or wish.suffix.lower() == _ending(suffix):
+        if (wish.exists() and not wish.is_dir()) or wish.suffix.lower() in endings:
             raise UsageError(f"{wish} must be a folder, as there are several recordings")
         return Target(wish / f"{'stdin' if source == PIPE else source.stem}{suffix}", is_derived=True)
-    return named_target(wish, suffix)
+    return speech_target(wish) if suffix == SPEECH_SUFFIX else text_target(wish, suffix)
 
 
-def named_target(wish: Path, suffix: str) -> Target:
-    """The very file that was asked for.
+def speech_target(wish: Path) -> Target:
+    """The very file of speech that was asked for, or the standard output.
 
     Raises:
         UsageError: its name is that of another format, or of a folder.
     """
-    if wish == PIPE and suffix == SPEECH_SUFFIX:
-        return Target(PIPE, is_derived=False)
-    if wish.suffix.lower() != _ending(suffix) or wish.is_dir():
-        raise UsageError(f"{wish} must be a file that ends in {_ending(suffix)}, the format that is written")
+    return Target(PIPE, is_derived=False) if wish == PIPE else _named_target(wish, SPEECH_SUFFIXES)
+
+
+def text_target(wish: Path, suffix: str) -> Target:
+    """The very file that was asked for, which ends in ``suffix``.
+
+    Raises:
+        UsageError: its name is that of another format, or of a folder.
+    """
+    return _named_target(wish, (suffix,))
+
+
+def _named_target(wish: Path, endings: Sequence[str]) -> Target:
+    if wish.suffix.lower() not in endings or wish.is_dir():
+        formats = "the format that is written" if len(endings) == 1 else "the formats that are written"
+        raise UsageError(f"{wish} must be a file that ends in {', '.join(endings)}, {formats}")
     return Target(wish, is_derived=False)
-
-
-def _ending(suffix: str) -> str:
-    """Of the format: the last part of the suffix that derived names have."""
-    return suffix[suffix.rindex(".") :]
 
 
 def drop_existing(job: Job) -> Job | None:
     """The job without derived files that are there already; None if nothing is left to do."""
     if not job.targets:
         return job
-    speech, subtitles = (
-        None if target is not None and target.is_derived and target.path.exists() else target
-        for target in (job.speech, job.subtitles)
-    )
-    left = Job(job.source, speech, subtitles)
-    return left if left.speech is not None or left.subtitles is not None else None
+
+    def is_left(target: Target) -> bool:
+        return not (target.is_derived and target.path.exists())
+
+    speech = job.speech if job.speech is not None and is_left(job.speech) else None
+    left = replace(job, speech=speech, texts=tuple(target for target in job.texts if is_left(target)))
+    return left if left.speech is not None or left.texts else None

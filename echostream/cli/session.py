@@ -1,22 +1,35 @@
-"""One stream through the translator and into whatever was asked for: text, speech, subtitles."""
+"""One stream through the translator and into whatever was asked for: words in the terminal, speech, text files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from echostream.audio.errors import AudioError
-from echostream.streaming.live import LiveView, PlainText
 
 if TYPE_CHECKING:
     from echostream.audio.output import SpeechWriter
-    from echostream.streaming import StreamingTranslator
-    from echostream.streaming.subtitles import SubtitleWriter
+    from echostream.streaming import EchoStreamState, StepOutput, StreamingTranslator
 
 NOTHING = np.zeros(0, dtype=np.float32)
+MAX_WHOLE_S = 600.0  # of a recording that is one segment, whose memory grows with the square of its length
+
+
+class View(Protocol):
+    """Makes text of what steps give, to be printed as it comes."""
+
+    def add(self, output: StepOutput, state: EchoStreamState, time_s: float) -> str: ...
+
+
+class TextWriter(Protocol):
+    """Writes what steps give to a file."""
+
+    def add(self, output: StepOutput, state: EchoStreamState) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Session:
@@ -26,19 +39,20 @@ class Session:
         translator: any number of sessions share it.
         view: makes text of a step, or None.
         show: where that text goes.
-        speech, subtitles: where the rest goes, or None.
+        speech: where speech goes, or None.
+        texts: where words go.
     """
 
     def __init__(
         self,
         translator: StreamingTranslator,
-        view: LiveView | PlainText | None = None,
+        view: View | None = None,
         show: Callable[[str], None] = print,
         speech: SpeechWriter | None = None,
-        subtitles: SubtitleWriter | None = None,
+        texts: Sequence[TextWriter] = (),
     ) -> None:
         self.translator, self.view, self.show = translator, view, show
-        self.speech, self.subtitles = speech, subtitles
+        self.speech, self.texts = speech, texts
         self.state = translator.init_state()
         self.heard_s = self.spoken_s = self.compute_s = self.worst_lag_s = 0.0
 
@@ -49,9 +63,9 @@ class Session:
         self.compute_s += time.perf_counter() - start
         self.heard_s += samples.size / self.translator.sample_rate
         self.spoken_s += output.samples.size / self.translator.output_sample_rate
-        # Subtitles are in files, which a reader who went away doesn't stop.
-        if self.subtitles is not None:
-            self.subtitles.add(output, self.state)
+        # Files come first: a reader who went away doesn't stop them.
+        for writer in self.texts:
+            writer.add(output, self.state)
         if self.view is not None and (text := self.view.add(output, self.state, self.heard_s)):
             self.show(text)
         if self.speech is not None:
@@ -68,7 +82,8 @@ class Session:
             progress: told the seconds of each block.
 
         Raises:
-            AudioError: of the source, once all that was heard before is translated.
+            AudioError: of the source, or of one that is too long for a single segment, once all that was heard before
+                is translated.
         """
         failure = None
         started = time.monotonic()
@@ -79,6 +94,12 @@ class Session:
             except AudioError as error:
                 block, failure = None, error
             if block is None:
+                break
+            if not self.translator.segment_ms and self.heard_s >= MAX_WHOLE_S:
+                failure = AudioError(
+                    f"more than {MAX_WHOLE_S:.0f} s can't be taken as a whole, as --segment-ms 0 asks for: what came "
+                    "after that is left out; give --segment-ms 320"
+                )
                 break
             if realtime:
                 # A block is there when it has been played, not before.

@@ -7,13 +7,13 @@ import codecs
 import io
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
-from echostream.audio.output import PcmWriter, SpeechWriter, WavWriter
+from echostream.audio.output import SpeechWriter
 from echostream.cli.console import Console
 from echostream.cli.options import UsageError, UserError, load_translator
-from echostream.cli.outputs import PIPE
+from echostream.cli.outputs import PIPE, Target, speech_target
+from echostream.cli.translate import open_speech
 from echostream.streaming.text_to_speech import TextToSpeech
 
 CHUNK_BYTES = 4096
@@ -27,10 +27,11 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.output == PIPE and sys.stdout.isatty():
         raise UsageError("speech would go to the terminal as raw samples: give -o OUT.wav, or a pipe")
+    target = speech_target(args.output)
     console = Console(args.quiet, args.verbose, text_to_stderr=True)
     speaker = TextToSpeech(load_translator(args, "s2st"))
     state, spoken, words = speaker.init_state(), 0, 0
-    writer = open_speech(args.output, speaker.output_sample_rate)
+    writer = open_writer(target, speaker.output_sample_rate)
     try:
         for text, is_last in pieces(args.text):
             output, state = speaker.step(text, state, is_last)
@@ -45,16 +46,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_speech(path: Path, sample_rate: int) -> SpeechWriter:
+def open_writer(target: Target, sample_rate: int) -> SpeechWriter:
     """Writer of speech to a file or the standard output.
 
     Raises:
         UserError: a place that can't be written to.
     """
     try:
-        return PcmWriter(sys.stdout.buffer) if path == PIPE else WavWriter(path, sample_rate)
+        return open_speech(target, sample_rate)
     except OSError as error:
-        raise UserError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {error.filename or target.path}: {error.strerror or error}") from error
 
 
 def pieces(texts: list[str]) -> Iterator[tuple[str, bool]]:

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echostream.audio.errors import AudioError
-from echostream.audio.input import AudioStream, open_audio, open_pcm
-from echostream.audio.output import PcmWriter, SpeechWriter, WavWriter
+from echostream.audio.input import AudioStream, open_audio, open_pcm, open_pipe
+from echostream.audio.output import PcmWriter, SpeechWriter, open_speech_file
 from echostream.cli.console import Console
 from echostream.cli.options import UsageError, UserError, load_translator
-from echostream.cli.outputs import PIPE, Job, Target, drop_existing, find_recordings, plan
-from echostream.cli.session import Session
+from echostream.cli.outputs import PIPE, Job, Target, drop_existing, plan
+from echostream.cli.recordings import find_recordings
+from echostream.cli.session import Session, TextWriter, View
 from echostream.constants import SAMPLE_RATE
 from echostream.streaming.live import LiveView, PlainText
 from echostream.streaming.subtitles import SubtitleWriter
+from echostream.streaming.words_json import JsonLines, JsonWriter
 
 if TYPE_CHECKING:
     from echostream.streaming import StreamingTranslator
@@ -27,17 +29,22 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Translate what the options say; returns the exit status."""
-    sources = find_recordings(args.audio)
+    found = find_recordings(args.audio)
+    sources = found.paths
     is_batch = len(args.audio) > 1 or any(path.is_dir() for path in args.audio)
-    task = args.task or ("s2tt" if args.text and args.output is None else "s2st")
-    jobs = plan(sources, args.output, args.vtt, task == "s2st", is_batch)
+    json_lines = args.json == PIPE
+    task = args.task or ("s2tt" if (args.text or json_lines) and args.output is None else "s2st")
+    texts = (args.vtt, args.srt, None if json_lines else args.json)
+    jobs = plan(sources, args.output, texts, task == "s2st", is_batch)
     into_pipe = any(job.speech is not None and job.speech.path == PIPE for job in jobs)
     check_outputs(args, task, into_pipe)
     check_inputs(args)
     console = Console(args.quiet, args.verbose, text_to_stderr=into_pipe)
     if not jobs:
-        console.error(f"no recordings in {args.audio[0]}")
+        console.error("; ".join([f"no recordings in {args.audio[0]}", *found.notes]))
         return 1
+    for note in found.notes:
+        console.status(note)
     todo, durations_s, failed = prepare(jobs, args.force, console)
     if not todo:
         return int(failed)
@@ -56,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
                 console.status(job.name)
             console.show_current(job.source.name)
             try:
-                translate(job, args, translator, make_view() if make_view else None, console)
+                translate(job, args, translator, make_view(job.name) if make_view else None, console)
             except (AudioError, UserError) as error:
                 console.error(error)
                 failed = True
@@ -75,8 +82,11 @@ def check_outputs(args: argparse.Namespace, task: str, into_pipe: bool) -> None:
         raise UsageError(f"-o is for speech, which --task {task} doesn't make: leave one of them out")
     if args.vtt_clock == "speech" and task != "s2st":
         raise UsageError(f"--vtt-clock speech needs speech, which --task {task} doesn't make")
-    if into_pipe and args.text:
-        raise UsageError("--text and raw speech can't both go to the standard output: give -o OUT.wav")
+    on_stdout = [name for name, is_there in (("--text", args.text), ("--json -", args.json == PIPE)) if is_there]
+    if len(on_stdout) > 1:
+        raise UsageError("--text and --json - can't both go to the standard output: give --json OUT.json")
+    if into_pipe and on_stdout:
+        raise UsageError(f"{on_stdout[0]} and raw speech can't both go to the standard output: give -o OUT.wav")
     if into_pipe and sys.stdout.isatty():
         raise UsageError("speech would go to the terminal as raw samples: give -o OUT.wav, --text, or a pipe")
 
@@ -89,7 +99,7 @@ def check_inputs(args: argparse.Namespace) -> None:
     """
     if PIPE in args.audio:
         if sys.stdin.isatty():
-            raise UsageError("- reads raw samples from the standard input, which is a terminal: pipe them in")
+            raise UsageError("- reads the standard input, which is a terminal: pipe a recording or raw samples in")
         return
     for name in ("input_format", "input_rate", "input_channels"):
         if getattr(args, name) is not None:
@@ -118,20 +128,25 @@ def prepare(jobs: Sequence[Job], force: bool, console: Console) -> tuple[list[Jo
 
 def choose_view(
     args: argparse.Namespace, translator: StreamingTranslator, is_long: bool
-) -> Callable[[], LiveView | PlainText] | None:
-    """Factory of what shows the text of a recording, or None; ``is_long``: only those who ask see all of it."""
+) -> Callable[[str], View] | None:
+    """Factory of what shows the text of a recording, whose name it takes, or None.
+
+    ``is_long``: there is much, and only those who ask see all of it.
+    """
+    if args.json == PIPE:
+        return lambda name: JsonLines({"recording": name})
     if args.text:
-        return lambda: PlainText(translator.recomposer, translator.task == "asr")
+        return lambda _: PlainText(translator.recomposer, translator.task == "asr")
     if args.quiet or (is_long and not args.verbose):
         return None
-    return lambda: LiveView(translator.recomposer)
+    return lambda _: LiveView(translator.recomposer)
 
 
 def translate(
     job: Job,
     args: argparse.Namespace,
     translator: StreamingTranslator,
-    view: LiveView | PlainText | None,
+    view: View | None,
     console: Console,
 ) -> None:
     """One recording.
@@ -143,8 +158,8 @@ def translate(
     with open_source(job.source, args) as audio:
         length = "" if audio.duration_s is None else f"{audio.duration_s:.1f} s, "
         console.detail(f"{audio.name}: {length}{audio.rate} Hz, channels: {audio.channels}")
-        with open_outputs(job, args.vtt_clock, translator) as (speech, subtitles):
-            session = Session(translator, view, console.text, speech, subtitles)
+        with open_outputs(job, args.vtt_clock, translator) as (speech, texts):
+            session = Session(translator, view, console.text, speech, texts)
             try:
                 session.run(audio, args.realtime, console.advance)
             except BaseException:
@@ -169,15 +184,17 @@ def report(job: Job, session: Session, console: Console) -> None:
     if job.speech is not None:
         place = "the pipe" if job.speech.path == PIPE else job.speech.path
         line += f"; {session.spoken_s:.1f} s of speech in {place}"
-    if job.subtitles is not None:
-        line += f"; subtitles in {job.subtitles.path}"
+    if job.texts:
+        line += f"; text in {', '.join(str(target.path) for target in job.texts)}"
     console.status(line)
 
 
 def open_source(source: Path, args: argparse.Namespace) -> AudioStream:
-    """The recording, or the samples of the pipe."""
+    """The recording, or what comes through the pipe."""
     if source != PIPE:
         return open_audio(source)
+    if (args.input_format, args.input_rate, args.input_channels) == (None, None, None):
+        return open_pipe(sys.stdin.buffer)
     encoding, rate = args.input_format or "s16le", args.input_rate or SAMPLE_RATE
     return open_pcm(sys.stdin.buffer, rate, args.input_channels or 1, encoding)
 
@@ -185,23 +202,23 @@ def open_source(source: Path, args: argparse.Namespace) -> AudioStream:
 @contextmanager
 def open_outputs(
     job: Job, clock: str, translator: StreamingTranslator
-) -> Iterator[tuple[SpeechWriter | None, SubtitleWriter | None]]:
-    """Writers of speech and subtitles, closed in the end, whatever happens.
+) -> Iterator[tuple[SpeechWriter | None, list[TextWriter]]]:
+    """Writers of speech and text files, closed in the end, whatever happens.
 
     Raises:
         UserError: a place that can't be written to, in the beginning or, when the disk is full, later.
     """
     speech: SpeechWriter | None = None
-    subtitles: SubtitleWriter | None = None
+    texts: list[TextWriter] = []
     try:
         with ExitStack() as opened:
-            if job.subtitles is not None:
-                subtitles = SubtitleWriter(job.subtitles.working_path, translator.recomposer, clock)
-                opened.callback(subtitles.close)
+            for target in job.texts:
+                texts.append(open_text(target, job.name, clock, translator))
+                opened.callback(texts[-1].close)
             if job.speech is not None:
                 speech = open_speech(job.speech, translator.output_sample_rate)
                 opened.callback(speech.close)
-            yield speech, subtitles
+            yield speech, texts
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -213,4 +230,11 @@ def open_speech(target: Target, sample_rate: int) -> SpeechWriter:
     """Writer of speech to a file or the standard output."""
     if target.path == PIPE:
         return PcmWriter(sys.stdout.buffer)
-    return WavWriter(target.working_path, sample_rate)
+    return open_speech_file(target.working_path, sample_rate)
+
+
+def open_text(target: Target, name: str, clock: str, translator: StreamingTranslator) -> TextWriter:
+    """Writer of subtitles, or of JSON, by the suffix of the file; ``name``: of the recording."""
+    if target.path.suffix.lower() == ".json":
+        return JsonWriter(target.working_path, {"recording": name, "task": translator.task})
+    return SubtitleWriter(target.working_path, translator.recomposer, clock)

@@ -13,6 +13,7 @@ from echostream.constants import FRAME_MS, TASKS
 from echostream.decoding.policy import POLICIES
 from echostream.streaming import StepOutput
 from echostream.streaming.translator import StreamingTranslator
+from echostream.streaming.words_json import output_word_fields, source_word_fields
 
 VERSION = 1
 SAMPLE_FORMAT = "pcm_s16le"
@@ -147,20 +148,8 @@ def output_message(output: StepOutput, source_s: float, reaction_s: float, rtf: 
     return {
         "type": "output",
         "source_s": round(source_s, 3),
-        "source_words": [
-            {"text": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3), "joined": word.joined}
-            for word in output.source_words
-        ],
-        "words": [
-            {
-                "text": word.text,
-                "source_s": round(word.source_time_s, 3),
-                "start_s": round(word.start_s, 3),
-                "end_s": round(word.end_s, 3),
-                "joined": word.joined,
-            }
-            for word in output.words
-        ],
+        "source_words": [source_word_fields(word) for word in output.source_words],
+        "words": [output_word_fields(word) for word in output.words],
         "samples": int(output.samples.size),
         "reaction_ms": round(1000 * reaction_s, 1),
         "rtf": round(rtf, 4),

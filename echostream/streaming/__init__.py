@@ -2,6 +2,7 @@
 
 from echostream.streaming.recomposer import OutputWord, SentenceRecomposer
 from echostream.streaming.state import EchoStreamState, StepOutput
+from echostream.streaming.translation import Translation
 from echostream.streaming.translator import StreamingTranslator
 from echostream.streaming.word_level_translator import WordLevelTranslator
 
@@ -11,5 +12,6 @@ __all__ = [
     "SentenceRecomposer",
     "StepOutput",
     "StreamingTranslator",
+    "Translation",
     "WordLevelTranslator",
 ]

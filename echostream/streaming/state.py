@@ -55,7 +55,9 @@ class EchoStreamState(State):
 
 @dataclass
 class StepOutput:
-    """What a step adds; nothing of it is ever taken back.
+    """The increment of a step: what it adds to those before. Nothing of it is ever taken back.
+
+    The whole of a stream is a :class:`~echostream.streaming.translation.Translation`.
 
     Attributes:
         samples: float32 ``(m,)`` speech at the translator's ``output_sample_rate``, to be played after all before.
@@ -72,14 +74,15 @@ class StepOutput:
 
     @property
     def text(self) -> str:
-        return _join(self.words)
+        return join_words(self.words)
 
     @property
     def source_text(self) -> str:
-        return _join(self.source_words)
+        return join_words(self.source_words)
 
 
-def _join(words: Sequence[OutputWord] | Sequence[SourceWord]) -> str:
+def join_words(words: Sequence[OutputWord] | Sequence[SourceWord]) -> str:
+    """Words as text, each but a joined one with a space before it."""
     return "".join(word.text if word.joined else f" {word.text}" for word in words)
 
 

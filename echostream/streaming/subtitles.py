@@ -1,6 +1,7 @@
-"""WebVTT subtitles, written sentence by sentence while the stream goes on.
+"""Subtitles as WebVTT or SubRip, written sentence by sentence while the stream goes on.
 
-Format: W3C, "WebVTT: The Web Video Text Tracks Format".
+Format: W3C, "WebVTT: The Web Video Text Tracks Format". SubRip has numbered cues and no places on the screen, so that a
+file has one language: the translation, or the source if nothing is translated.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ MAX_CHARACTERS = 84  # two lines of 42, the usual limit of subtitles
 MIN_DURATION_S = 1.0
 READING_CHARACTERS_S = 20.0
 SOURCE, TRANSLATION = "source", "translation"
+SUBRIP_SUFFIX = ".srt"
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class SubtitleWriter:
     ``speech``, which is that of the spoken translation, there is the translation alone.
 
     Args:
-        path: of the file, overwritten; its folder is made.
+        path: of the file, overwritten; its folder is made. SubRip if it ends in ``.srt``, else WebVTT.
         recomposer: knows where sentences end.
         clock: ``source`` or ``speech``.
 
@@ -92,11 +94,12 @@ class SubtitleWriter:
         self._tracks = {name: _Track(name, recomposer) for name in (SOURCE, TRANSLATION)}
         self._waiting: list[tuple[float, int, Cue]] = []  # by start; those of one moment as they came
         self._queued = itertools.count()
-        self._at_top = ""  # of a source cue that has a translation below it
+        self._has_translation = False
+        self._is_subrip = path.suffix.lower() == SUBRIP_SUFFIX
         self._count = dict.fromkeys(self._tracks, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", encoding="utf-8")
-        self._file.write("WEBVTT\n")
+        self._file.write("" if self._is_subrip else "WEBVTT\n")
         self._file.flush()
 
     def add(self, output: StepOutput, state: EchoStreamState) -> None:
@@ -108,7 +111,7 @@ class SubtitleWriter:
             times = ((word, word.source_time_s) for word in output.words)
             translation = [SourceWord(word.text, time_s, time_s, word.joined) for word, time_s in times]
             source = output.source_words
-        self._at_top = " line:0" if state.translation is not None else ""
+        self._has_translation = state.translation is not None
         self._queue(self._tracks[SOURCE].add(source))
         self._queue(self._tracks[TRANSLATION].add(translation))
         if state.finished or self._recomposer.ends_sentence(silence_ms(state), ""):
@@ -146,8 +149,11 @@ class SubtitleWriter:
         while self._waiting and self._waiting[0][0] <= time_s:
             _, _, cue = heapq.heappop(self._waiting)
             self._count[cue.track] += 1
-            place = self._at_top if cue.track == SOURCE else ""
-            self._file.write(_block(cue, self._count[cue.track], place))
+            number, is_above = self._count[cue.track], cue.track == SOURCE and self._has_translation
+            if not self._is_subrip:
+                self._file.write(_block(cue, number, " line:0" if is_above else ""))
+            elif not is_above:
+                self._file.write(_subrip_block(cue, number))
             self._file.flush()
 
 
@@ -177,6 +183,11 @@ def _block(cue: Cue, number: int, place: str) -> str:
     """A cue as the file has it; ``place``: WebVTT settings with a space before them."""
     text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return f"\n{cue.track} {number}\n{_time(cue.start_s)} --> {_time(cue.end_s)}{place}\n{text}\n"
+
+
+def _subrip_block(cue: Cue, number: int) -> str:
+    times = f"{_time(cue.start_s)} --> {_time(cue.end_s)}".replace(".", ",")
+    return f"{number}\n{times}\n{cue.text}\n\n"
 
 
 def _time(seconds: float) -> str:

@@ -35,6 +35,7 @@ from echostream.streaming.recogniser import Recogniser, Recognition
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
 from echostream.streaming.sentence_stage import SentenceStage, Writing
 from echostream.streaming.state import EchoStreamState, StepOutput, check_samples
+from echostream.streaming.translation import Source, Translation, stream_outputs, whole_translation
 from echostream.streaming.word_level_translator import WordLevelTranslator
 from echostream.text import WORD_MARK
 from echostream.vocoders.interface import UnitVocoder
@@ -173,7 +174,7 @@ class StreamingTranslator:
         """Load a checkpoint written by training, or a folder with ``model.yaml``.
 
         Args:
-            path: of either.
+            path: of either. The checkpoint that a ``model.yaml`` beside it names stands for its folder.
             vocoder: by default the folder's, or a folder ``vocoder`` beside the checkpoint.
             device: where to compute.
             vocoder_config: the vocoder's ``config.json``, if it isn't beside its weights.
@@ -336,6 +337,28 @@ class StreamingTranslator:
             ValueError: samples that are not one finite channel, or a stream that has ended or belongs to another task.
         """
         return self.step_batch([samples], [state], [is_last])[0]
+
+    def stream(self, source: Source) -> Iterator[StepOutput]:
+        """Translate a source that comes in chunks, as it comes: an increment for each chunk, and one for the end.
+
+        Args:
+            source: chunks as of :meth:`step`, of any sizes; one array; or the path of a recording or video.
+
+        Raises:
+            ValueError: as :meth:`step`. Of an error of the source, what was heard before is given out first.
+        """
+        return stream_outputs(self, source)
+
+    def translate(self, source: Source) -> Translation:
+        """Translate a source to its end: the whole of what :meth:`stream` gives.
+
+        Args:
+            source: as of :meth:`stream`. An array doesn't say its sample rate, which must be 16 kHz; a path does.
+
+        Raises:
+            ValueError: as :meth:`stream`.
+        """
+        return whole_translation(self, source)
 
     @torch.inference_mode()
     def step_batch(

@@ -16,7 +16,7 @@ from echostream.audio.input import open_audio
 from echostream.audio.output import WavWriter
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.cli.options import UserError
-from echostream.cli.outputs import find_recordings
+from echostream.cli.recordings import find_recordings
 from echostream.constants import FRAME_MS
 from echostream.evaluation.asr import find_model, model_name
 from scripts.benchmarks.figures import write_json
@@ -63,7 +63,12 @@ def own_recordings(given: Path, folder: Path) -> tuple[list[Recording], bool]:
     """
     if not given.exists():
         raise UserError(f"no such file or folder: {given}")
-    paths = find_recordings([given])
+    found = find_recordings([given])
+    paths = found.paths
+    if not paths:
+        raise UserError("; ".join([f"nothing to translate in {given}", *found.notes]))
+    for note in found.notes:
+        print(note, file=sys.stderr)
     stems = [path.stem for path in paths]
     recordings, is_whole = [], True
     for index, path in enumerate(paths, 1):

@@ -1,9 +1,9 @@
 """Put the figures of a judgement into Markdown files, between marks, so that they can't drift from what was measured.
 
     python scripts/judging/judge_report.py --results models/fr-en/results.json --plots docs/images \\
-        --fill README.md MODEL_CARD.md docs/results.md docs/index.md
+        --fill README.md MODEL_CARD.md docs/results.md docs/what-it-can-do.md
     python scripts/judging/judge_report.py --results models/fr-en/results.json --plots docs/images \\
-        --fill README.md MODEL_CARD.md docs/results.md docs/index.md --check
+        --fill README.md MODEL_CARD.md docs/results.md docs/what-it-can-do.md --check
 
 A file says where they go:
 

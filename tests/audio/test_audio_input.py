@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from encoded import Trickle
 
 from echostream.audio.errors import AudioError
 from echostream.audio.input import open_audio, open_pcm
@@ -131,21 +132,6 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     assert peaks[1] < 1.2 * peaks[0] < 2_000_000
 
 
-class Trickle(io.RawIOBase):
-    """A pipe that returns a few bytes at a time."""
-
-    def __init__(self, content: bytes, size: int) -> None:
-        self._content, self._size = content, size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        piece, self._content = self._content[: self._size], self._content[self._size :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
 @pytest.mark.parametrize("size", [1, 7, 5000])
 @pytest.mark.parametrize("encoding", ["s16le", "f32le"])
 def test_pipe_and_file_give_equal_blocks(sound, encoding, size):
@@ -165,7 +151,7 @@ def test_single_sample_is_accepted_and_incomplete_sample_rejected():
     assert [block.size for block in blocks] == [1]
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", "stdin is empty"), (b"RIFF" + bytes(99), "WAV file, not raw")])
+@pytest.mark.parametrize(("content", "message"), [(b"", "stdin is empty"), (b"RIFF" + bytes(99), "holds WAV, not raw")])
 def test_pipe_without_raw_samples_is_rejected(content, message):
     with pytest.raises(AudioError, match=message):
         list(open_pcm(io.BytesIO(content), 16_000, 1, "s16le"))

@@ -38,6 +38,19 @@ def test_folder_has_the_default_settings_of_its_model(folder):
     np.testing.assert_array_equal(speech(translator), speech(by_hand))
 
 
+def test_the_checkpoint_that_a_folder_names_means_the_same_options(folder, tmp_path, capsys):
+    assert ModelSettings.of(folder / "checkpoint.pt") == ModelSettings.of(folder)
+    translator = StreamingTranslator.from_pretrained(folder / "checkpoint.pt")
+    assert (translator.policy.lag_k, translator.segment_ms) == (2, 160)
+    other = tmp_path / "other.pt"
+    other.write_bytes((folder / "checkpoint.pt").read_bytes())
+    (tmp_path / "model.yaml").write_text(f"checkpoint: {folder}/checkpoint.pt\n{SETTINGS}", encoding="utf-8")
+    assert ModelSettings.of(other) == ModelSettings(other)  # the model.yaml beside it is about another file
+    for path in (folder, folder / "checkpoint.pt", other):
+        assert main(["info", str(path)]) == 0
+        assert ("defaults       segment_ms 160, policy wait-k" in capsys.readouterr().out) == (path != other)
+
+
 def test_given_options_override_those_of_the_folder(folder):
     settings = ModelSettings.of(folder)
     assert settings.with_options(lag_k=1, segment_ms=None).options == {**settings.options, "lag_k": 1}

@@ -272,8 +272,11 @@ def test_conflicting_options_are_rejected(model, wav, tmp_path, pipe, capsys):
         ([talk, "--task", "s2tt", "-o", "a.wav"], "-o is for speech"),
         ([talk, "--task", "s2tt", "--vtt-clock", "speech"], "needs speech"),
         ([talk, "-o", "-", "--text"], "can't both go"),
-        ([talk, "-o", "a.mp3"], "ends in .wav"),
+        ([talk, "-o", "a.aac"], "ends in .wav, .flac, .mp3, .ogg, .opus"),
         ([talk, "--vtt", "-", "--text"], "ends in .vtt"),
+        ([talk, "--srt", "a.vtt", "--text"], "ends in .srt"),
+        ([talk, "--json", "-", "--text"], "can't both go"),
+        ([talk, "--json", "-", "-o", "-"], "can't both go"),
         ([talk, "-o", talk], "both a recording and an output"),
         ([talk, "b.wav", "-o", "out.wav"], "must be a folder"),
         ([talk, talk], "given twice"),
@@ -329,7 +332,9 @@ def test_text_is_spoken_the_same_from_the_command_line_and_from_a_pipe(translato
     capsys.readouterr()
     assert main(["speak", "日本", *model[:2], "-o", str(tmp_path / "c.wav")]) == 1
     assert "no subword with '日'" in one_line(capsys.readouterr().err)
-    assert main(["speak", text, *model[:2], "-o", str(tmp_path)]) == 1
+    assert main(["speak", text, *model[:2], "-o", str(tmp_path)]) == 2
+    assert "must be a file that ends in .wav" in one_line(capsys.readouterr().err)
+    assert main(["speak", text, *model[:2], "-o", "/proc/nowhere/d.mp3"]) == 1
     assert "cannot write" in one_line(capsys.readouterr().err)
 
 

@@ -8,7 +8,9 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from model_files import save_model
 
 from echostream.checkpoints.model_store import find_models
@@ -62,6 +64,16 @@ def test_fetched_model_is_found_by_name_and_translates(store, model, tmp_path, s
     # With two fetched models and that of the checkout, the user has to choose.
     assert main(["info"]) == 1
     assert "there are several models: choose one of fr-en, other, tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["translate a.wav", "asr a.wav", "speak hello -o a.wav", "serve", "info"])
+def test_without_a_model_one_line_says_how_to_get_one(tmp_path, monkeypatch, command, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("echostream.checkpoints.model_store.search_folders", lambda: [tmp_path])
+    soundfile.write("a.wav", np.zeros(1600), 16_000)
+    assert main(command.split()) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "echostream models fetch" in said and "models/fr-en" in said
 
 
 def test_wrong_archive_leaves_no_files(store, model, tmp_path, capsys):

@@ -7,8 +7,6 @@ import ast
 import graphlib
 import os
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -53,10 +51,6 @@ def name_of(page: Path) -> str:
 @cache
 def text_of(page: Path) -> str:
     return page.read_text(encoding="utf-8")
-
-
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)
 
 
 @cache
@@ -228,30 +222,3 @@ def test_imports_are_found_wherever_they_are(tmp_path):
     }
     assert not circle_in(edges)
     assert set(circle_in(edges | {("d", "a"): SOLID})) == {"a", "c", "d"}
-
-
-# Examples
-
-
-def run_block(block: str, models: Path) -> str:
-    """What a Python block prints that is pasted in a checkout."""
-    environment = os.environ | {"ECHOSTREAM_MODELS": str(models), "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", block]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.integration
-def test_the_python_of_the_readme_runs_as_pasted(tmp_path):
-    (block,) = python_blocks(REPOSITORY / "README.md")
-    assert "mon frère est parti en vacances en france -> my brother has gone on holiday to france" in run_block(
-        block, tmp_path
-    )
-
-
-@pytest.mark.integration
-def test_the_python_of_the_tutorial_runs_as_pasted(tmp_path):
-    (block,) = python_blocks(REPOSITORY / "docs/tutorial/translate.md")
-    words = re.findall(r"^\d+\.\d\d s  (\S+)  at", run_block(block, tmp_path), re.MULTILINE)
-    assert " ".join(words) == "my brother has gone on holiday to france"
