@@ -161,12 +161,13 @@ class AudioStream(Iterator[np.ndarray]):
             yield chunk[:, 0] if chunk.shape[1] == 1 else chunk.mean(axis=1)
 
 
-def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
+def open_audio(path: str | Path, block_s: float = BLOCK_S, name: str | None = None) -> AudioStream:
     """Open a recording in any format, sample rate and number of channels that libsndfile supports.
 
     Args:
         path: the file.
         block_s: length of a block in seconds.
+        name: name for messages; None: the path.
 
     Returns:
         An iterator of float32 blocks ``(n,)``, 16 kHz mono.
@@ -176,17 +177,16 @@ def open_audio(path: str | Path, block_s: float = BLOCK_S) -> AudioStream:
             it is truncated or damaged, or contains NaN or infinity.
     """
     path = Path(path)
-    file = _open(path, str(path))
+    name = name or str(path)
+    file = _open(path, name)
     if not file.frames:
         file.close()
         raise AudioError(
-            f"{path} holds no samples; a recorder that was killed leaves such a header: sox --ignore-length IN OUT"
+            f"{name} holds no samples; a recorder that was killed leaves such a header: sox --ignore-length IN OUT"
         )
     duration_s = file.frames / file.samplerate
     try:
-        return AudioStream(
-            str(path), _file_chunks(str(path), file), file.samplerate, file.channels, block_s, duration_s, file
-        )
+        return AudioStream(name, _file_chunks(name, file), file.samplerate, file.channels, block_s, duration_s, file)
     except ValueError:
         file.close()
         raise

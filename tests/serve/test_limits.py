@@ -41,7 +41,7 @@ def talk(server, *messages):
         (["[" * 5_000], "must be JSON"),
         (["[1]"], 'object with a "type"'),
         (['{"type": 3}'], 'object with a "type"'),
-        ([{"type": "sing"}], '"start" or "end"'),
+        ([{"type": "sing"}], '"start", "resume" or "end"'),
         ([PCM], 'first message must be a "start"'),
         ([END], 'first message must be a "start"'),
         ([start(), start()], "started already"),

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from wire import RATE, expected_output, noise, running, start, translate
 
 from echostream.checkpoints.vocoder_files import save_vocoder
-from echostream.serve.app import STATIC, is_loopback
+from echostream.serve.access import is_loopback
+from echostream.serve.app import STATIC
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -102,7 +103,7 @@ def test_health_reports_a_stopped_translator(make_server):
 )
 def test_only_allowed_origins_may_connect(make_server, origin, allowed):
     server = make_server()
-    server.origins = ("https://good.example",)
+    server.access.origins = ("https://good.example",)
 
     async def run():
         async with running(server) as url, aiohttp.ClientSession() as client:
@@ -120,7 +121,7 @@ def test_only_allowed_origins_may_connect(make_server, origin, allowed):
 
 def test_loopback_server_accepts_its_own_host_names_only(make_server):
     server = make_server()
-    server.hosts = ("localhost", "127.0.0.1")
+    server.access.hosts = ()
     assert ask(server, "/health")[0][0] == 200
     assert ask(server, "/health", headers={"Host": "localhost:80"})[0][0] == 200
     status, _, text = ask(server, "/health", headers={"Host": "rebound.example"})[0]

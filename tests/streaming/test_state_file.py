@@ -61,7 +61,11 @@ def test_another_process_continues_identically(tmp_path):
     state = started(view)
     (tmp_path / "state").write_bytes(state_to_bytes(state, model_fingerprint(view)))
     command = [sys.executable, "-c", CONTINUE, str(tmp_path), "istft"]
-    environment = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    environment = {
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+        "PATH": "/usr/bin:/bin",
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     out = view.step(SAMPLES[30_001:], state, is_last=True)
     assert out.words and out.samples.size
@@ -119,7 +123,10 @@ def _state(structure):
         (lambda data: changed(data, _set("format", "pt")), "no state of a stream"),
         (lambda data: changed(data, _set("version", "2")), "of version '2', this program reads version 1"),
         (lambda data: changed(data, _set("model", "x")), "of another model"),
-        (lambda data: changed(data, lambda _, s: _state(s).update({"class": "os:system"})), "os:system, which is no state"),
+        (
+            lambda data: changed(data, lambda _, s: _state(s).update({"class": "os:system"})),
+            "os:system, which is no state",
+        ),
         (lambda data: changed(data, lambda _, s: _state(s)["fields"].pop("task")), "other fields"),
         (lambda data: changed(data, lambda _, s: _state(s)["fields"].update(task={"eval": "1"})), "damaged|not known"),
         (lambda data: changed(data, lambda _, s: _state(s)["fields"].update(task={"tensor": 9999})), "damaged"),
