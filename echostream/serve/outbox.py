@@ -25,7 +25,7 @@ class Outbox:
 
     Args:
         socket: socket of the client.
-        max_bytes: maximum size of the queue.
+        max_bytes: size of the queue from which on it is full.
         max_stall_s: maximum time for sending one message.
     """
 
@@ -37,8 +37,8 @@ class Outbox:
         self._closing: tuple[int, str] | None = None
         self._wake = asyncio.Event()
 
-    def put(self, message: dict[str, Any] | bytes | Pong) -> bool:
-        """Queue a message, samples or a pong; returns False if the queue is larger than ``max_bytes`` now."""
+    def put(self, message: dict[str, Any] | bytes | Pong) -> None:
+        """Queue a message, samples or a pong."""
         if self._closing is None:
             if isinstance(message, dict):
                 text = json.dumps(message, ensure_ascii=False)
@@ -47,17 +47,21 @@ class Outbox:
                 self._queue.append((message, len(message.data if isinstance(message, Pong) else message)))
             self.unsent_bytes += self._queue[-1][1]
             self._wake.set()
-        return self.unsent_bytes <= self.max_bytes
 
     def close(self, code: CloseCode, reason: str, message: dict[str, Any]) -> None:
         """Send all queued messages and then ``message``, and close; only the first call has an effect."""
         if self._closing is None:
-            if self.unsent_bytes > self.max_bytes:
+            if self.is_full:
                 self._queue.clear()  # otherwise a slow client would receive the reason last
                 self.unsent_bytes = 0
             self.put(message)
             self._closing = int(code), reason
             self._wake.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits than may: nothing should be put in then."""
+        return self.unsent_bytes > self.max_bytes
 
     @property
     def is_closing(self) -> bool:

@@ -250,8 +250,13 @@ class Session:
         """Send an output, if the client is there and lacks it; False: it takes too little."""
         if self.connection is None or entry.seq <= self._client_seq:
             return True
-        fits = self.connection.outbox.put(entry.message)
-        return self.connection.outbox.put(entry.speech) if entry.speech else fits
+        outbox = self.connection.outbox
+        if outbox.is_full:  # before this output, which may be long: no client can take it sooner than it comes
+            return False
+        outbox.put(entry.message)
+        if entry.speech:
+            outbox.put(entry.speech)
+        return True
 
     def _on_failure(self) -> None:
         self.fail(SessionError(CloseCode.INTERNAL_ERROR, "the translation failed; the server's log says why"))

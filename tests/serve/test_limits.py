@@ -178,9 +178,14 @@ def test_pings_are_answered(make_server):
 def test_outbox_counts_bytes():
     async def run():
         outbox = Outbox(None, max_bytes=100, max_stall_s=1)
-        return [outbox.put({"t": "é" * 20}), outbox.unsent_bytes, outbox.put(bytes(40)), outbox.put({"t": "é" * 20})]
+        sizes = []
+        for message in ({"t": "é" * 20}, bytes(40), {"t": "é" * 20}):
+            outbox.put(message)
+            sizes.append((outbox.unsent_bytes, outbox.is_full))
+        return sizes
 
-    assert asyncio.run(run()) == [True, len(json.dumps({"t": ""})) + 40, True, False]
+    size = len(json.dumps({"t": ""})) + 40
+    assert asyncio.run(run()) == [(size, False), (size + 40, False), (2 * size + 40, True)]
 
 
 def test_audio_that_arrives_too_fast(make_server):

@@ -13,11 +13,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 import soundfile
-import torch
 from prometheus_client.parser import text_string_to_metric_families
 from wire import RATE, expected_output, noise, running, start, translate
 
-from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.serve.access import is_loopback
 from echostream.serve.app import STATIC
 from echostream.serve.limits import Limits
@@ -161,23 +159,6 @@ def test_loopback_server_accepts_its_own_host_names_only(make_server):
 )
 def test_loopback_is_recognised(host, expected):
     assert is_loopback(host) is expected
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, translator):
-    """A checkpoint as training writes it, and a vocoder in the same folder."""
-    folder = tmp_path_factory.mktemp("model")
-    task = {
-        "source_symbols": translator.detector.symbols,
-        "target_symbols": translator.writer.symbols,
-        "num_units": translator.vocoder.num_units,
-    }
-    options = {**dataclasses.asdict(translator.model.cfg), "_name": "echostream"}
-    options = {name: getattr(value, "value", value) for name, value in options.items()}
-    content = {"cfg": {"model": options}, "model": translator.model.state_dict(), "task_state": task}
-    torch.save(content, folder / "checkpoint.pt")
-    save_vocoder(translator.vocoder, folder / "vocoder")
-    return folder / "checkpoint.pt"
 
 
 def command(*arguments: object) -> list[str]:
