@@ -48,8 +48,10 @@ class Access:
 
     def check_host(self, request: web.Request) -> None:
         """Refuse unknown host names: a foreign site whose name resolves to loopback must not reach a local server."""
-        name = split_url(f"//{request.host}").hostname or ""
-        if self.hosts is None or name in self.hosts or is_loopback(name):
+        # aiohttp's own request.host looks a missing one up, which may take long. Browsers always send it.
+        host = request.headers.get(hdrs.HOST)
+        name = split_url(f"//{host}").hostname or ""
+        if self.hosts is None or host is None or name in self.hosts or is_loopback(name):
             return
         raise web.HTTPForbidden(
             text=f"this server does not answer to the name {name}: if a proxy of yours passes it on, start the server "
@@ -59,7 +61,7 @@ class Access:
     def check_origin(self, request: web.Request) -> None:
         """Refuse pages of other sites; programs other than browsers send no origin and are allowed."""
         origin = request.headers.get(hdrs.ORIGIN)
-        if origin is None or origin in self.origins or split_url(origin).netloc == request.host:
+        if origin is None or origin in self.origins or split_url(origin).netloc == request.headers.get(hdrs.HOST):
             return
         raise web.HTTPForbidden(
             text=f"pages of {origin} may not connect to this server: --allow-origin names sites that may\n"

@@ -51,7 +51,7 @@ class Outbox:
     def close(self, code: CloseCode, reason: str, message: dict[str, Any]) -> None:
         """Send all queued messages and then ``message``, and close; only the first call has an effect."""
         if self._closing is None:
-            if self.is_full:
+            if code is CloseCode.SLOW_CLIENT:
                 self._queue.clear()  # otherwise a slow client would receive the reason last
                 self.unsent_bytes = 0
             self.put(message)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAVE_S = 5.0  # at most so much audio has to be heard again after a worker was killed
+SAVE_S = 2.0  # at most so much audio has to be heard again after a worker was killed
 TOO_LATE = "this session can't be resumed (any more): start another one"
 
 

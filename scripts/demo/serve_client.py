@@ -36,11 +36,14 @@ class Client:
     Args:
         url: of the server's /ws.
         token: access token, if the server wants one.
+        connector: of aiohttp, for other certificates or names than the system's; closed at the end.
         options: of the start message.
     """
 
-    def __init__(self, url: str, token: str | None = None, **options: object) -> None:
-        self.url, self.options = url, options
+    def __init__(
+        self, url: str, token: str | None = None, connector: aiohttp.BaseConnector | None = None, **options: object
+    ) -> None:
+        self.url, self.connector, self.options = url, connector, options
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.speech: list[np.ndarray] = []  # int16
         self.words: list[str] = []
@@ -64,7 +67,7 @@ class Client:
             ServerError: the session was refused, or can't go on.
         """
         began, connected_s = time.monotonic(), -math.inf
-        async with aiohttp.ClientSession(headers=self.headers) as http:
+        async with aiohttp.ClientSession(headers=self.headers, connector=self.connector) as http:
             while True:
                 lost = "the server closed the connection without a word"
                 try:
@@ -173,7 +176,7 @@ async def translate(args: argparse.Namespace) -> None:
     mono = np.round(samples.mean(axis=1)).astype(np.int16)
     options = {"segment_ms": args.segment_ms, "policy": args.policy, "task": args.task}
     token = args.token_file.read_text(encoding="utf-8").split()[0] if args.token_file else None
-    client = Client(args.url, token, **{name: value for name, value in options.items() if value is not None})
+    client = Client(args.url, token, None, **{name: value for name, value in options.items() if value is not None})
     try:
         done = await client.translate(mono, sample_rate, args.fast)
     finally:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 
+import numpy as np
 import pytest
 from wire import (
     END,
@@ -173,6 +174,15 @@ def test_pings_are_answered(make_server):
             return answer
 
     assert asyncio.run(run()) == (0xA, b"hello")
+
+
+def test_long_last_output_is_not_dropped(make_server, translator):
+    """The end of a source may bring more speech at once than may wait for a slow client."""
+    server = make_server(max_unsent_kb=1, segment_ms=5_120)  # nothing comes before the end
+    received = talk(server, start(), *[PCM] * 4, END)
+    expected = expected_output(translator, np.tile(noise(0.5), 4), segment_ms=5_120, policy="fixed-rate", task="s2st")
+    assert_output(received, expected)
+    assert len(received.pcm) > 2_000
 
 
 def test_outbox_counts_bytes():

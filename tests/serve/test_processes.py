@@ -88,8 +88,9 @@ def test_hang_up_translates_all_that_was_heard_and_says_goodbye(server, translat
 
     async def run():
         async with connected(server.url) as line, connected(server.url) as silent:
-            await line.send_json(start())
-            await line.receive_json()
+            for one in (line, silent):
+                await one.send_json(start())
+                await one.receive_json()
             receiving = asyncio.create_task(receive_all(line))
             pcm = to_s16le(wave)
             for at in range(0, len(pcm), 200_000):
@@ -107,7 +108,7 @@ def test_hang_up_translates_all_that_was_heard_and_says_goodbye(server, translat
     words = received.words("words")
     assert received.last["source_s"] == HEARD_S and len(words) > 90
     # The model of the file has its own end symbol instead of that of the fixture, so the last words may differ.
-    assert words[:80] == expected.words[1:81] or words[:80] == expected.words[:80]
+    assert words[:80] == expected.words[:80]
     assert silent.code == 1001 and "Traceback" not in server.log
 
 
