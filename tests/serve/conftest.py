@@ -1,10 +1,12 @@
 """One tiny random model for all tests of the server."""
 
 import dataclasses
+import subprocess
 from collections.abc import Callable
 
 import pytest
 import torch
+from wire import NAME
 
 from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.serve.app import Server
@@ -84,3 +86,13 @@ def model(tmp_path_factory, translator):
     torch.save(content, folder / "checkpoint.pt")
     save_vocoder(translator.vocoder, folder / "vocoder")
     return folder / "checkpoint.pt"
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A folder with cert.pem and key.pem, signed by itself."""
+    folder = tmp_path_factory.mktemp("certificate")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={NAME}"]
+    command += ["-addext", f"subjectAltName=DNS:{NAME}", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder

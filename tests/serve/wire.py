@@ -27,6 +27,7 @@ from echostream.streaming import StreamingTranslator
 
 RATE = 16_000
 PATIENCE_S = 30
+NAME = "translate.example.org"  # of the certificate
 
 
 def noise(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
