@@ -135,6 +135,9 @@ class Server:
         self.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         yield
         self._release_timer.cancel()
+        for session in self.resumable.values():  # what was saved of them stays, for other processes
+            session.close()
+        self.resumable.clear()
         for task in (keeping, self._batcher_task):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -71,7 +71,7 @@ class Session:
         self._spoken_samples = 0
         self._client_seq = 0  # outputs that the client of a restored session has already got
         self._audio_meter = Meter(self.limits.max_speed, self.limits.max_buffer_s, time.monotonic())
-        self._suspending = self._save_due = False
+        self._suspending = self._save_due = self._failed_to_save = False
         self.was_saved = resume_token is not None
         self._saving: asyncio.Task[None] | None = None
         self._saved_s = 0.0
@@ -146,11 +146,15 @@ class Session:
         if self.is_saved and self.final is None:
             self.save_soon()
 
-    def discard(self) -> None:
-        """Forget the session."""
+    def close(self) -> None:
+        """Do nothing more for the session in this process."""
         self.server.batcher.remove(self.stream)
         if self._away_timer is not None:
             self._away_timer.cancel()
+
+    def discard(self) -> None:
+        """Forget the session."""
+        self.close()
         self.server.forget(self)
 
     def wait_for_client(self) -> None:
@@ -310,12 +314,14 @@ class Session:
         self._saved_s = time.monotonic()
         try:
             await asyncio.to_thread(self.server.store.save, self.resume_token, content, not self.was_saved)
-            self.was_saved, self.saved_samples = True, received
+            self.was_saved, self.saved_samples, self._failed_to_save = True, received, False
         except LostSessionError:
             self.let_go()
             return
         except (OSError, TypeError) as error:
-            log.warning("a session could not be saved: %s", error)
+            if not self._failed_to_save:  # said once, not every two seconds
+                self._failed_to_save = True
+                log.warning("session %s could not be saved: %s", self.id, error)
             if is_last:
                 self.end_source(CloseCode.GOING_AWAY, "the server is stopping, and the session could not be saved")
             return

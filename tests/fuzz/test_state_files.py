@@ -52,7 +52,7 @@ def read(data: bytes) -> None:
         event("taken")
 
 
-@cases(300)
+@cases(150)
 @given(data=st.data())
 def test_damaged_bytes(saved, data):
     damaged = bytearray(saved)
@@ -80,7 +80,7 @@ def places(value: object, path: tuple = ()) -> list[tuple]:
     return found
 
 
-@cases(300)
+@cases(150)
 @given(data=st.data())
 def test_changed_structures(saved, data):
     size = int.from_bytes(saved[:8], "little")

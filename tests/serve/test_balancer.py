@@ -60,6 +60,16 @@ class Site:
         told += ["--segment-ms", 160, "--max-speed", 3]
         self.workers = [Process(model, folder / f"log{port}", *told, port=port) for port in self.ports]
 
+    def running(self) -> list[Process]:
+        return [worker for worker in self.workers if worker.process is not None and worker.process.poll() is None]
+
+    def start_missing(self) -> None:
+        missing = [worker for worker in self.workers if worker not in self.running()]
+        for worker in missing:
+            worker.begin()
+        for worker in missing:
+            worker.wait()
+
     def configuration(self, balancer: str, port: int) -> Path:
         """The page's, with the ports and paths of this test."""
         text = re.search(rf"```{balancer}\n(.*?)```", PAGE, re.DOTALL)[1]
@@ -90,21 +100,17 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, model, certificate):
     made = Site(tmp_path_factory.mktemp("site"), model, certificate)
-    for worker in made.workers:
-        worker.begin()
     try:
-        for worker in made.workers:
-            worker.wait()
         yield made
     finally:
-        for worker in made.workers:
-            if worker.process.poll() is None:
-                worker.end(signal.SIGKILL)
+        for worker in made.running():
+            worker.end(signal.SIGKILL)
 
 
 @pytest.fixture
 def balanced(request, site):
-    """Address of the site over a running balancer."""
+    """Address of the site over a running balancer, with both workers."""
+    site.start_missing()
     program = shutil.which(request.param) or shutil.which(request.param, path="/usr/sbin")
     if program is None:
         pytest.skip(f"needs {request.param}, such as Debian's package {request.param}")
@@ -184,10 +190,7 @@ def test_killed_or_restarted_worker_costs_no_word(balanced, site, expected, numb
         worker = await holder(site)
         status = await asyncio.to_thread(worker.end, number)
         assert status == (0 if number == signal.SIGTERM else -number)
-        done = await asyncio.wait_for(talking, PATIENCE_S)
-        worker.begin()
-        await asyncio.to_thread(worker.wait)
-        return client, done
+        return client, await asyncio.wait_for(talking, PATIENCE_S)
 
     client, done = asyncio.run(run())
     assert client.connections > 1 and done["code"] == 1000 and done["source_s"] == 9.0

@@ -20,7 +20,7 @@ HEARD_S = 30.0
 @pytest.fixture(scope="module")
 def server(model, tmp_path_factory):
     """On another address of loopback, with few file descriptors and little patience."""
-    options = ("--host", "127.0.0.2", "--segment-ms", 160, "--max-handshake-s", 1)
+    options = ("--host", "127.0.0.2", "--segment-ms", 640, "--max-handshake-s", 1)
     options += ("--max-buffer-s", 60, "--max-speed", 1e9, "--max-messages-per-s", 1e6)
     with Process(model, tmp_path_factory.mktemp("log") / "log", *options, max_files=100) as process:
         process.wait()
@@ -104,7 +104,7 @@ def test_hang_up_translates_all_that_was_heard_and_says_goodbye(server, translat
     received, silent = asyncio.run(run())
     assert server.process.wait(20) == 0
     assert received.code == 1001 == received.last["code"] and received.last["type"] == "done"
-    expected = expected_output(translator, wave, segment_ms=160, policy="fixed-rate", task="s2st")
+    expected = expected_output(translator, wave, segment_ms=640, policy="fixed-rate", task="s2st")
     words = received.words("words")
     assert received.last["source_s"] == HEARD_S and len(words) > 90
     # The model of the file has its own end symbol instead of that of the fixture, so the last words may differ.

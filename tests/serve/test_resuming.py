@@ -139,7 +139,7 @@ def test_connection_that_still_seems_open_is_replaced(make_server, translator):
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_another_server_goes_on_after_a_crash(make_server, translator, store, rate, monkeypatch):
+def test_another_server_goes_on_after_a_crash(make_server, translator, store, rate, monkeypatch, caplog):
     """The first server is not asked: what it had saved last, and the client's buffer, are enough."""
     monkeypatch.setattr("echostream.serve.session.SAVE_S", 0.0)
     talker = Talker(noise(4.0, 5, rate), rate)
@@ -166,6 +166,7 @@ def test_another_server_goes_on_after_a_crash(make_server, translator, store, ra
 
     heard = asyncio.run(run())
     talker.check(translator, tolerance=0 if rate == RATE else 1)
+    assert caplog.text.count("could not be saved: no space left") == 1, "once a session, however often it is tried"
     acknowledged = [output["acknowledged_samples"] for output in heard.of("output")]
     assert acknowledged == sorted(acknowledged) and acknowledged[-1] > 0
 
