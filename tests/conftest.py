@@ -19,6 +19,7 @@ import pytest
 LEGITIMATE = (
     r"needs a GPU",
     r"needs Chromium",
+    r"needs (nginx|haproxy)",
     r"needs pip install -e '\.\[mic\]'",  # PortAudio comes with the system
     r"needs root|not root|root may",
     r"gloo over spawn",  # Windows

@@ -35,6 +35,25 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="another site whose pages may connect, such as https://example.org; may be repeated",
     )
+    parser.add_argument(
+        "--trust-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="proxy, or network of proxies, whose X-Forwarded-For tells the clients' addresses; may be repeated",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="access tokens, one a line: only who has one is served (or one in the variable ECHOSTREAM_TOKEN)",
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="save sessions there, so that a restarted server, or another one with the same model, goes on with them",
+    )
     parser.add_argument("--source-lang", metavar="TAG", help="language heard, such as fr (the model's)")
     parser.add_argument(
         "--target-lang", metavar="TAG", help="language written, such as en: screen readers need to know (the model's)"

@@ -86,6 +86,24 @@ class Stream:
         """Whether a step is due: a segment is complete, or the source has ended."""
         return not self.closed and (self.ended or self.waiting_samples >= self._needed)
 
+    @property
+    def waiting(self) -> np.ndarray:
+        """Samples that were pushed and not yet used, float32 ``(n,)``."""
+        return np.concatenate([NO_SAMPLES, *self._pieces])
+
+    def go_on(
+        self, state: EchoStreamState, used_samples: int, waiting: np.ndarray, ended: bool, compute_s: float
+    ) -> None:
+        """Go on where another stream was, of this or another process."""
+        if state.task != self.translator.task:
+            raise ValueError(f"a stream for {state.task} can't go on for {self.translator.task}")
+        self.state, self.compute_s = state, compute_s
+        self.received_samples = self.used_samples = used_samples
+        self._needed = self.translator.missing_samples(state)
+        self.push(waiting)
+        if ended:
+            self.end()
+
     def push(self, samples: np.ndarray) -> None:
         """Queue samples, float32 ``(n,)`` @16 kHz."""
         if samples.size:
@@ -163,6 +181,10 @@ class Batcher:
             self._ready.setdefault(stream)
             self._wake.set()
 
+    def is_stepping(self, stream: Stream) -> bool:
+        """Whether a step of this stream is under way."""
+        return stream in self._in_step
+
     async def run(self) -> None:
         """Run steps until cancelled."""
         try:
@@ -175,10 +197,19 @@ class Batcher:
             self._executor.shutdown(wait=True)
 
     async def _step(self) -> None:
-        batch = self._in_step = self._next_batch()
+        batch, pieces, is_last = [], [], []
+        for stream in self._next_batch():
+            try:
+                piece, last = stream.take()
+            except Exception:  # whatever is wrong with one stream, the others go on
+                self._fail(stream, "the audio of a session could not be taken")
+                continue
+            batch.append(stream)
+            pieces.append(piece)
+            is_last.append(last)
+        self._in_step = batch
         if not batch:
             return
-        pieces, is_last = map(list, zip(*(stream.take() for stream in batch), strict=True))
         states = [stream.state for stream in batch]
         start = time.perf_counter()
         try:
@@ -192,16 +223,29 @@ class Batcher:
         self.metrics.batch_size.observe(len(batch))
         for stream, output, last in zip(batch, outputs, is_last, strict=True):
             if output is None:
-                self.remove(stream)
-                stream.on_failure()
-            if stream.closed or output is None:
+                self._fail(stream)
                 continue
-            step = stream.finish_step(output, last, duration_s / len(batch))
-            self.metrics.reaction_s.observe(step.reaction_s)
-            if last:
-                self.remove(stream)
-            stream.on_step(step)
-            self.notify(stream)
+            if stream.closed:
+                continue
+            try:
+                step = stream.finish_step(output, last, duration_s / len(batch))
+                self.metrics.reaction_s.observe(step.reaction_s)
+                if last:
+                    self.remove(stream)
+                stream.on_step(step)
+                self.notify(stream)
+            except Exception:
+                self._fail(stream, "the output of a session could not be given out")
+
+    def _fail(self, stream: Stream, what: str | None = None) -> None:
+        """End one stream; ``what`` went wrong is logged with the exception that is being handled."""
+        if what is not None:
+            log.exception("%s", what)
+        self.remove(stream)
+        try:
+            stream.on_failure()
+        except Exception:
+            log.exception("a session could not be told that it has failed")
 
     @staticmethod
     def _step_all(

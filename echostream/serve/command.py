@@ -19,7 +19,8 @@ from echostream.serve.limits import limits_from
 if TYPE_CHECKING:
     from echostream.serve.app import Server
 
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+KEEP_ALIVE_S = 75.0  # of a connection between two requests
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,6 +53,8 @@ def check_options(args: argparse.Namespace) -> None:
         ValueError: an option is not valid; the message names it.
     """
     limits_from(args)
+    if not args.host:
+        raise ValueError("--host must name an address to listen on; 0.0.0.0 is all of this machine")
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {args.port}")
     if model_settings(args).segment_ms == 0:
@@ -79,14 +82,29 @@ def require_packages() -> None:
 
 def build_server(args: argparse.Namespace) -> Server:
     """Load the model and warm it up."""
-    from echostream.serve.app import Server, is_loopback
+    from echostream.serve.access import Access, is_loopback, parse_origin, proxy_network, read_tokens
+    from echostream.serve.app import Server
     from echostream.serve.protocol import Settings
+    from echostream.serve.session_store import SessionStore
+    from echostream.streaming.state_file import model_fingerprint
 
+    origins = [parse_origin(origin) for origin in args.allow_origin]
+    names = [urlsplit(origin).hostname or "" for origin in origins]  # a proxy may pass on its own host name
+    access = Access(
+        names if is_loopback(args.host) else None,
+        origins,
+        read_tokens(args.token_file),
+        [proxy_network(proxy) for proxy in args.trust_proxy],
+    )
+    limits = limits_from(args)
     print(f"loading {args.model}", file=sys.stderr, flush=True)
     translator = load_translator(args, task="s2tt")
     task = args.task or ("s2st" if translator.vocoder is not None else "s2tt")
     settings = model_settings(args)
-    proxies = [urlsplit(origin).hostname or "" for origin in args.allow_origin]  # a proxy may pass on its own host name
+    store = None
+    if args.state_dir is not None:
+        device = translator.model.fbank.device
+        store = SessionStore(args.state_dir, limits.max_away_s, model_fingerprint(translator), device)
     server = Server(
         translator,
         Settings(
@@ -97,12 +115,12 @@ def build_server(args: argparse.Namespace) -> Server:
             settings.lag_k,
             tuple((settings.policy_options or {}).items()),
         ),
-        limits_from(args),
+        limits,
         args.max_batch,
         model_name(args.model),
         (args.source_lang or settings.source_lang, args.target_lang or settings.target_lang),
-        (*LOOPBACK_NAMES, *proxies) if is_loopback(args.host) else None,
-        tuple(args.allow_origin),
+        access,
+        store,
     )
     warm_up(server)
     return server
@@ -123,7 +141,7 @@ def warm_up(server: Server) -> None:
 
 
 async def serve(server: Server, args: argparse.Namespace) -> None:
-    """Listen until SIGINT or SIGTERM.
+    """Listen until SIGINT, SIGTERM or SIGHUP, then end the sessions in order; a second signal stops at once.
 
     Raises:
         OSError: the address can't be used.
@@ -131,35 +149,44 @@ async def serve(server: Server, args: argparse.Namespace) -> None:
     """
     from aiohttp import web
 
-    from echostream.serve.app import is_loopback
+    from echostream.serve.access import is_loopback
+    from echostream.serve.listener import Listener
 
     context = tls_context(args.certificate, args.key)
-    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=3)
+    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=3, keepalive_timeout=KEEP_ALIVE_S)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, args.host, args.port, ssl_context=context)
-        await site.start()
-        port = runner.addresses[0][1]
+        assert runner.server is not None  # setup has made it
+        listener = Listener(runner.server, server.limits, context, server.access.is_proxy, server.silent)
+        port = listener.listen(args.host, args.port)
+        signals: asyncio.Queue[int] = asyncio.Queue()
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
         scheme = "https" if context else "http"
         shown = f"[{args.host}]" if ":" in args.host else args.host
         if not is_loopback(args.host):
-            warn_about_public_host(args.host, secure=context is not None)
+            warn_about_public_host(args.host, context is not None, bool(server.access.tokens))
         print(f"EchoStream is at {scheme}://{shown}:{port}/ (Ctrl-C to stop)", flush=True)
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await stop.wait()
-        print("stopping", file=sys.stderr)
+        await signals.get()
+        print("stopping; once more to stop at once", file=sys.stderr, flush=True)
+        draining, again = asyncio.create_task(server.drain()), asyncio.create_task(signals.get())
+        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, again):
+            task.cancel()
+        await listener.close()
     finally:
         await runner.cleanup()
 
 
-def warn_about_public_host(host: str, secure: bool) -> None:
-    """Print a warning about listening on an address that other machines can reach."""
-    text = f"warning: listening on {host}: whoever reaches this machine can use the server, there is no password"
+def warn_about_public_host(host: str, secure: bool, has_token: bool) -> None:
+    """Print a warning about listening on an address that other machines can reach, if there is something to say."""
+    dangers = []
+    if not has_token:
+        dangers.append("whoever reaches this machine can use the server, there is no access token (--token-file)")
     if not secure:
-        text += "; speech travels unencrypted, and browsers give no microphone without https (--certificate)"
-    print(text, file=sys.stderr, flush=True)
+        dangers.append("speech travels unencrypted, and browsers give no microphone without https (--certificate)")
+    if dangers:
+        print(f"warning: listening on {host}: {'; '.join(dangers)}", file=sys.stderr, flush=True)
 
 
 def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
@@ -21,6 +22,7 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_SEGMENT_MS = 5_120
 MAX_POLICY_STEP = 100
 NULLABLE = ("stride_n", "lag_k")  # null stands for the default of the policy
+RESUME_TOKEN = re.compile(r"[0-9a-f]{32}")
 MAX_REASON_BYTES = 123  # of a close frame (RFC 6455, section 5.5)
 
 
@@ -31,9 +33,13 @@ class CloseCode(IntEnum):
     GOING_AWAY = 1001
     TOO_BIG = 1009
     INTERNAL_ERROR = 1011
+    RESTARTING = 1012
     BUSY = 1013
     BAD_MESSAGE = 4400
+    UNAUTHORISED = 4401
     IDLE = 4408
+    TAKEN_OVER = 4409
+    GONE = 4410
     TOO_LONG = 4413
     TOO_FAST = 4429
     SLOW_CLIENT = 4499
@@ -81,6 +87,20 @@ class Start:
 
     sample_rate: int
     settings: Settings
+    resumable: bool = False
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The message that goes on with a session after its connection was lost.
+
+    Attributes:
+        resume_token: of the ``ready`` message of that session.
+        seq: number of the last output that the client has whole, with its speech; 0: none.
+    """
+
+    resume_token: str
+    seq: int
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -104,16 +124,13 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
     Raises:
         SessionError: a field is missing, unknown or not valid; the message names it.
     """
-    known = {"type", "version", "sample_rate", "format", *defaults.of_client()}
-    if unknown := sorted(set(message) - known):
-        raise _bad(f"unknown field {_quote(unknown[0])} in start")
-    version = _integer(message, "version", VERSION, 1, 1_000_000)
-    if version != VERSION:
-        raise _bad(f"this server speaks version {VERSION} of the protocol, not {version}")
+    _check_fields(message, {"sample_rate", "format", "resumable", *defaults.of_client()})
     if message.get("format", SAMPLE_FORMAT) != SAMPLE_FORMAT:
         raise _bad(f"the format must be {SAMPLE_FORMAT}, got {_quote(message['format'])}")
     if message.get("sample_rate") is None:
         raise _bad("start must give the sample_rate in Hz")
+    if not isinstance(message.get("resumable", False), bool):
+        raise _bad(f"resumable must be true or false, got {_quote(message['resumable'])}")
     policy = _choice(message, "policy", defaults.policy, policies(defaults))
     same = policy == defaults.policy  # the defaults of its options are meant for the server's default policy
     chosen = Settings(
@@ -124,7 +141,30 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
         lag_k=_integer(message, "lag_k", defaults.lag_k if same else None, 0, MAX_POLICY_STEP),
         policy_options=defaults.policy_options if same else (),
     )
-    return Start(_integer(message, "sample_rate", None, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE), chosen)
+    sample_rate = _integer(message, "sample_rate", None, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE)
+    return Start(sample_rate, chosen, message.get("resumable", False))
+
+
+def parse_resume(message: dict[str, Any]) -> Resume:
+    """Parse a resume message.
+
+    Raises:
+        SessionError: a field is missing, unknown or not valid; the message names it.
+    """
+    _check_fields(message, {"resume_token", "seq"})
+    token = message.get("resume_token")
+    if not isinstance(token, str) or not RESUME_TOKEN.fullmatch(token):
+        raise _bad("resume must give the resume_token of the session's ready message")
+    return Resume(token, _integer({"seq": None} | message, "seq", None, 0, 10**12))
+
+
+def _check_fields(message: dict[str, Any], known: set[str]) -> None:
+    """Check that an opening message has no other fields than these, and is of this version of the protocol."""
+    if unknown := sorted(set(message) - known - {"type", "version", "token"}):
+        raise _bad(f"unknown field {_quote(unknown[0])} in {message['type']}")
+    version = _integer(message, "version", VERSION, 1, 1_000_000)
+    if version != VERSION:
+        raise _bad(f"this server speaks version {VERSION} of the protocol, not {version}")
 
 
 def policies(defaults: Settings) -> tuple[str, ...]:
@@ -143,10 +183,11 @@ def pcm_to_samples(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
 
 
-def output_message(output: StepOutput, source_s: float, reaction_s: float, rtf: float) -> dict[str, Any]:
+def output_message(output: StepOutput, source_s: float, reaction_s: float, rtf: float, seq: int) -> dict[str, Any]:
     """The message with the output of a step; unless its ``samples`` is 0, a binary message with the samples follows."""
     return {
         "type": "output",
+        "seq": seq,
         "source_s": round(source_s, 3),
         "source_words": [source_word_fields(word) for word in output.source_words],
         "words": [output_word_fields(word) for word in output.words],

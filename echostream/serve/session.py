@@ -1,254 +1,397 @@
-"""Session of one client: receives audio, enforces the limits, and sends the translation."""
+"""Session of one client: what is heard and said, whichever connection carries it, and whichever worker."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
+import logging
 import time
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import soxr
-from aiohttp import WSMsgType, web
+import numpy as np
 
 from echostream.audio.output import to_s16le
-from echostream.serve.batcher import Batcher, Step, Stream
-from echostream.serve.limits import Limits, Meter
-from echostream.serve.metrics import Metrics
-from echostream.serve.outbox import Outbox
+from echostream.serve.batcher import Step, Stream
+from echostream.serve.journal import Entry, Journal
+from echostream.serve.limits import Meter
 from echostream.serve.protocol import (
     SAMPLE_FORMAT,
     VERSION,
     CloseCode,
     SessionError,
-    Settings,
+    Start,
     output_message,
-    parse,
     parse_start,
     pcm_to_samples,
 )
-from echostream.streaming import StreamingTranslator
+from echostream.serve.resampler import Resampler
+from echostream.serve.session_store import LostSessionError
 from echostream.streaming.recomposer import NO_SAMPLES
 
-BURST_S = 1.0  # the messages of this time, at the maximum rate, may come at once
-NO_CLOSE_FRAME = 1006  # RFC 6455, section 7.4.1: the connection ended without a close frame
+if TYPE_CHECKING:
+    from echostream.serve.app import Server
+    from echostream.serve.connection import Connection
+
+log = logging.getLogger(__name__)
+
+SAVE_S = 2.0  # at most so much audio has to be heard again after a worker was killed
+TOO_LATE = "this session can't be resumed (any more): start another one"
 
 
 class Session:
-    """Serves one client from its start message to the close frame.
+    """What one client has started; it outlives its connection if the client has asked for that.
 
     Args:
-        socket: socket of the client, already prepared.
-        transport: transport of the socket.
-        translator, batcher, metrics: those of the server.
-        limits: limits of every session.
-        defaults: values for settings that the client does not give.
+        server: to which it belongs.
+        start: what the client has asked for.
+        resume_token: of a session that is restored; None: it is new.
+
+    Raises:
+        SessionError: settings that can't be used.
     """
 
-    def __init__(
-        self,
-        socket: web.WebSocketResponse,
-        transport: asyncio.Transport | None,
-        translator: StreamingTranslator,
-        batcher: Batcher,
-        metrics: Metrics,
-        limits: Limits,
-        defaults: Settings,
-    ) -> None:
+    def __init__(self, server: Server, start: Start, resume_token: str | None = None) -> None:
+        self.server, self.limits, self.start = server, server.limits, start
         self.id = uuid4().hex[:8]
-        self.socket, self._transport = socket, transport
-        self.translator, self.batcher = translator, batcher
-        self.metrics, self.limits, self.defaults = metrics, limits, defaults
-        self.outbox = Outbox(socket, 1000 * limits.max_unsent_kb, limits.max_stall_s)
-        self.end_code, self.end_message = CloseCode.DONE, "everything has been translated"
-        self._stream: Stream | None = None
-        self._resampler: soxr.ResampleStream | None = None
-        self._sample_rate = 0
-        self._source_samples = self._spoken_samples = 0
-        now = time.monotonic()
-        self._message_meter = Meter(limits.max_messages_per_s, limits.max_messages_per_s * BURST_S, now)
-        self._audio_meter = Meter(limits.max_speed, limits.max_buffer_s, now)
-
-    async def run(self) -> int:
-        """Serve the client; returns the close code."""
-        sending = asyncio.create_task(self.outbox.run())
-        # A client that reads nothing would not read a close frame either, so its connection is aborted.
-        sending.add_done_callback(lambda task: self._abort() if not task.cancelled() and task.exception() else None)
+        self.resume_token = resume_token or (uuid4().hex if start.resumable else None)
         try:
-            await self._receive()
-            if self.outbox.is_closing:
-                await asyncio.wait([sending], timeout=self.limits.max_stall_s)
-        finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            if self._stream is not None:
-                self.batcher.remove(self._stream)
-            if not self.socket.closed:
-                self._abort()
-        if self.outbox.sent_code is not None:
-            return self.outbox.sent_code
-        if sending.done() and not sending.cancelled() and isinstance(sending.exception(), TimeoutError):
-            return CloseCode.SLOW_CLIENT
-        return self.socket.close_code or NO_CLOSE_FRAME
-
-    def stop(self) -> None:
-        """End the session because the server is stopping."""
-        self._end_with_error(SessionError(CloseCode.GOING_AWAY, "the server is stopping"))
-
-    async def _receive(self) -> None:
-        while True:
-            input_ended = self.outbox.is_closing or (self._stream is not None and self._stream.ended)
-            try:
-                message = await self.socket.receive(timeout=None if input_ended else self.limits.max_idle_s)
-            except TimeoutError:
-                self._on_idle()
-                continue
-            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                return
-            if self.outbox.is_closing:
-                continue  # sent before the client could know that the session has ended
-            try:
-                self._handle_message(message.data)
-            except SessionError as error:
-                self._end_with_error(error)
-
-    def _handle_message(self, data: str | bytes) -> None:
-        if len(data) > 1000 * self.limits.max_message_kb:
-            raise SessionError(
-                CloseCode.TOO_BIG,
-                f"messages may have {self.limits.max_message_kb} kB: send the audio in smaller pieces",
-            )
-        if not self._message_meter.take(1, time.monotonic()):
-            raise SessionError(
-                CloseCode.TOO_FAST,
-                f"at most {self.limits.max_messages_per_s:g} messages a second: send the audio in larger pieces",
-            )
-        if isinstance(data, bytes):
-            self._handle_audio(data)
-            return
-        message = parse(data)
-        if message["type"] == "start":
-            self._start(message)
-        elif message["type"] == "end":
-            self._end()
-        else:
-            raise SessionError(CloseCode.BAD_MESSAGE, 'the type of a message must be "start" or "end"')
-
-    def _start(self, message: dict[str, Any]) -> None:
-        if self._stream is not None:
-            raise SessionError(CloseCode.BAD_MESSAGE, "the session was started already: open another connection")
-        start = parse_start(message, self.defaults)
-        try:
-            self._stream = Stream(self.translator, start.settings, self._on_step, self._on_failure)
+            self.stream = Stream(server.translator, start.settings, self._on_step, self._on_failure)
         except ValueError as error:
             raise SessionError(CloseCode.BAD_MESSAGE, str(error)) from error
-        self._sample_rate = start.sample_rate
-        if start.sample_rate != self.translator.sample_rate:
-            self._resampler = soxr.ResampleStream(start.sample_rate, self.translator.sample_rate, 1, dtype="float32")
-        self.batcher.add(self._stream)
-        self.outbox.put(
-            {
-                "type": "ready",
-                "version": VERSION,
-                "session": self.id,
-                **start.settings.of_client(),
-                "format": SAMPLE_FORMAT,
-                "output_sample_rate": self.translator.output_sample_rate,
-                "limits": vars(self.limits),
-            }
-        )
+        self.resampler = Resampler(start.sample_rate, server.translator.sample_rate)
+        self.connection: Connection | None = None
+        self.journal = Journal(1000 * self.limits.max_unsent_kb)
+        self.received_samples = self.saved_samples = self.seq = 0
+        self.end_code, self.end_message = CloseCode.DONE, "everything has been translated"
+        self.final: tuple[CloseCode, str, dict[str, Any]] | None = None
+        self.last_audio_s = time.monotonic()
+        self._spoken_samples = 0
+        self._client_seq = 0  # outputs that the client of a restored session has already got
+        self._audio_meter = Meter(self.limits.max_speed, self.limits.max_buffer_s, time.monotonic())
+        self._suspending = self._save_due = self._failed_to_save = False
+        self.was_saved = resume_token is not None
+        self._saving: asyncio.Task[None] | None = None
+        self._saved_s = 0.0
+        self._away_timer: asyncio.TimerHandle | None = None
+        server.batcher.add(self.stream)
 
-    def _require_stream(self) -> Stream:
-        if self._stream is None:
-            raise SessionError(CloseCode.BAD_MESSAGE, 'the first message must be a "start"')
-        return self._stream
+    @property
+    def is_saved(self) -> bool:
+        """Whether other workers could go on with it."""
+        return self.resume_token is not None and self.server.store is not None
 
-    def _handle_audio(self, data: bytes) -> None:
-        stream = self._require_stream()
-        if stream.ended:
+    @property
+    def acknowledged_samples(self) -> int:
+        """Samples of the source that the client need not keep: they will not be asked for again."""
+        return self.saved_samples if self.is_saved else self.received_samples
+
+    def describe(self, kind: str) -> dict[str, Any]:
+        """The message that opens a connection, ``ready`` or ``resumed``."""
+        message = {
+            "type": kind,
+            "version": VERSION,
+            "session": self.id,
+            **self.start.settings.of_client(),
+            "format": SAMPLE_FORMAT,
+            "output_sample_rate": self.server.translator.output_sample_rate,
+            "limits": vars(self.limits),
+        }
+        if self.resume_token is not None:
+            message |= {"resume_token": self.resume_token, "received_samples": self.received_samples}
+        return message
+
+    # --- connections ---------------------------------------------------------------------------------------------
+
+    def attach(self, connection: Connection, seq: int | None = None) -> None:
+        """Go on over this connection.
+
+        Args:
+            connection: the only one from now on.
+            seq: number of the last output that the client has; None: the session is new.
+
+        Raises:
+            SessionError: output that the client lacks is no longer there.
+        """
+        entries = self.journal.since(seq or 0, self.seq)
+        if entries is None:
+            raise SessionError(CloseCode.GONE, TOO_LATE)
+        if self.connection is not None:
+            self.connection.session = None
+            self.connection.end(SessionError(CloseCode.TAKEN_OVER, "the session goes on over another connection"))
+        if self._away_timer is not None and self.final is None:
+            self._away_timer.cancel()
+        self.connection, connection.session = connection, self
+        self.last_audio_s = time.monotonic()
+        self._client_seq = seq or 0
+        connection.outbox.put(self.describe("ready" if seq is None else "resumed"))
+        for entry in entries:
+            self._send(entry)
+        if self.final is not None:
+            connection.outbox.close(*self.final)
+        elif self.is_saved:
+            self.save_soon()
+
+    def detach(self) -> None:
+        """The connection was lost: wait for another one, if the client has asked for that."""
+        self.connection = None
+        if self.resume_token is None or self.server.draining:
+            if not self._suspending:
+                self.discard()
+            return
+        self.wait_for_client()
+        self.server.keep_away(self)
+        if self.is_saved and self.final is None:
+            self.save_soon()
+
+    def close(self) -> None:
+        """Do nothing more for the session in this process."""
+        self.server.batcher.remove(self.stream)
+        if self._away_timer is not None:
+            self._away_timer.cancel()
+
+    def discard(self) -> None:
+        """Forget the session."""
+        self.close()
+        self.server.forget(self)
+
+    def wait_for_client(self) -> None:
+        if self._away_timer is None or self._away_timer.cancelled():
+            self._away_timer = asyncio.get_running_loop().call_later(self.limits.max_away_s, self.discard)
+
+    # --- audio ---------------------------------------------------------------------------------------------------
+
+    def hear(self, data: bytes) -> None:
+        """Take in a message of audio.
+
+        Raises:
+            SessionError: it breaks a limit or the protocol.
+        """
+        if self._suspending:
+            return  # not acknowledged: the worker that goes on will ask for it
+        if self.stream.ended:
             if self.end_code != CloseCode.DONE:
                 return  # sent before the client could know that its source was ended by the server
             raise SessionError(CloseCode.BAD_MESSAGE, "audio after the end: open another connection")
         samples = pcm_to_samples(data)
-        if not self._audio_meter.take(len(samples) / self._sample_rate, time.monotonic()):
+        if samples.size:
+            self.last_audio_s = time.monotonic()
+        if not self._audio_meter.take(len(samples) / self.start.sample_rate, time.monotonic()):
             raise SessionError(
                 CloseCode.TOO_FAST,
                 f"audio may come {self.limits.max_speed:g} times as fast as it is spoken and "
                 f"{self.limits.max_buffer_s:g} s ahead of that: send it more slowly",
             )
-        max_samples = round(self.limits.max_length_s * self._sample_rate) - self._source_samples
+        max_samples = round(self.limits.max_length_s * self.start.sample_rate) - self.received_samples
         samples = samples[:max_samples]
-        self._source_samples += len(samples)
-        self.metrics.audio_s.labels("in").inc(len(samples) / self._sample_rate)
-        stream.push(samples if self._resampler is None else self._resampler.resample_chunk(samples))
-        if stream.waiting_s > self.limits.max_buffer_s:
+        self.received_samples += len(samples)
+        self.server.metrics.audio_s.labels("in").inc(len(samples) / self.start.sample_rate)
+        self.stream.push(self.resampler.push(samples))
+        if self.stream.waiting_s > self.limits.max_buffer_s:
             raise SessionError(
                 CloseCode.BUSY,
-                f"{stream.waiting_s:.0f} s of audio wait for the model: the server is too busy, or the audio comes "
-                "faster than it can be translated",
+                f"{self.stream.waiting_s:.0f} s of audio wait for the model: the server is too busy, or the audio "
+                "comes faster than it can be translated",
             )
         if len(samples) == max_samples:
-            self._end_source(CloseCode.TOO_LONG, f"a session ends after {self.limits.max_length_s:g} s of audio")
+            self.end_source(CloseCode.TOO_LONG, f"a session ends after {self.limits.max_length_s:g} s of audio")
         else:
-            self.batcher.notify(stream)
+            self.server.batcher.notify(self.stream)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """End the source; the resampler's remaining samples are pushed first."""
-        stream = self._require_stream()
-        if not stream.ended:
-            if self._resampler is not None:
-                stream.push(self._resampler.resample_chunk(NO_SAMPLES, last=True))
-            stream.end()
-            self.batcher.notify(stream)
+        if not self.stream.ended:
+            self.stream.push(self.resampler.push(NO_SAMPLES, is_last=True))
+            self.stream.end()
+            self.server.batcher.notify(self.stream)
 
-    def _end_source(self, code: CloseCode, message: str) -> None:
+    def end_source(self, code: CloseCode, message: str) -> None:
         """End the source in place of the client; the audio received so far is still translated."""
-        self.end_code, self.end_message = code, message
-        self._end()
+        if not self.stream.ended:
+            self.end_code, self.end_message = code, message
+            self.end()
 
-    def _on_idle(self) -> None:
-        message = f"nothing came from the client for {self.limits.max_idle_s:g} s"
-        if self._stream is None:
-            self._end_with_error(SessionError(CloseCode.IDLE, message))
-        else:
-            self._end_source(CloseCode.IDLE, message)
+    # --- output --------------------------------------------------------------------------------------------------
 
     def _on_step(self, step: Step) -> None:
-        """Send the output of a step."""
-        output = step.output
-        fits = self.outbox.put(output_message(output, step.source_s, step.reaction_s, step.rtf))
-        if output.samples.size:
-            fits = self.outbox.put(to_s16le(output.samples))
+        """Give out the output of a step."""
+        output, metrics = step.output, self.server.metrics
+        self.seq += 1
+        message = output_message(output, step.source_s, step.reaction_s, step.rtf, self.seq)
+        if self.resume_token is not None:
+            message["acknowledged_samples"] = self.acknowledged_samples
+        entry = Entry(self.seq, message, to_s16le(output.samples))
         self._spoken_samples += output.samples.size
-        self.metrics.audio_s.labels("out").inc(output.samples.size / self.translator.output_sample_rate)
-        self.metrics.words.labels("source").inc(len(output.source_words))
-        self.metrics.words.labels("target").inc(len(output.words))
-        if not fits:
+        metrics.audio_s.labels("out").inc(output.samples.size / self.server.translator.output_sample_rate)
+        metrics.words.labels("source").inc(len(output.source_words))
+        metrics.words.labels("target").inc(len(output.words))
+        if self.resume_token is not None:
+            self.journal.add(entry)
+        if not self._send(entry):
             text = f"more than {self.limits.max_unsent_kb} kB of output were not taken: read faster"
-            self._end_with_error(SessionError(CloseCode.SLOW_CLIENT, text))
+            self.fail(SessionError(CloseCode.SLOW_CLIENT, text))
         elif step.is_last:
-            done = {
-                "type": "done",
-                "code": int(self.end_code),
-                "message": self.end_message,
-                "source_s": round(step.source_s, 3),
-                "speech_s": round(self._spoken_samples / self.translator.output_sample_rate, 3),
-                "rtf": round(step.rtf, 4),
-            }
-            self.outbox.close(self.end_code, self.end_message, done)
+            self._finish(
+                self.end_code,
+                self.end_message,
+                {
+                    "type": "done",
+                    "code": int(self.end_code),
+                    "message": self.end_message,
+                    "source_s": round(step.source_s, 3),
+                    "speech_s": round(self._spoken_samples / self.server.translator.output_sample_rate, 3),
+                    "rtf": round(step.rtf, 4),
+                },
+            )
+        elif self._suspending:
+            self._suspend_when_heard()
+        elif self.is_saved and (self._save_due or time.monotonic() - self._saved_s > SAVE_S):
+            self.save_soon()
+
+    def _send(self, entry: Entry) -> bool:
+        """Send an output, if the client is there and lacks it; False: it takes too little."""
+        if self.connection is None or entry.seq <= self._client_seq:
+            return True
+        outbox = self.connection.outbox
+        if outbox.is_full:  # before this output, which may be long: no client can take it sooner than it comes
+            return False
+        outbox.put(entry.message)
+        if entry.speech:
+            outbox.put(entry.speech)
+        return True
 
     def _on_failure(self) -> None:
-        self._end_with_error(
-            SessionError(CloseCode.INTERNAL_ERROR, "the translation failed; the server's log says why")
-        )
+        self.fail(SessionError(CloseCode.INTERNAL_ERROR, "the translation failed; the server's log says why"))
 
-    def _end_with_error(self, error: SessionError) -> None:
+    def fail(self, error: SessionError) -> None:
         """End the session and tell the client why, after sending the output that is still queued."""
-        if self._stream is not None:
-            self.batcher.remove(self._stream)
+        self.server.batcher.remove(self.stream)
         message = {"type": "error", "code": int(error.code), "message": error.message}
-        self.outbox.close(error.code, error.message, message)
+        self._finish(error.code, error.message, message)
 
-    def _abort(self) -> None:
-        """Abort the connection without a close frame."""
-        if self._transport is not None:
-            self._transport.abort()
+    def _finish(self, code: CloseCode, reason: str, message: dict[str, Any]) -> None:
+        if self.final is not None:
+            return
+        self.final = code, reason, message
+        if self.connection is not None:
+            self.connection.outbox.close(code, reason, message)
+        if self.resume_token is None:
+            self.discard()
+        else:  # in case that the client does not get it, and asks again
+            self.wait_for_client()
+            self.server.delete_saved(self)
+
+    # --- other processes -----------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """The server stops: translate what was heard, and be saved if another worker can go on, or else end."""
+        if self.final is not None:
+            return
+        if self.is_saved:
+            self._suspending = True
+            self._suspend_when_heard()
+        else:
+            text = "the server is stopping; what it had heard has been translated"
+            self.end_source(CloseCode.GOING_AWAY, text)
+
+    def _suspend_when_heard(self) -> None:
+        if not self.stream.is_ready and not self.server.batcher.is_stepping(self.stream):
+            self.save_soon()
+
+    def save_soon(self) -> None:
+        """Save the session as soon as no step and no other saving is under way."""
+        self._save_due = self._saving is not None or self.server.batcher.is_stepping(self.stream)
+        if not self._save_due:
+            is_last = self._suspending and not self.stream.is_ready
+            # The content is put together now: when the task runs, the next step may have begun.
+            saving = self._save(self._content(), self.received_samples, is_last)
+            self._saving = asyncio.get_running_loop().create_task(saving)
+
+    async def _save(self, content: dict[str, Any], received: int, is_last: bool) -> None:
+        assert self.resume_token is not None and self.server.store is not None  # is_saved
+        self._saved_s = time.monotonic()
+        try:
+            await asyncio.to_thread(self.server.store.save, self.resume_token, content, not self.was_saved)
+            self.was_saved, self.saved_samples, self._failed_to_save = True, received, False
+        except LostSessionError:
+            self.let_go()
+            return
+        except (OSError, TypeError) as error:
+            if not self._failed_to_save:  # said once, not every two seconds
+                self._failed_to_save = True
+                log.warning("session %s could not be saved: %s", self.id, error)
+            if is_last:
+                self.end_source(CloseCode.GOING_AWAY, "the server is stopping, and the session could not be saved")
+            return
+        finally:
+            self._saving = None
+        if is_last:
+            self._close_saved()
+        elif self._save_due or self._suspending:
+            self._save_due = False
+            if not self._suspending or not self.stream.is_ready:
+                self.save_soon()
+
+    def let_go(self) -> None:
+        """Another worker has taken the session over."""
+        self.was_saved = False  # the file is that worker's
+        self.fail(SessionError(CloseCode.TAKEN_OVER, "the session goes on over another connection"))
+        self.discard()
+
+    def _close_saved(self) -> None:
+        """The session goes on elsewhere: tell the client."""
+        text = "the server is stopping; the session can be resumed"
+        message = {"type": "suspended", "code": int(CloseCode.RESTARTING), "message": text}
+        message |= {"acknowledged_samples": self.saved_samples}
+        self.final = CloseCode.RESTARTING, text, message
+        if self.connection is not None:
+            self.connection.outbox.close(*self.final)
+        self.discard()
+
+    def _content(self) -> dict[str, Any]:
+        """Everything that another process needs to go on."""
+        stream = self.stream
+        return {
+            "id": self.id,
+            "start": {"type": "start", "sample_rate": self.start.sample_rate, **self.start.settings.of_client()},
+            "state": copy.copy(stream.state),  # a step replaces the fields of a state, and changes none of them
+            "counts": [self.received_samples, self.seq, self._spoken_samples, stream.used_samples],
+            "resampler": [self.resampler.heard_samples, self.resampler.given_samples],
+            "history": self.resampler.history,
+            "waiting": stream.waiting,
+            "compute_s": stream.compute_s,
+            "end": [stream.ended, int(self.end_code), self.end_message],
+            "journal": [[entry.seq, json.dumps(entry.message), entry.speech] for entry in self.journal.entries],
+        }
+
+
+def restored(server: Server, token: str, content: dict[str, Any]) -> Session:
+    """The session that was saved as ``content``.
+
+    Raises:
+        SessionError: its settings can't be used here.
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    start = parse_start(content["start"], server.defaults)
+    session = Session(server, replace(start, resumable=True), token)
+    try:
+        session.id = str(content["id"])
+        received, seq, spoken, used = map(int, content["counts"])
+        session.received_samples = session.saved_samples = received
+        session.seq, session._spoken_samples = seq, spoken
+        heard, given = map(int, content["resampler"])
+        session.resampler = Resampler(
+            start.sample_rate, server.translator.sample_rate, np.asarray(content["history"]), heard, given
+        )
+        ended, code, message = content["end"]
+        session.end_code, session.end_message = CloseCode(code), str(message)
+        for number, text, speech in content["journal"]:
+            session.journal.add(Entry(number, json.loads(text), speech))
+        session.stream.go_on(content["state"], used, content["waiting"], bool(ended), float(content["compute_s"]))
+        server.batcher.notify(session.stream)
+    except Exception:
+        session.discard()
+        raise
+    return session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from echostream.serve.protocol import (
     Settings,
     close_reason,
     parse,
+    parse_resume,
     parse_start,
     pcm_to_samples,
 )
@@ -42,7 +44,7 @@ json_values = st.recursive(
     max_leaves=6,
 ).map(json.dumps)
 sane = {
-    "type": st.sampled_from(['"start"'] * 6 + ['"end"', '"Start"']),
+    "type": st.sampled_from(['"start"'] * 6 + ['"resume"'] * 3 + ['"end"', '"Start"']),
     "version": st.sampled_from(["1"] * 5 + ["2"]),
     "sample_rate": st.integers(7_999, 192_001).map(str) | st.sampled_from(["16000", "48000"]),
     "format": st.just('"pcm_s16le"'),
@@ -51,14 +53,21 @@ sane = {
     "stride_n": st.integers(0, 101).map(str),
     "lag_k": st.integers(-1, 101).map(str) | st.just("null"),
     "task": st.sampled_from(["s2st", "s2tt", "asr", "tts"]).map(json.dumps),
+    "resumable": st.sampled_from(["true", "false", "1"]),
+    "resume_token": st.text("0123456789abcdefG", min_size=31, max_size=33).map(json.dumps),
+    "seq": st.integers(-1, 10**13).map(str),
+    "token": st.text(max_size=40).map(json.dumps),
 }
-ALWAYS = ("type", "sample_rate")
+ALWAYS = ("type", "sample_rate", "resume_token", "seq")
+RESUME_FIELDS = ("type", "version", "resume_token", "seq", "token")
+START_FIELDS = tuple(name for name in sane if name not in ("resume_token", "seq"))
 
 
 @st.composite
 def starts(draw) -> str:
-    """Text of a start message, possibly with invalid fields."""
-    names = [name for name in sane if name in ALWAYS or draw(st.booleans())]
+    """Text of a start or resume message, possibly with invalid fields."""
+    fields = draw(st.sampled_from([START_FIELDS, START_FIELDS, RESUME_FIELDS]))
+    names = [name for name in fields if name in ALWAYS or draw(st.booleans())]
     pairs = [[json.dumps(name), draw(sane[name])] for name in names]
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
         change = draw(st.sampled_from(["value", "value", "name", "repeat", "drop"]))
@@ -99,14 +108,20 @@ def test_text_message_is_parsed_or_rejected(translator, text):
     try:
         message = parse(text)
         start = parse_start(message, defaults) if message["type"] == "start" else None
+        resume = parse_resume(message) if message["type"] == "resume" else None
     except SessionError as error:
         refused(error)
         event("refused")
+        return
+    if resume is not None:
+        assert re.fullmatch("[0-9a-f]{32}", resume.resume_token) and type(resume.seq) is int and resume.seq >= 0
+        event("resumes")
         return
     if start is None:
         assert isinstance(message["type"], str)
         event("another type")
         return
+    assert type(start.resumable) is bool
     assert type(start.sample_rate) is int and MIN_SAMPLE_RATE <= start.sample_rate <= MAX_SAMPLE_RATE
     settings = start.settings
     assert type(settings.segment_ms) is int and 40 <= settings.segment_ms <= MAX_SEGMENT_MS

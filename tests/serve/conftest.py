@@ -1,10 +1,14 @@
 """One tiny random model for all tests of the server."""
 
+import dataclasses
+import subprocess
 from collections.abc import Callable
 
 import pytest
 import torch
+from wire import NAME
 
+from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.serve.app import Server
 from echostream.serve.limits import Limits
 from echostream.serve.protocol import Settings
@@ -65,3 +69,30 @@ def make_server(translator) -> Callable[..., Server]:
         return Server(translator, Settings(segment_ms, "fixed-rate", task), Limits(**options), max_batch, "tiny")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory, translator):
+    """A checkpoint as training writes it, and a vocoder in the same folder."""
+    folder = tmp_path_factory.mktemp("model")
+    task = {
+        "source_symbols": translator.detector.symbols,
+        "target_symbols": translator.writer.symbols,
+        "num_units": translator.vocoder.num_units,
+    }
+    options = {**dataclasses.asdict(translator.model.cfg), "_name": "echostream"}
+    options = {name: getattr(value, "value", value) for name, value in options.items()}
+    content = {"cfg": {"model": options}, "model": translator.model.state_dict(), "task_state": task}
+    torch.save(content, folder / "checkpoint.pt")
+    save_vocoder(translator.vocoder, folder / "vocoder")
+    return folder / "checkpoint.pt"
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A folder with cert.pem and key.pem, signed by itself."""
+    folder = tmp_path_factory.mktemp("certificate")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={NAME}"]
+    command += ["-addext", f"subjectAltName=DNS:{NAME}", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder

@@ -1,8 +1,10 @@
 """A session that exceeds a limit ends with a close code and a message, and does not affect other sessions."""
 
 import asyncio
+import contextlib
 import json
 
+import numpy as np
 import pytest
 from wire import (
     END,
@@ -12,6 +14,7 @@ from wire import (
     connected,
     expected_output,
     noise,
+    receive_all,
     running,
     send_all,
     start,
@@ -21,6 +24,7 @@ from wire import (
 
 from echostream.audio.output import to_s16le
 from echostream.serve.limits import Limits, Meter
+from echostream.serve.outbox import Outbox
 from echostream.serve.protocol import CloseCode, close_reason
 
 PCM = to_s16le(noise(0.5))
@@ -41,7 +45,7 @@ def talk(server, *messages):
         (["[" * 5_000], "must be JSON"),
         (["[1]"], 'object with a "type"'),
         (['{"type": 3}'], 'object with a "type"'),
-        ([{"type": "sing"}], '"start" or "end"'),
+        ([{"type": "sing"}], '"start", "resume" or "end"'),
         ([PCM], 'first message must be a "start"'),
         ([END], 'first message must be a "start"'),
         ([start(), start()], "started already"),
@@ -100,6 +104,98 @@ def test_idle_session_ends_with_the_translation_so_far(make_server, translator):
     assert received.code == CloseCode.IDLE and received.last["type"] == "done" and "0.2 s" in received.last["message"]
     expected = expected_output(translator, noise(0.5), segment_ms=160, policy="fixed-rate", task="s2st")
     assert received.pcm == expected.pcm and received.words("source_words") == expected.source_words
+
+
+@pytest.mark.parametrize("messages", [["ping"], ["pong"], [b""]], ids=["pings", "pongs", "empty messages"])
+def test_idle_limit_counts_from_the_last_audio(make_server, messages):
+    """A client that is there and says nothing does not hold its place for ever."""
+
+    async def run():
+        server = make_server(max_idle_s=0.5)
+        async with running(server) as url, connected(url) as silent:
+            await silent.send_json(start())
+            await silent.send_bytes(PCM)
+            receiving = asyncio.create_task(receive_all(silent))
+            began = asyncio.get_running_loop().time()
+            while not receiving.done() and asyncio.get_running_loop().time() - began < 10:
+                for message in messages:
+                    await (silent.send_bytes(message) if message == b"" else getattr(silent, message)())
+                await asyncio.sleep(0.02)
+            return await receiving
+
+    received = asyncio.run(run())
+    assert received.code == CloseCode.IDLE and received.last["type"] == "done"
+    assert "no audio came from the client for 0.5 s" in received.last["message"]
+
+
+@pytest.mark.parametrize("opcode", [0x9, 0xA, 0x2], ids=["pings", "pongs", "empty messages"])
+def test_floods_are_metered_and_hold_nobody_up(make_server, translator, opcode):
+    """A hundred thousand frames without content: the flooding client is sent away, its neighbour notices nothing."""
+    server = make_server(max_messages_per_s=100)
+    wave = noise(1.0, 2)
+    flood = bytes([0x80 | opcode, 0x80, 0, 0, 0, 0]) * 100_000
+
+    async def run():
+        async with running(server) as url:
+            alone_s = await timed(translate(url, wave))
+            lazy = await LazyClient.connect(url)
+            await lazy.send(start())
+            assert json.loads((await lazy.read())[1])["type"] == "ready"
+            lazy.writer.write(flood)
+            beside_s = await timed(translate(url, wave))
+            texts, frame = [], (0, b"")
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while frame[0] != 8:
+                    frame = await lazy.read()
+                    texts += [json.loads(frame[1])] if frame[0] == 1 else []
+            lazy.writer.close()
+            await until(lambda: not server.sessions)
+            return texts, alone_s, beside_s
+
+    async def timed(work):
+        began = asyncio.get_running_loop().time()
+        assert_output(await work, expected_output(translator, wave, segment_ms=160, policy="fixed-rate", task="s2st"))
+        return asyncio.get_running_loop().time() - began
+
+    texts, alone_s, beside_s = asyncio.run(run())
+    assert texts[-1]["code"] == CloseCode.TOO_FAST and "100 messages a second" in texts[-1]["message"]
+    assert beside_s < alone_s + 3, "it took 8 s more once"
+    ended = server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "4429"})
+    assert ended == 1
+
+
+def test_pings_are_answered(make_server):
+    async def run():
+        async with running(make_server()) as url:
+            lazy = await LazyClient.connect(url)
+            lazy.writer.write(bytes([0x89, 0x80 | 5, 0, 0, 0, 0]) + b"hello")
+            answer = await lazy.read()
+            lazy.writer.close()
+            return answer
+
+    assert asyncio.run(run()) == (0xA, b"hello")
+
+
+def test_long_last_output_is_not_dropped(make_server, translator):
+    """The end of a source may bring more speech at once than may wait for a slow client."""
+    server = make_server(max_unsent_kb=1, segment_ms=5_120)  # nothing comes before the end
+    received = talk(server, start(), *[PCM] * 4, END)
+    expected = expected_output(translator, np.tile(noise(0.5), 4), segment_ms=5_120, policy="fixed-rate", task="s2st")
+    assert_output(received, expected)
+    assert len(received.pcm) > 2_000
+
+
+def test_outbox_counts_bytes():
+    async def run():
+        outbox = Outbox(None, max_bytes=100, max_stall_s=1)
+        sizes = []
+        for message in ({"t": "é" * 20}, bytes(40), {"t": "é" * 20}):
+            outbox.put(message)
+            sizes.append((outbox.unsent_bytes, outbox.is_full))
+        return sizes
+
+    size = len(json.dumps({"t": ""})) + 40
+    assert asyncio.run(run()) == [(size, False), (size + 40, False), (2 * size + 40, True)]
 
 
 def test_audio_that_arrives_too_fast(make_server):
@@ -175,6 +271,13 @@ def test_connection_of_a_client_that_stops_reading_is_aborted(make_server):
 
     asyncio.run(run())
     assert server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "4499"}) == 1
+
+
+@pytest.mark.parametrize("name", ["max_sessions", "max_idle_s", "max_speed"])
+@pytest.mark.parametrize("value", [float("inf"), 1e10])
+def test_limits_must_be_finite(name, value):
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be at most"):
+        Limits(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["max_sessions", "max_idle_s", "max_speed"])

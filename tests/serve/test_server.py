@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -12,12 +13,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 import soundfile
-import torch
 from prometheus_client.parser import text_string_to_metric_families
 from wire import RATE, expected_output, noise, running, start, translate
 
-from echostream.checkpoints.vocoder_files import save_vocoder
-from echostream.serve.app import STATIC, is_loopback
+from echostream.serve.access import is_loopback
+from echostream.serve.app import STATIC
+from echostream.serve.limits import Limits
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -78,6 +79,31 @@ def test_health_metrics_and_configuration(make_server):
     assert samples["process_resident_memory_bytes",] > 0
 
 
+def test_configuration_is_valid_json_whatever_the_limits(make_server):
+    """NaN and infinity, which Python writes as numbers, are none for JSON; no limit can be either."""
+    server = make_server(**{field.name: field.metadata["most"] for field in dataclasses.fields(Limits)})
+    server.name = "an odd \udce9 name"
+
+    def no_number(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    config = json.loads(ask(server, "/config")[0][2], parse_constant=no_number)
+    assert config["limits"] == dataclasses.asdict(server.limits) and config["needs_token"] is False
+    message = describe_ready(server)
+    assert json.loads(message, parse_constant=no_number)["limits"] == config["limits"]
+
+
+def describe_ready(server) -> str:
+    """The text of a ready message."""
+
+    async def run():
+        async with running(server) as url, aiohttp.ClientSession() as client, client.ws_connect(f"{url}/ws") as socket:
+            await socket.send_json(start())
+            return await socket.receive_str()
+
+    return asyncio.run(run())
+
+
 def test_health_reports_a_stopped_translator(make_server):
     server = make_server()
 
@@ -102,7 +128,7 @@ def test_health_reports_a_stopped_translator(make_server):
 )
 def test_only_allowed_origins_may_connect(make_server, origin, allowed):
     server = make_server()
-    server.origins = ("https://good.example",)
+    server.access.origins = ("https://good.example",)
 
     async def run():
         async with running(server) as url, aiohttp.ClientSession() as client:
@@ -120,7 +146,7 @@ def test_only_allowed_origins_may_connect(make_server, origin, allowed):
 
 def test_loopback_server_accepts_its_own_host_names_only(make_server):
     server = make_server()
-    server.hosts = ("localhost", "127.0.0.1")
+    server.access.hosts = ()
     assert ask(server, "/health")[0][0] == 200
     assert ask(server, "/health", headers={"Host": "localhost:80"})[0][0] == 200
     status, _, text = ask(server, "/health", headers={"Host": "rebound.example"})[0]
@@ -133,23 +159,6 @@ def test_loopback_server_accepts_its_own_host_names_only(make_server):
 )
 def test_loopback_is_recognised(host, expected):
     assert is_loopback(host) is expected
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, translator):
-    """A checkpoint as training writes it, and a vocoder in the same folder."""
-    folder = tmp_path_factory.mktemp("model")
-    task = {
-        "source_symbols": translator.detector.symbols,
-        "target_symbols": translator.writer.symbols,
-        "num_units": translator.vocoder.num_units,
-    }
-    options = {**dataclasses.asdict(translator.model.cfg), "_name": "echostream"}
-    options = {name: getattr(value, "value", value) for name, value in options.items()}
-    content = {"cfg": {"model": options}, "model": translator.model.state_dict(), "task_state": task}
-    torch.save(content, folder / "checkpoint.pt")
-    save_vocoder(translator.vocoder, folder / "vocoder")
-    return folder / "checkpoint.pt"
 
 
 def command(*arguments: object) -> list[str]:
@@ -196,6 +205,14 @@ def test_command_serves_a_client_and_stops_on_ctrl_c(model, translator, tmp_path
         (["--port", "70000"], "--port must be from 0 to 65535"),
         (["--segment-ms", "0"], "--segment-ms 0, the whole recording, has no end"),
         (["--max-idle-s", "-1"], "--max-idle-s must be positive"),
+        (["--max-length-s", "inf"], "--max-length-s must be at most 1000000000, got inf"),
+        (["--max-speed", "nan"], "--max-speed must be positive, got nan"),
+        (["--host", ""], "--host must name an address"),
+        (["--allow-origin", "*"], "--allow-origin takes a site such as https://example.org, got '*': any site could"),
+        (["--allow-origin", "example.org"], "--allow-origin takes a site such as https://example.org"),
+        (["--trust-proxy", "nginx"], "--trust-proxy takes an address or network"),
+        (["--token-file", "none.txt"], "cannot read the access tokens in none.txt"),
+        (["--state-dir", "/dev/null/states"], "cannot keep sessions in /dev/null/states"),
         (["--key", "key.pem"], "--key needs --certificate"),
         (["--certificate", "none.pem"], "no such file: none.pem"),
         (["--model", "none.pt"], "no checkpoint at none.pt"),

@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import re
+import resource
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +27,7 @@ from echostream.streaming import StreamingTranslator
 
 RATE = 16_000
 PATIENCE_S = 30
+NAME = "translate.example.org"  # of the certificate
 
 
 def noise(seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
@@ -42,6 +50,70 @@ async def running(server: Server, send_buffer: int | None = None) -> AsyncIterat
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         await runner.cleanup()
+
+
+class Process:
+    """A real ``echostream serve`` on this machine, with a tiny model.
+
+    Args:
+        model: checkpoint.
+        log: file for its standard error.
+        options: of the command.
+        max_files: limit of open files; None: as it is.
+        port: to listen on; 0: any.
+    """
+
+    def __init__(self, model: Path, log: Path, *options: object, max_files: int | None = None, port: int = 0) -> None:
+        command = [sys.executable, "-m", "echostream.cli", "serve", "--model", model, "--port", port, "--threads", 1]
+        self._command = [str(part) for part in [*command, "--policy", "fixed-rate", *options]]
+        self._log, self._max_files = log, max_files
+        self.url = ""
+        self.process: subprocess.Popen[str] | None = None
+
+    def begin(self) -> None:
+        """Start it; :meth:`wait` waits until it is there."""
+        limit = (self._max_files, self._max_files)
+        self.process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=self._log.open("a"),
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit) if self._max_files else None,
+        )
+
+    def wait(self) -> str:
+        """Its address, as it prints it."""
+        line = self.process.stdout.readline()
+        found = re.search(r"https?://\S+:\d+", line)
+        assert found, line + self.log
+        self.url = found[0]
+        return self.url
+
+    def end(self, number: int) -> int:
+        """Send a signal and wait; returns the exit status."""
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE_S)
+        self.process.stdout.close()
+        return status
+
+    def __enter__(self) -> Process:
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.end(signal.SIGKILL)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    @property
+    def memory_mb(self) -> float:
+        """Resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
 
 
 @dataclass
