@@ -92,7 +92,9 @@ def test_options_of_recipes_are_not_executed(recipe, tmp_path):
     ]
     usage = subprocess.run([recipe, "--help"], capture_output=True, text=True, check=False)
     options = sorted(set(re.findall(r"(?m)^\s+(--[a-z][a-z0-9-]+) [A-Z\"]", usage.stdout)))
-    assert name == "scripts/average_checkpoints.sh" or options, usage.stderr
+    # This one only names a program, whose interpreter prints the options: with none on the path there are none to see.
+    is_wrapper = name == "scripts/average_checkpoints.sh"
+    assert is_wrapper or options, usage.stderr
     environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "HOME": str(tmp_path)}
     processes = []
     for option in options:
@@ -107,7 +109,7 @@ def test_options_of_recipes_are_not_executed(recipe, tmp_path):
                 )
             )  # fmt: skip
     assert not list(tmp_path.rglob("PWNED"))
-    assert not options or any(process.returncode for process in processes), "some of it must have been refused"
+    assert is_wrapper or any(process.returncode for process in processes), "some of it must have been refused"
 
 
 # --- versions ----------------------------------------------------------------------------------------------------
