@@ -1,5 +1,7 @@
 # Everything runs in a virtual environment of the checkout's own. PYTHON is any Python 3.11 or 3.12.
 PYTHON ?= python3
+# The scripts know a variable of this name, too: there it is the interpreter that has the packages.
+unexport PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
 # Two stamps: everything, for tests and recipes; and the little that the shipped model needs.
