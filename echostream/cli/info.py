@@ -18,6 +18,8 @@ def run(args: argparse.Namespace) -> int:
     from echostream.checkpoints.model_folder import ModelSettings
     from echostream.checkpoints.model_store import resolve_model
     from echostream.checkpoints.vocoder_files import load_vocoder
+    from echostream.cli.threads import choose_threads
+    from echostream.streaming import StreamingTranslator
 
     load_user_dir(args)
     try:
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     chosen = {name: value for name, value in settings.options.items() if value is not None}
     if settings.source_lm is None:
         chosen = {name: value for name, value in chosen.items() if not name.startswith("lm_")}
+    translator = StreamingTranslator(loaded.model, loaded.source_symbols, loaded.target_symbols, task="asr")
+    rows["threads"] = str(choose_threads(translator))
     rows["defaults"] = ", ".join(f"{name} {value}" for name, value in chosen.items())
     for name, value in rows.items():
         print(f"{name:14} {value}")

@@ -18,7 +18,7 @@ from echostream.audio.errors import AudioError
 from echostream.audio.input import BLOCK_S, AudioStream
 from echostream.audio.output import SpeechWriter
 from echostream.cli.console import Console
-from echostream.cli.options import UsageError, UserError, load_translator
+from echostream.cli.options import UsageError, UserError, load_translator, settle_threads
 from echostream.cli.outputs import PIPE, TEXT_SUFFIXES, Job, speech_target, text_target
 from echostream.cli.session import Session
 from echostream.cli.translate import check_outputs, choose_view, open_outputs, report
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     with explained(sounddevice), ExitStack() as stack:
         rate, name = microphone(sounddevice, device(args.input))
         translator = load_translator(args, task)
+        console.detail(f"threads: {settle_threads(args, translator)}")
         speech, writers = stack.enter_context(open_outputs(job, args.vtt_clock, translator))
         if args.play:
             rate_out = translator.output_sample_rate

@@ -71,7 +71,11 @@ def add_voice_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     group.add_argument(
-        "--threads", type=at_least(0), default=0, metavar="N", help="processor threads (0: torch's choice)"
+        "--threads",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="processor threads (0: measured at the start)",
     )
     add_user_dir(group)
 
@@ -166,3 +170,12 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
         )
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def settle_threads(args: argparse.Namespace, translator: StreamingTranslator) -> str:
+    """Measure how many threads serve the translator best, unless ``--threads`` says it; what it is now, in words."""
+    from echostream.cli.threads import choose_threads, num_threads
+
+    if args.threads or not args.device.startswith("cpu"):
+        return str(num_threads())
+    return str(choose_threads(translator))

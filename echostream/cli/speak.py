@@ -11,7 +11,7 @@ from typing import cast
 
 from echostream.audio.output import SpeechWriter
 from echostream.cli.console import Console
-from echostream.cli.options import UsageError, UserError, load_translator
+from echostream.cli.options import UsageError, UserError, load_translator, settle_threads
 from echostream.cli.outputs import PIPE, Target, speech_target
 from echostream.cli.translate import open_speech
 from echostream.streaming.text_to_speech import TextToSpeech
@@ -29,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("speech would go to the terminal as raw samples: give -o OUT.wav, or a pipe")
     target = speech_target(args.output)
     console = Console(args.quiet, args.verbose, text_to_stderr=True)
-    speaker = TextToSpeech(load_translator(args, "s2st"))
+    translator = load_translator(args, "s2st")
+    console.detail(f"threads: {settle_threads(args, translator)}")
+    speaker = TextToSpeech(translator)
     state, spoken, words = speaker.init_state(), 0, 0
     writer = open_writer(target, speaker.output_sample_rate)
     try:

@@ -14,7 +14,7 @@ from echostream.audio.errors import AudioError
 from echostream.audio.input import AudioStream, open_audio, open_pcm, open_pipe
 from echostream.audio.output import PcmWriter, SpeechWriter, open_speech_file
 from echostream.cli.console import Console
-from echostream.cli.options import UsageError, UserError, load_translator
+from echostream.cli.options import UsageError, UserError, load_translator, settle_threads
 from echostream.cli.outputs import PIPE, Job, Target, drop_existing, plan
 from echostream.cli.recordings import find_recordings
 from echostream.cli.session import Session, TextWriter, View
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     translator = load_translator(args, task)
     console.detail(f"{args.model}: loaded in {time.perf_counter() - start:.1f} s on {args.device}")
+    console.detail(f"threads: {settle_threads(args, translator)}")
     writes_files = any(job.targets for job in todo)
     make_view = choose_view(args, translator, is_batch and writes_files)
     if sources != [PIPE] and (is_batch or make_view is None or not console.shows_text_in_terminal):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from echostream.cli.options import UserError, load_translator, model_settings
+from echostream.cli.options import UserError, load_translator, model_settings, settle_threads
 from echostream.installation import install_hint
 from echostream.serve.limits import limits_from
 
@@ -99,6 +99,7 @@ def build_server(args: argparse.Namespace) -> Server:
     limits = limits_from(args)
     print(f"loading {args.model}", file=sys.stderr, flush=True)
     translator = load_translator(args, task="s2tt")
+    print(f"threads: {settle_threads(args, translator)}", file=sys.stderr, flush=True)
     task = args.task or ("s2st" if translator.vocoder is not None else "s2tt")
     settings = model_settings(args)
     store = None
