@@ -7,7 +7,8 @@ usage() {
 usage: scripts/evaluate.sh --model CHECKPOINT --vocoder VOCODER --source WAVS --target TEXT --output DIR [options]
 
   --model CHECKPOINT   checkpoint to evaluate, or folder with model.yaml (--random-arch ARCH instead: random weights, to try the recipe;
-                       --cascade instead: Whisper base translates whole utterances and Hibari speaks)
+                       --cascade instead: Whisper base translates whole utterances and Hibari speaks;
+                       --streaming-cascade: the same with every segment, where two hypotheses in a row agree)
   --vocoder VOCODER    unit vocoder, for speech output (default: the one beside the checkpoint)
   --source WAVS        list of 16 kHz mono sound files, one a line
   --target TEXT        reference translations (--task asr: transcripts), one a line
@@ -40,7 +41,7 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python}
 segments="40 320" task=s2st device=cpu language=en source_language=fr limit=0
 model="" random_arch="" vocoder="" source="" target="" source_text="" first_word_ends="" output=""
-asr_model="" asr_compute="float32" asr_cache="" cascade=false force=() live=()
+asr_model="" asr_compute="float32" asr_cache="" cascade="" force=() live=()
 agent_options=()
 
 while (($#)); do
@@ -48,7 +49,7 @@ while (($#)); do
     -h | --help) usage; exit 0 ;;
     --force) force=(--force); shift; continue ;;
     --live) live=(--live /dev/fd/3); shift; continue ;;
-    --cascade) cascade=true; shift; continue ;;
+    --cascade | --streaming-cascade) cascade=$1; shift; continue ;;
     --model | --random-arch | --vocoder | --source | --target | --source-text | --first-word-ends | --output | \
     --segments | --limit | --task | --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir | --device | \
     --language | --source-language | --asr-model | --asr-compute | --asr-cache) ;;
@@ -62,10 +63,10 @@ while (($#)); do
   shift 2
 done
 
-if $cascade; then
-  [[ -z $model$random_arch$vocoder ]] || die "--cascade has a model and a voice of its own: leave the others out"
-  [[ $task == s2st ]] || die "--cascade is for the task s2st"
-  segments=0
+if [[ -n $cascade ]]; then
+  [[ -z $model$random_arch$vocoder ]] || die "$cascade has a model and a voice of its own: leave the others out"
+  [[ $task == s2st ]] || die "$cascade is for the task s2st"
+  [[ $cascade == --streaming-cascade ]] || segments=0
 else
   [[ -n $model || -n $random_arch ]] || die "--model is missing; see scripts/evaluate.sh --help"
 fi
@@ -111,8 +112,9 @@ case $task in
   *) die "--task is s2st, s2tt or asr, not '$task'" ;;
 esac
 metrics+=(ECHO_RTF ECHO_StepP50 ECHO_StepP95)
-if $cascade; then
+if [[ -n $cascade ]]; then
   agent=$repository/scripts/judging/cascade_agent.py
+  [[ $cascade == --cascade ]] || agent=$repository/scripts/judging/streaming_cascade_agent.py
   agent_options=(--source-language "$source_language")
 else
   [[ $task == asr ]] || quality+=(ECHO_ST_Recall ECHO_ST_Precision)
@@ -144,7 +146,7 @@ for segment in $segments; do
   size=(--source-segment-size "$segment")
   # The whole utterance in one push: an hour is more than any.
   ((segment)) || size=(--source-segment-size 3600000)
-  ((segment)) || $cascade || size+=(--segment-ms 0)
+  ((segment)) || [[ -n $cascade ]] || size+=(--segment-ms 0)
   status=0
   "$python" "$helper" begin "$run" "${settings[@]}" "${force[@]}" || status=$?
   if ((status == 3)); then

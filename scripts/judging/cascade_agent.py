@@ -94,11 +94,14 @@ class CascadeAgent(SpeechToSpeechAgent):
         return soxr.resample(self.voice(text, seed=0), self.voice.sample_rate, SAMPLE_RATE).astype(np.float32)
 
 
-def spread_words(text: str, source_ms: float, output_ms: float) -> tuple[WordRecord, ...]:
-    """Words with times in the output in proportion to their letters: the voice doesn't tell when it says them."""
+def spread_words(text: str, source_ms: float, output_ms: float, said_ms: float = 0.0) -> tuple[WordRecord, ...]:
+    """Words with times in the output in proportion to their letters: the voice doesn't tell when it says them.
+
+    ``said_ms`` of output came before.
+    """
     words = text.split()
     bounds = np.cumsum([0, *map(len, words)]) * output_ms / max(1, sum(map(len, words)))
     return tuple(
-        WordRecord(word, source_ms, float(start), float(end))
+        WordRecord(word, source_ms, said_ms + float(start), said_ms + float(end))
         for word, (start, end) in zip(words, pairwise(bounds), strict=True)
     )

@@ -35,7 +35,16 @@ from echostream.checkpoints.model_folder import ModelSettings
 from scripts.benchmarks.benchmarking import machine_facts
 from scripts.benchmarks.figures import require_plotting, write_json
 from scripts.judging.evaluation import RUN, SCORES, read_scores
-from scripts.judging.judgement import CASCADE, OFFLINE, POLICIES, SEGMENTS, SETS, as_results, write_report
+from scripts.judging.judgement import (
+    CASCADE,
+    OFFLINE,
+    POLICIES,
+    SEGMENTS,
+    SETS,
+    STREAMING_CASCADE,
+    as_results,
+    write_report,
+)
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 # The main ones first: a judgement that is stopped has them.
@@ -88,6 +97,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lag-k", type=int, help="likewise")
     parser.add_argument("--wait-k", type=int, help="words that the policy wait-k stays behind (default: its own)")
     parser.add_argument("--no-cascade", action="store_true", help="leave Whisper base and Hibari out")
+    parser.add_argument(
+        "--streaming-cascade-ms", type=int, nargs="*", default=[320, 960], metavar="MS",
+        help="segments after which Whisper listens again and what it repeats is final (default: 320 960; costly)",
+    )  # fmt: skip
     parser.add_argument(
         "--limit",
         action="append",
@@ -185,6 +198,8 @@ def judgements(sets: dict[str, Path], args: argparse.Namespace) -> Iterator[Job]
     if not args.no_cascade:
         for name in sets:
             yield evaluation(name, sets[name], CASCADE, OFFLINE, args)
+            for segment in args.streaming_cascade_ms:
+                yield evaluation(name, sets[name], STREAMING_CASCADE, segment, args)
     for segment in order:
         for policy in others:
             for name in policy_sets(sets, args):
@@ -210,6 +225,8 @@ def evaluation(name: str, folder: Path, system: str, segment: int, args: argpars
     command += ["--asr-cache", str(args.output / "transcripts.jsonl")]
     if system == CASCADE:
         command.append("--cascade")
+    elif system == STREAMING_CASCADE:
+        command += ["--streaming-cascade", "--segments", str(segment)]
     else:
         command += ["--model", str(args.model), "--policy", system, "--segments", str(segment)]
         command += ["--vocoder", str(args.vocoder)] if args.vocoder else []
@@ -279,7 +296,8 @@ def collect(sets: dict[str, Path], args: argparse.Namespace) -> list[dict]:
     rows = []
     for name in sets:
         systems = [(policy, segment) for policy in args.policies for segment in sorted(args.segments)]
-        for system, segment in [*systems, (CASCADE, OFFLINE)]:
+        systems += [(CASCADE, OFFLINE), *((STREAMING_CASCADE, ms) for ms in sorted(args.streaming_cascade_ms))]
+        for system, segment in systems:
             run = run_folder(name, system, segment, args) / RUN.format(segment)
             if (run / SCORES).is_file():
                 with (run / "instances.log").open(encoding="utf-8") as file:

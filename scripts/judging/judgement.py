@@ -16,7 +16,7 @@ OFFLINE = 0
 SEGMENTS = (40, 160, 320, 640)
 SUMMARY_MS = 320
 POLICIES = ("alignment", "stride", "wait-k")
-CASCADE = "cascade"
+CASCADE, STREAMING_CASCADE = "cascade", "streaming-cascade"
 # name: which recipe made it, its folder of lists, what a reader calls it
 SETS = {
     "sentences": ("phrasebook", "simuleval_sentences", "phrasebook, unseen sentences"),
@@ -156,22 +156,26 @@ def policies(results: Results) -> str:
 
 
 def baselines(results: Results) -> str:
-    """Ours, the cascade and the ceiling: ASR-BLEU of the speech and the wait until it begins."""
-    header = ["test set", "system", "ASR-BLEU", "text BLEU", "text chrF", "StartOffset", "with computation"]
+    """Ours, both cascades and the ceiling: ASR-BLEU of the speech and the wait until it begins."""
+    header = ["test set", "system", "ASR-BLEU", "text BLEU", "text chrF", "StartOffset", "with computation", "ATD"]
+    header += ["with computation", "real-time factor"]
     header[3:3] = results["judges"][1:]
     rows = []
     for name in sets_of(results):
         ours = {row["segment_ms"]: row for row in select(results, name)}
         systems = [(f"ours, {size(ms)}", ours[ms]) for ms in (320, OFFLINE) if ms in ours]
         systems += [("cascade: Whisper base, Hibari", row) for row in select(results, name, CASCADE)]
+        for row in select(results, name, STREAMING_CASCADE):
+            systems.append((f"streaming cascade, every {size(row['segment_ms'])}", row))
         for label, row in systems:
             cells = [title(name), label, number(row, "ECHO_ASR_BLEU")]
             cells += [number(row, f"ECHO_ASR_BLEU@{judge}") for judge in results["judges"][1:]]
             cells += [number(row, "ECHO_BLEU"), number(row, "ECHO_chrF")]
-            rows.append([*cells, seconds(row, "ECHO_StartOffset"), seconds(row, "ECHO_StartOffset_CA")])
+            cells += [seconds(row, f"ECHO_{metric}") for metric in ("StartOffset", "StartOffset_CA", "ATD", "ATD_CA")]
+            rows.append([*cells, number(row, "ECHO_RTF", 2)])
         if ceiling := results["ceilings"].get(name):
             read = [f"{ceiling[judge]['BLEU']:.1f}" if judge in ceiling else None for judge in results["judges"]]
-            rows.append([title(name), "ceiling: the reference recordings", *read, None, None, None, None])
+            rows.append([title(name), "ceiling: the reference recordings", *read, *[None] * 7])
     return markdown_table(header, blank_repeats(rows))
 
 

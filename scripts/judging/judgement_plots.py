@@ -24,11 +24,13 @@ def draw_sets(results: Results, titles: dict[str, str], path: Path, dark: bool) 
                 curve(axis, points(results, name, ours, metric), title, colour, MARKERS[index % len(MARKERS)])
                 for x, y, _ in points(results, name, "cascade", metric):
                     axis.plot(x, y, "x", color=colour, markersize=9, markeredgewidth=2)
+                streaming = points(results, name, "streaming-cascade", metric)
+                axis.plot([x for x, _, _ in streaming], [y for _, y, _ in streaming], ":+", color=colour, markersize=9)
                 if ceiling := results["ceilings"].get(name, {}).get(results["judges"][0]):
                     axis.axhline(ceiling["BLEU"], xmin=0.97, color=colour, linewidth=2)
             finish(axis, X_LABELS[metric])
         axes[0].annotate(
-            "x: Whisper base and Hibari, offline;  bar at the right edge: the reference recordings",
+            "x: Whisper base and Hibari, offline;  +: streaming by local agreement;  bar at the right: the references",
             (0, -0.17),
             xycoords="axes fraction",
             fontsize=8,

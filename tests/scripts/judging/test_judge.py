@@ -222,6 +222,7 @@ def test_the_main_evaluations_come_first(judge, test_set, tmp_path):
         policies=["alignment", "stride", "wait-k"],
         policy_sets=None,
         no_cascade=False,
+        streaming_cascade_ms=[960],
         limits={"": 300, "asterisk": 0},
         asr_models=["base", "tiny.en"],
         beside_at=[320],
@@ -240,12 +241,16 @@ def test_the_main_evaluations_come_first(judge, test_set, tmp_path):
             for size in ("320 ms", "offline", "40 ms")
             for name in ("sentences", "asterisk")
         ),
-        *(f"{name}, cascade, offline" for name in ("sentences", "asterisk")),
+        *(
+            f"{name}, {system}"
+            for name in ("sentences", "asterisk")
+            for system in ("cascade, offline", "streaming-cascade, 960 ms")
+        ),
         *(f"sentences, {policy}, {size}" for size in ("320 ms", "offline", "40 ms") for policy in ("stride", "wait-k")),
     ]
     assert len({job.command[job.command.index("--output") + 1] for job in jobs}) == len(jobs)
     judges = {job.name.split(", ")[2]: job.command[job.command.index("--asr-model") + 1] for job in jobs}
-    assert judges == {"320 ms": "base tiny.en", "offline": "base", "40 ms": "base"}
+    assert judges == {"320 ms": "base tiny.en", "offline": "base", "40 ms": "base", "960 ms": "base"}
     limits = {job.name.split(",")[0]: job.command[job.command.index("--limit") + 1] for job in jobs}
     assert limits == {"sentences": "300", "asterisk": "0"}
     lags = {
@@ -346,6 +351,58 @@ def test_sound_begins_where_it_is_heard(monkeypatch):
     tone = np.sin(np.arange(16000) / 5).astype(np.float32)
     assert onset(np.concatenate([np.zeros(8000, np.float32), tone])) == pytest.approx(0.5, abs=0.02)
     assert onset(np.zeros(100, np.float32)) == 0.0
+
+
+def test_what_two_hypotheses_agree_on_is_final():
+    from scripts.judging.streaming_cascade_agent import LocalAgreement, Part
+
+    agreement = LocalAgreement()
+
+    def hear(text: str, is_last: bool = False) -> str:
+        return " ".join(agreement.add([Part(tuple(text.split()), 1.0)], is_last))
+
+    assert hear("I have a cat") == ""
+    assert hear("I have a hat, and") == "I have a"
+    assert hear("I have a hat and you") == "hat and", "punctuation may change"
+    assert hear("I had a hat and you came") == "you", "what was said is not said again, nor taken back"
+    assert hear("You") == ""
+    assert hear("I have a hat and you left us.", is_last=True) == "left us."
+
+
+def test_finished_phrases_leave_the_buffer():
+    from scripts.judging.streaming_cascade_agent import LocalAgreement, Part
+
+    agreement = LocalAgreement()
+    parts = [Part(("Good", "day."), 1.5), Part(("How", "are", "you?"), 3.0), Part(("I",), 3.5)]
+    agreement.add(parts, False)
+    agreement.add(parts[:2], False)
+    assert agreement.cut(parts) == 3.0
+    assert agreement.before.strip() == "Good day. How are you?"
+    assert agreement.add([Part(("I", "am"), 1.0)], True) == ["I", "am"]
+
+
+def test_the_streaming_cascade_speaks_before_the_end(recording):
+    from simuleval.data.segments import SpeechSegment
+
+    from echostream.evaluation.record import CONFIG_KEY, StepRecord
+    from scripts.judging.streaming_cascade_agent import StreamingCascadeAgent
+
+    samples, _ = recording
+    agent = StreamingCascadeAgent(Namespace(source_language="en", asr_compute="int8", device="cpu"))
+    states = agent.build_states()
+    records, speech = [], 0
+    pieces = np.array_split(samples, 4)
+    for number, piece in enumerate(pieces):
+        segment = SpeechSegment(content=piece.tolist(), sample_rate=16000, finished=number == len(pieces) - 1)
+        spoken = agent.pushpop(segment, states)
+        records.append(StepRecord.from_dict(spoken.config[CONFIG_KEY]))
+        speech += 0 if spoken.is_empty else len(spoken.content)
+    words = [word for record in records for word in record.words]
+    assert "friends" in " ".join(word.text for word in words)
+    assert any(record.words for record in records[:-1]), "something was final before the end"
+    assert [word.start_ms for word in words] == sorted(word.start_ms for word in words)
+    assert words[-1].end_ms == pytest.approx(speech / 16)
+    assert spoken.finished
 
 
 def test_the_cascade_waits_then_speaks(recording):
