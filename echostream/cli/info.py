@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from echostream.cli.options import UserError, load_user_dir
+from echostream.printing import printable
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,5 +56,5 @@ def run(args: argparse.Namespace) -> int:
             chosen = {name: value for name, value in chosen.items() if not name.startswith("lm_")}
         rows["defaults"] = ", ".join(f"{name} {value}" for name, value in chosen.items())
     for name, value in rows.items():
-        print(f"{name:14} {value}")
+        print(printable(f"{name:14} {value}"))
     return 0

@@ -177,7 +177,7 @@ class FixedRatePolicy:
     token_frames: int = 8
 
     def __post_init__(self) -> None:
-        if self.token_frames < 1:
+        if not self.token_frames >= 1:
             raise ValueError(f"token_frames must be at least 1, got {self.token_frames}")
 
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
@@ -191,7 +191,7 @@ _KINDS: tuple[type, ...] = (WordAlignmentPolicy, AlignmentBasedPolicy, StridePol
 POLICIES: dict[str, type] = dict(zip(POLICY_NAMES, _KINDS, strict=True))
 
 
-def build_policy(name: str, **options: Any) -> Policy:
+def build_policy(name: str, /, **options: Any) -> Policy:
     """The policy called ``name``, with options of its own; None takes its default.
 
     ``module:Class`` names a policy of one's own: a class, which is made with the options as keyword arguments, or a
@@ -215,7 +215,7 @@ def build_policy(name: str, **options: Any) -> Policy:
         raise ValueError(f"the policy '{name}' can't be made with {_listed(given)}: {error}") from error
 
 
-def choose_policy(policy: str | Policy, **options: Any) -> Policy:
+def choose_policy(policy: str | Policy, /, **options: Any) -> Policy:
     """A policy given itself or by name, with its options.
 
     Raises:
@@ -233,7 +233,7 @@ def policy_name(policy: Policy) -> str:
     return named or str(getattr(own, "__name__", type(own).__name__))
 
 
-def with_policy_options(policy: Policy, **options: Any) -> Policy:
+def with_policy_options(policy: Policy, /, **options: Any) -> Policy:
     """The policy with other options, but for those that are None.
 
     Raises:

@@ -166,6 +166,10 @@ class SourceTranscriber:
         """Finalise what need not wait for more evidence."""
         best = state.hypotheses[0]
         if not best.symbols:
+            # A pause decides for silence as it does for a word: what was found less likely before it would otherwise
+            # wait for minutes, until a word comes that goes well with it.
+            earliest = state.frame - PAUSE_MS // self.frame_ms
+            state.hypotheses = [one for one in state.hypotheses if not one.symbols or one.frames[-1] >= earliest]
             # What comes next begins a sentence.
             if state.frame - state.last_frame == SENTENCE_PAUSE_MS // self.frame_ms:
                 best.context = self.language_model.start

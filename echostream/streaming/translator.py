@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echostream.checkpoints.arpa_files import load_arpa
 from echostream.checkpoints.model_files import load_model
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
 from echostream.checkpoints.vocoder_files import load_vocoder
 from echostream.constants import SAMPLE_RATE
-from echostream.decoding.ngram import load_arpa
 from echostream.decoding.policy import Policy, choose_policy
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT, SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
@@ -34,11 +34,13 @@ from echostream.streaming.options import TranslatorOptions
 from echostream.streaming.recogniser import Recogniser, Recognition
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
 from echostream.streaming.sentence_stage import SentenceStage, Writing
-from echostream.streaming.state import EchoStreamState, StepOutput, check_samples
+from echostream.streaming.state import EchoStreamState, StepOutput, check_samples, check_state, in_use
 from echostream.streaming.word_level_translator import WordLevelTranslator
 from echostream.text import WORD_MARK
 from echostream.vocoders.interface import UnitVocoder
 from echostream.vocoders.registry import build_vocoder
+
+MAX_BEAM, MAX_LM_SCALE = 100, 1_000.0
 
 
 class _Stream:
@@ -131,8 +133,11 @@ class StreamingTranslator:
         lm_bonus: float = LM_BONUS,
         policy_options: Mapping[str, Any] | None = None,
     ) -> None:
-        if beam < 1:
-            raise ValueError(f"beam must be at least 1, got {beam}")
+        if not 1 <= beam <= MAX_BEAM:
+            raise ValueError(f"beam must be at least 1 and at most {MAX_BEAM}, got {beam}")
+        for name, value in (("lm_weight", lm_weight), ("lm_bonus", lm_bonus)):
+            if not abs(value) <= MAX_LM_SCALE:
+                raise ValueError(f"{name} must be a number from {-MAX_LM_SCALE:g} to {MAX_LM_SCALE:g}, got {value}")
         if vocoder is not None and vocoder.num_units != model.unit_decoder.num_units:
             raise ValueError(
                 f"the vocoder speaks {vocoder.num_units} units but the model writes {model.unit_decoder.num_units}: "
@@ -280,7 +285,7 @@ class StreamingTranslator:
             raise ValueError("the task s2st needs a vocoder: give one, or choose s2tt")
         self.options = options
 
-    def set_policy(self, policy: str | Policy, **options: Any) -> None:
+    def set_policy(self, policy: str | Policy, /, **options: Any) -> None:
         """Choose the policy, given itself or by name, with its options."""
         self.options = self.options.with_policy(policy, **options)
 
@@ -351,30 +356,39 @@ class StreamingTranslator:
         Raises:
             ValueError: as :meth:`step`, or the same state twice.
         """
-        streams = self._open(samples, states, is_last)
-        for segment in self._segments(streams):
-            features = self._features(segment)  # (B, T, 80) @100 Hz
-            frames = self._encode(features, segment)  # (B, C, D)
-            recognitions = self._recognise(frames, segment)  # source words, and evidence for the policy
-            if self.task != "asr":
-                writings = self._decide_and_write(frames, recognitions, segment)  # target words, and their units
-                self._speak_and_recompose(writings, segment)  # samples, word times and sentence ends
-        return [stream.commit() for stream in streams]
+        with in_use(states):
+            streams = self._open(samples, states, is_last)
+            for segment in self._segments(streams):
+                features = self._features(segment)  # (B, T, 80) @100 Hz
+                frames = self._encode(features, segment)  # (B, C, D)
+                recognitions = self._recognise(frames, segment)  # source words, and evidence for the policy
+                if self.task != "asr":
+                    writings = self._decide_and_write(frames, recognitions, segment)  # target words, and their units
+                    self._speak_and_recompose(writings, segment)  # samples, word times and sentence ends
+            return [stream.commit() for stream in streams]
 
     def _open(
         self, samples: Sequence[np.ndarray | Tensor], states: Sequence[EchoStreamState], is_last: Sequence[bool]
     ) -> list[_Stream]:
         """The streams of a step, if all that was given is right."""
-        if len({id(state) for state in states}) < len(states):
-            raise ValueError("the same state was given twice in one step: each stream needs a state of its own")
-        for state in states:
-            if state.task != self.task:
-                raise ValueError(
-                    f"this stream was started for the task {state.task} and can't be stepped for {self.task}: "
-                    "start another with init_state()"
-                )
-        arrays = [check_samples(piece, state) for piece, state in zip(samples, states, strict=True)]
-        return [_Stream(*one) for one in zip(arrays, states, is_last, strict=True)]
+        if not len(samples) == len(states) == len(is_last):
+            raise ValueError(
+                f"a step needs samples, a state and is_last of each stream, got {len(samples)}, {len(states)} and "
+                f"{len(is_last)} of them"
+            )
+        weights = next(self.model.parameters())
+        if weights.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the model's weights are {str(weights.dtype).removeprefix('torch.')}, not float32: call model.float()"
+            )
+        streams = []
+        for number, (piece, state, last) in enumerate(zip(samples, states, is_last, strict=True)):
+            try:
+                check_state(state, self.task)
+                streams.append(_Stream(check_samples(piece), state, last))
+            except ValueError as error:
+                raise ValueError(f"stream {number} of the step: {error}" if len(states) > 1 else str(error)) from error
+        return streams
 
     def _segments(self, streams: Sequence[_Stream]) -> Iterator[_Segment]:
         """Segments of streams that have one waiting, alike ones together; then the ends of those that end."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from echostream.checkpoints.errors import UnsafeFileError
 from echostream.checkpoints.older_weights import current_weights
-from echostream.checkpoints.safe_loading import load_safely
+from echostream.checkpoints.safe_loading import check_tensors, load_safely
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.manifests import ManifestError
 from echostream.tasks.older_checkpoints import current_checkpoint
@@ -162,6 +162,10 @@ def check_resumed(
     weights = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not isinstance(weights, Mapping):
         raise ManifestError(f"cannot go on from {path}: it is not a checkpoint of EchoStream")
+    try:
+        check_tensors(weights)
+    except UnsafeFileError as error:
+        raise ManifestError(f"cannot go on from {path}: {error}") from error
     for key, what in (("source_symbols", "source dictionary"), ("target_symbols", "target dictionary")):
         if state.get(key) != task_state[key]:
             raise ManifestError(

@@ -14,8 +14,8 @@ import pytest
 import torch
 from model_files import save_model
 
+from echostream.checkpoints.arpa_files import NGramError, load_arpa
 from echostream.checkpoints.errors import CheckpointError
-from echostream.decoding.ngram import NGramError, load_arpa
 from echostream.decoding.prefix_beam_search import OPEN_MS, SourceTranscriber
 from echostream.modules.ctc import greedy_collapse
 from echostream.streaming import StreamingTranslator

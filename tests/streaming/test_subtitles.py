@@ -1,6 +1,7 @@
 """WebVTT files that are valid at any time: complete cues in order, and finally all words."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import torch
 
 from echostream.decoding.word_boundary import WordBoundaryDetector
 from echostream.modules.ctc import BLANK
-from echostream.streaming import StepOutput, StreamingTranslator
-from echostream.streaming.subtitles import MAX_CHARACTERS, SubtitleWriter
+from echostream.streaming import OutputWord, StepOutput, StreamingTranslator
+from echostream.streaming.subtitles import LINE_CHARACTERS, MIN_DURATION_S, SubtitleWriter, lines_of
 
 CUE = re.compile(
-    r"(source|translation) (\d+)\n(\d\d):(\d\d):(\d\d\.\d{3}) --> (\d\d):(\d\d):(\d\d\.\d{3})( line:0)?\n(\S[^\n]*)\n"
+    r"(source|translation) (\d+)\n(\d\d):(\d\d):(\d\d\.\d{3}) --> (\d\d):(\d\d):(\d\d\.\d{3})( line:0)?\n"
+    r"(\S[^\n]*(?:\n\S[^\n]*)*)\n"
 )
 
 
@@ -35,7 +37,11 @@ def cues(text: str) -> list[tuple[str, float, float, str]]:
         track, _, *numbers, _, words = match.groups()
         start, end = (3600 * int(h) + 60 * int(m) + float(s) for h, m, s in (numbers[:3], numbers[3:]))
         assert 0 <= start < end
-        found.append((track, start, end, words))
+        assert all(len(line) <= LINE_CHARACTERS for line in words.split("\n"))
+        found.append((track, start, end, words.replace("\n", " ")))
+    for track in ("source", "translation"):
+        mine = [cue for cue in found if cue[0] == track]
+        assert all(first[2] <= second[1] + 1e-6 for first, second in pairwise(mine)), "two cues at once"
     assert [cue[1] for cue in found] == sorted(cue[1] for cue in found)
     return found
 
@@ -68,7 +74,6 @@ def test_subtitles_have_all_words_in_order_and_are_always_valid(translator, tmp_
             assert " ".join(cue[3] for cue in mine).split() == text_of(words)
         # This policy continues to write parts of words during silence, where each part is a separate cue.
         assert "".join(cue[3] for cue in mine).replace(" ", "") == "".join(text_of(words))
-        assert all(len(cue[3]) <= MAX_CHARACTERS for cue in mine)
     assert bool(target) == (task != "asr") and source
 
 
@@ -103,3 +108,29 @@ def test_text_is_escaped(translator, tmp_path):
     writer.add(StepOutput(source_words=words), state)
     writer.close()
     assert "\na&lt;b&gt; &amp; --&gt;\n" in (tmp_path / "a.vtt").read_text(encoding="utf-8")
+
+
+def test_cues_of_a_track_follow_each_other_and_stay_readable(translator, tmp_path):
+    """Three sentences of a translation that come at once, a fourth soon after, and a long one."""
+    state = translator.init_state()
+    writer = SubtitleWriter(tmp_path / "a.vtt", translator.recomposer)
+    state.frames = 2_000
+    texts = ["One comes.", "Two come.", "Three come.", "Four come at once.", "and " * 40 + "end."]
+    for text, time_s in zip(texts, (1.0, 1.0, 1.0, 1.5, 20.0), strict=True):
+        words = [OutputWord(part, time_s, 0.0, 0.0) for part in text.split()]
+        writer.add(StepOutput(words=words), state)
+    writer.close()
+    found = cues((tmp_path / "a.vtt").read_text(encoding="utf-8"))
+    assert " ".join(cue[3] for cue in found) == " ".join(texts)
+    assert [round(cue[1], 3) for cue in found[:4]] == [1.0, 2.0, 3.0, 4.0]
+    assert all(end - start >= MIN_DURATION_S - 1e-6 for _, start, end, _ in found)
+    assert len(found) == 7 and found[4][1] == 20.0
+
+
+@pytest.mark.parametrize("text", ["a " * 42, "x" * 30 + " " + "y" * 30 + " zz", "w" * 100, "one", "a-b " * 20])
+def test_lines_fit_the_screen_and_lose_nothing(text):
+    lines = lines_of(text.strip())
+    assert all(line and len(line) <= LINE_CHARACTERS for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    if len(text) <= LINE_CHARACTERS * 2 and "w" not in text:
+        assert len(lines) <= 2
