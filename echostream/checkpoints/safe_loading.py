@@ -22,10 +22,8 @@ LOADERS_ADVICE = "Weights only load failed"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 # What torch makes tensors of a given size with.
-FACTORIES = frozenset(
-    ("empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace", "eye", "hann_window")
-    + ("new_empty", "new_zeros", "new_ones", "new_full")
-)
+FACTORIES = {"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace", "eye", "hann_window"}
+FACTORIES |= {"new_empty", "new_zeros", "new_ones", "new_full"}
 LARGEST_WEIGHT = 1e9  # of anything trained; products of larger ones leave the range of float32
 
 

@@ -191,7 +191,7 @@ _KINDS: tuple[type, ...] = (WordAlignmentPolicy, AlignmentBasedPolicy, StridePol
 POLICIES: dict[str, type] = dict(zip(POLICY_NAMES, _KINDS, strict=True))
 
 
-def build_policy(name: str, /, **options: Any) -> Policy:
+def build_policy(name: str, **options: Any) -> Policy:
     """The policy called ``name``, with options of its own; None takes its default.
 
     ``module:Class`` names a policy of one's own: a class, which is made with the options as keyword arguments, or a
@@ -201,6 +201,11 @@ def build_policy(name: str, /, **options: Any) -> Policy:
         ValueError: an unknown name, or an option that the policy doesn't have or that is out of range; of one's own
             (:class:`PluginError`) also one that can't be loaded or is no policy.
     """
+    return _named_policy(name, options)
+
+
+def _named_policy(name: str, options: Mapping[str, Any]) -> Policy:
+    """:func:`build_policy` with options that may have any names."""
     if names_code(name):
         return _own_policy(name, _given(options))
     if name not in POLICIES:
@@ -222,7 +227,7 @@ def choose_policy(policy: str | Policy, /, **options: Any) -> Policy:
         ValueError: as :func:`build_policy`.
     """
     if isinstance(policy, str):
-        return build_policy(policy, **options)
+        return _named_policy(policy, options)
     return with_policy_options(policy, **options)
 
 

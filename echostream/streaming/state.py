@@ -148,8 +148,8 @@ def check_samples(samples: np.ndarray | Tensor) -> np.ndarray:
             raise ValueError("samples hold NaN or infinity: repair the recording")
         if peak > MAX_PEAK:
             raise ValueError(
-                f"samples reach {peak:.4g}: floating point must lie in [-1, 1]; divide integers by 32768, or repair the "
-                "recording"
+                f"samples reach {peak:.4g}: floating point must lie in [-1, 1]; divide integers by 32768, or repair "
+                "the recording"
             )
     return array.astype(np.float32, copy=True)
 

@@ -376,11 +376,11 @@ class StreamingTranslator:
                 f"a step needs samples, a state and is_last of each stream, got {len(samples)}, {len(states)} and "
                 f"{len(is_last)} of them"
             )
-        weights = next(self.model.parameters())
-        if weights.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"the model's weights are {str(weights.dtype).removeprefix('torch.')}, not float32: call model.float()"
-            )
+        for name, module in (("model", self.model), ("vocoder", self.vocoder)):
+            weight = next(module.parameters(), None) if module is not None else None
+            if weight is not None and weight.dtype not in (torch.float32, torch.float64):
+                kind = str(weight.dtype).removeprefix("torch.")
+                raise ValueError(f"the {name}'s weights are {kind}, not float32: call {name}.float()")
         streams = []
         for number, (piece, state, last) in enumerate(zip(samples, states, is_last, strict=True)):
             try:
