@@ -28,6 +28,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from echostream.text import text_lines
+
 INSTALL_HINT = "pip install -e '.[data]'"
 # Marks a temporary file with who writes it: this machine and a process.
 HOST = re.sub(r"\W", "_", platform.node())[:20]
@@ -165,7 +167,7 @@ class Ledger:
         for file in (path, *sorted(siblings)):
             if not file.exists():
                 continue
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in text_lines(file, errors="replace"):
                 key, _, rest = line.partition("\t")
                 value, _, time_ns = rest.partition("\t")
                 written = int(time_ns) if time_ns.isdecimal() else 0

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from echostream.text import text_lines
+
 CONFIG, MULTITASK = "config_gcmvn.yaml", "config_multitask.yaml"
 FRAMES_PER_HOUR = 360_000  # of 10 ms
 SYMBOLS = {"source_unigram": "source_symbols", "target_unigram": "target_symbols"}  # in a checkpoint's task_state
@@ -63,7 +65,7 @@ def check_dictionary(path: Path, symbols: list[str] | None) -> None:
     """Raises ValueError if the dictionary isn't the one that the model was trained with."""
     if not path.is_file():
         raise ValueError(f"the data set lacks {path}")
-    known = [line.rsplit(" ", 1)[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    known = [line.rsplit(" ", 1)[0] for line in text_lines(path)]
     if symbols is not None and list(symbols[SPECIALS:])[: len(known)] != known:
         raise ValueError(f"{path} is not the dictionary of the checkpoint: give the data set that it was trained on")
 

@@ -1,4 +1,4 @@
-"""One session's mistakes stay its own: callbacks that fail, and streams that do, leave the batch and the batcher alone."""
+"""One session's mistakes stay its own: callbacks that fail, and streams that do, leave the batch and the rest alone."""
 
 import asyncio
 

@@ -73,7 +73,7 @@ def test_one_bad_stream_is_named_and_the_step_can_be_tried_without_it(translator
     states = [translator.init_state() for _ in range(3)]
     pieces = [noise(0.5, seed) for seed in range(3)]
     pieces[1] = with_peak(1e15, 1)
-    with pytest.raises(ValueError, match="^stream 1 of the step: samples reach"):
+    with pytest.raises(ValueError, match=r"^stream 1 of the step: samples reach"):
         translator.step_batch(pieces, states, [False] * 3)
     assert [state.waiting_samples for state in states] == [0, 0, 0]
     del pieces[1], states[1]
