@@ -50,9 +50,6 @@ def test_neither_do_its_settings_and_names(model, wav, tmp_path, capsys, monkeyp
     named = tmp_path / f"a{ESCAPE}b"
     named.symlink_to(model)
     monkeypatch.setenv("ECHOSTREAM_MODELS", str(tmp_path))
-    (model / "model.yaml").write_text(
-        (model / "model.yaml").read_text() + 'policy: "\\e[31mx"\n'.replace("policy", "x")
-    )
     for arguments in (["info", str(named)], ["models", "list"], ["translate", f"{ESCAPE}.wav", "--model", "x"]):
         main(arguments)
         shown = capsys.readouterr()

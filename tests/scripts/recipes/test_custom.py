@@ -10,7 +10,8 @@ import pytest
 import soundfile
 from killing import check_killed_run
 
-from scripts.recipes.custom import make_pairs
+from scripts.recipes.custom import check_table, make_pairs
+from scripts.recipes.custom.table import read_checked
 from scripts.speech.audio import read_speech
 from scripts.speech.speech_synthesis import read_table
 
