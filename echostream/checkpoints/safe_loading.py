@@ -7,9 +7,11 @@ import os
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -24,6 +26,7 @@ INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch
 # What torch makes tensors of a given size with.
 FACTORIES = {"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace", "eye", "hann_window"}
 FACTORIES |= {"new_empty", "new_zeros", "new_ones", "new_full"}
+MAX_ARRAY_BYTES = 2**30
 LARGEST_WEIGHT = 1e9  # of anything trained; products of larger ones leave the range of float32
 
 
@@ -96,6 +99,26 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise UnsafeFileError(why_refused(error)) from error
     check_tensors(tensors)
     return tensors
+
+
+def load_arrays(path: str | os.PathLike[str], max_bytes: int = MAX_ARRAY_BYTES) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz`` file, which together have at most ``max_bytes`` when they are unpacked.
+
+    Raises:
+        UnsafeFileError: damaged, cut short, too large, or objects instead of numbers; in one line.
+        OSError: missing, or not to be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > max_bytes:
+            raise UnsafeFileError(f"it would unpack to {unpacked:,} bytes, more than any such file ({max_bytes:,})")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays}
+    except UnsafeFileError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, ValueError, LookupError, EOFError, TypeError, MemoryError) as error:
+        raise UnsafeFileError(f"it is no .npz file, or damaged ({' '.join(str(error).split())[:200]})") from error
 
 
 def check_tensors(tensors: Mapping[Any, Any], integers: bool = False) -> None:

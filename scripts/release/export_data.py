@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from echostream.checkpoints import text_files
+from echostream.checkpoints.errors import UnsafeFileError
 from echostream.text import text_lines
 
 CONFIG, MULTITASK = "config_gcmvn.yaml", "config_multitask.yaml"
@@ -55,7 +55,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping."""
     if not path.is_file():
         raise ValueError(f"the data set lacks {path}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = text_files.read_yaml(path)
+    except UnsafeFileError as error:
+        raise ValueError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no YAML mapping")
     return content

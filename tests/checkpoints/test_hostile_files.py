@@ -1,14 +1,19 @@
 """Files that mean harm are refused in one line, at once, and without the memory that they ask for."""
 
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hostile import ATTACKS
 from model_files import save_model
 
+from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.safe_loading import load_arrays
 from echostream.streaming import StreamingTranslator
 
 # Reading the largest of these files, of 13 MB, takes more; what they ask for begins at 800 MB.
@@ -42,3 +47,32 @@ def test_harm_is_refused_in_one_line_within_bounds(results, name):
     assert result["grown_bytes"] < MAX_GROWN_BYTES and result["seconds"] < MAX_SECONDS, result
     # torch's own refusal says how to switch the safe loader off.
     assert not {"weights_only", "add_safe_globals", "Re-running"} & set(said.replace("`", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "no .npz file, or damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "no .npz file, or damaged"),
+        (lambda path: np.savez_compressed(path, mean=np.zeros(10**6)), "would unpack to 8,000,"),
+        (lambda path: np.savez(path, mean=np.array([None])), "Object arrays cannot be loaded"),
+        (lambda path: claim(path, 10**15), "no .npz file, or damaged"),
+        (lambda path: claim(path, 10**9), "no .npz file, or damaged"),
+    ],
+)
+def test_arrays_are_bounded(tmp_path, spoil, message):
+    path = tmp_path / "a.npz"
+    np.savez(path, mean=np.zeros(80))
+    assert set(load_arrays(path, 10_000)) == {"mean"}
+    spoil(path)
+    with pytest.raises(UnsafeFileError, match=message) as refused:
+        load_arrays(path, 10_000)
+    assert "\n" not in str(refused.value)
+
+
+def claim(path: Path, numbers: int) -> None:
+    """An archive whose array says that it has so many numbers, and holds 80."""
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "<f8", "fortran_order": False, "shape": (numbers,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mean.npy", array.getvalue() + bytes(640))
