@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 WORD_MARK = "▁"  # SentencePiece's mark of a word's first subword
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, without their ends: LF, CR LF or CR.
+
+    ``str.splitlines`` ends lines at U+2028, U+0085 and others as well, which may stand within a text.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def text_lines(path: str | os.PathLike[str], errors: str = "strict") -> list[str]:
+    """The lines of a UTF-8 file, see :func:`split_lines`.
+
+    Raises:
+        OSError, UnicodeDecodeError: missing, not to be read, or not UTF-8 where ``errors`` is ``strict``.
+    """
+    return split_lines(Path(path).read_text(encoding="utf-8", errors=errors))
 
 
 def pieces_to_text(pieces: Sequence[str]) -> str:

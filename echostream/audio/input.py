@@ -14,20 +14,20 @@ from typing import BinaryIO, Protocol
 import numpy as np
 import soxr
 
+from echostream.audio.downmix import Downmix
 from echostream.audio.errors import AudioError, UnknownFormatError
 from echostream.audio.media import ANY_RECORDING, MediaFile
 from echostream.audio.pipe import Pipe, needs_seeking, on_disk
 from echostream.audio.raw import PCM_TYPES, SampleFormat, pcm_chunks, read_wav_header
 from echostream.audio.signatures import FRAMED_BYTES, HEAD_BYTES, container_kind, may_be_framed, other_kind
 from echostream.audio.sndfile import open_sound_file, sound_file_chunks
-from echostream.constants import FRAME_S, SAMPLE_RATE
+from echostream.constants import FRAME_S, MAX_PEAK, SAMPLE_RATE
 
 BLOCK_S = FRAME_S
 RATES = range(4_000, 768_001)
 MAX_CHANNELS = 64
 FULL_SCALE = 0.999
 CLIPPED_FRACTION = 0.005  # share of samples at full scale above which a warning is due; unclipped speech has fewer
-MAX_PEAK = 16.0  # larger floating-point samples must be integers that were not scaled to [-1, 1]
 UNKNOWN_FRAMES = 2**62  # libsndfile's number for a stream without a length is 2**63 - 1
 
 
@@ -46,7 +46,7 @@ class AudioStream(Iterator[np.ndarray]):
         name: name of the recording for messages.
         chunks: float arrays ``(n, channels)`` at ``rate``.
         rate: sample rate of the source in Hz.
-        channels: number of channels of the source; they are mixed down to their mean.
+        channels: number of channels of the source; they are mixed down, see :class:`Downmix`.
         block_s: length of a block in seconds.
         duration_s: duration of the source in seconds, if it is known.
         source: to close at the end.
@@ -136,13 +136,28 @@ class AudioStream(Iterator[np.ndarray]):
         resampler = soxr.ResampleStream(self.rate, SAMPLE_RATE, 1, dtype="float32")
         try:
             for piece in self._mono():
-                yield resampler.resample_chunk(piece)
+                yield _within_peak(resampler.resample_chunk(piece))
         except AudioError:
             yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
             raise
         yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
     def _mono(self) -> Iterator[np.ndarray]:
+        if self.channels == 1:
+            for chunk in self._checked():
+                yield chunk[:, 0]
+            return
+        mixer = Downmix(self.channels, self.rate)
+        try:
+            for chunk in self._checked():
+                yield mixer.push(chunk)
+        except AudioError:
+            yield mixer.flush()
+            raise
+        yield mixer.flush()
+
+    def _checked(self) -> Iterator[np.ndarray]:
+        """Chunks ``(n, channels)`` whose samples can be used."""
         frames = 0
         for chunk in self._chunks:
             chunk = chunk.astype(np.float32, copy=False)
@@ -151,7 +166,7 @@ class AudioStream(Iterator[np.ndarray]):
             self._read += magnitude.size
             self._clipped += int((magnitude >= FULL_SCALE).sum())
             frames += len(chunk)
-            yield chunk[:, 0] if chunk.shape[1] == 1 else chunk.mean(axis=1)
+            yield chunk
 
 
 def open_audio(path: str | Path, block_s: float = BLOCK_S, name: str | None = None) -> AudioStream:
@@ -342,3 +357,8 @@ def _check_samples(name: str, magnitude: np.ndarray, at_s: float) -> None:
             f"{name} holds samples up to {peak:.0f} after {at_s:.2f} s: floating point must lie in [-1, 1]; "
             "divide integers by 32768"
         )
+
+
+def _within_peak(samples: np.ndarray) -> np.ndarray:
+    """A resampler may go beyond what it was given, which was checked."""
+    return np.clip(samples, -MAX_PEAK, MAX_PEAK, out=samples)

@@ -26,7 +26,7 @@ from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.fairseq_names import Candidate, neutral, translate
 from echostream.checkpoints.model_files import read_model
 from echostream.checkpoints.older_weights import current_weights
-from echostream.checkpoints.safe_loading import load_safely
+from echostream.checkpoints.safe_loading import check_tensors, load_safely
 
 PARTS = {"encoder": ("encoder.",), "decoders": ("asr_head.", "st_head.", "mt_decoder.", "unit_decoder.")}
 VOCABULARY = {
@@ -86,14 +86,16 @@ def read_source(path: str | os.PathLike[str]) -> Source:
         if path.suffix == ".safetensors":
             return _released(path)
         content = load_safely(path, CHECKPOINT_TYPES)
+        weights = content.get("model") if isinstance(content, dict) else None
+        if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise PretrainedError(f"{path}: not a fairseq checkpoint, it has no 'model' with tensors")
+        check_tensors(weights, integers=True)
     except UnsafeFileError as error:
         raise PretrainedError(f"{path}: can't be loaded as a checkpoint: {error}") from error
     except OSError as error:
         raise PretrainedError(f"{path}: can't be read: {error.strerror or error}") from error
-    weights = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise PretrainedError(f"{path}: not a fairseq checkpoint, it has no 'model' with tensors")
-    return Source(path, current_weights(weights), content.get("task_state"))
+    task_state = content.get("task_state")
+    return Source(path, current_weights(weights), task_state if isinstance(task_state, Mapping) else None)
 
 
 def _released(path: Path) -> Source:

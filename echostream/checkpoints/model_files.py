@@ -24,7 +24,7 @@ from torch import Tensor
 from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.model_classes import OWN_PREFIX, find_model_class
 from echostream.checkpoints.older_weights import current_weights
-from echostream.checkpoints.safe_loading import check_tensors, load_safely, load_tensors
+from echostream.checkpoints.safe_loading import BoundedMemory, check_tensors, load_safely, load_tensors
 from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
 from echostream.models.config import ARCHITECTURES, CHOICES, EchoStreamConfig
@@ -34,7 +34,10 @@ from echostream.models.front_ends import FRONT_ENDS
 FORMAT, FORMAT_VERSION = "echostream-model", 1
 WEIGHTS_NAME, DESCRIPTION_NAME = "model.safetensors", "model.json"
 # What building a model from sizes that make no sense may end in.
-SENSELESS = (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, MemoryError)
+# A stream remembers 4 MB in the largest model there is.
+MAX_STATE_ELEMENTS, MAX_STATE_TENSORS = 2**26, 10_000
+LARGEST_OPTION = 100_000  # of windows and contexts, in frames; sizes of weights are compared with the file
+SENSELESS = (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,13 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
     sizes = (len(content.source_symbols), len(content.target_symbols), content.num_units)
     _check_sizes(path, cfg, sizes, content.weights)
     try:
-        model = model_class(cfg, *sizes)
+        with BoundedMemory.for_weights(content.weights):
+            model = model_class(cfg, *sizes)
+        with BoundedMemory(MAX_STATE_ELEMENTS, MAX_STATE_TENSORS):
+            for part in (model.encoder, model.st_head, model.mt_decoder, model.unit_decoder):
+                part.init_state()
+    except MemoryError as error:
+        raise CheckpointError(f"the weights in {path} don't fit its configuration: {error}") from error
     except SENSELESS as error:
         raise CheckpointError(f"the model options in {path} make no sense: {_first_line(error)}") from error
     _check_weights(path, model, content.weights)
@@ -186,7 +195,7 @@ def _vocabularies(path: Path, content: Mapping[str, Any], where: str = "it has "
     """Both dictionaries and the size of the unit inventory."""
     source, target = (_symbols(path, content, key, where) for key in ("source_symbols", "target_symbols"))
     num_units = content.get("num_units")
-    if type(num_units) is not int or num_units < 1:
+    if type(num_units) is not int or not 1 <= num_units <= LARGEST_OPTION:
         raise CheckpointError(f"{path} is not an EchoStream checkpoint: {where}no num_units")
     return source, target, num_units
 
@@ -219,7 +228,8 @@ def _model_config(path: Path, options: Mapping[str, Any], config_class: type[Ech
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f" (is it {near[0]}?)" if near else ""
             raise CheckpointError(
-                f"{path} has the model option {key!r}, which is not known{hint}: it was written by another version"
+                f"{path} has the model option {_short(key)}, which is not known{hint}: it was written by another "
+                "version"
             )
     for key, field in ours.items():
         if key not in options:
@@ -234,7 +244,7 @@ def _model_config(path: Path, options: Mapping[str, Any], config_class: type[Ech
         else:
             right = type(value) is int and value >= 0
         if not right:
-            raise CheckpointError(f"the model options in {path} make no sense: {key} is {value!r}")
+            raise CheckpointError(f"the model options in {path} make no sense: {key} is {_short(value)}")
     return config_class(**options)
 
 
@@ -265,8 +275,10 @@ def _check_sizes(
         limit = len(shapes) if str(key).endswith("_layers") else longest if str(key).endswith("_dim") else None
         if limit is not None and value > limit:
             raise CheckpointError(
-                f"the weights in {path} don't fit its configuration: there are none for {key} {value}"
+                f"the weights in {path} don't fit its configuration: there are none for {key} {_short(value)}"
             )
+        if type(value) is int and value > LARGEST_OPTION:
+            raise CheckpointError(f"the model options in {path} make no sense: {key} is {_short(value)}")
 
 
 def _check_weights(path: Path, model: EchoStreamModel, weights: Mapping[str, Any]) -> None:
@@ -281,6 +293,11 @@ def _check_weights(path: Path, model: EchoStreamModel, weights: Mapping[str, Any
         )
     if "fbank.cmvn_std" in weights and not bool((weights["fbank.cmvn_std"] > 0).all()):
         raise CheckpointError(f"the CMVN in {path} can't be used: a standard deviation in it isn't positive")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _first_line(error: Exception) -> str:

@@ -79,7 +79,7 @@ class ModelSettings:
             )
         values = read_settings(file)
         _check(file, values)
-        files = {name: path / values[name] for name in FILES if values.get(name)}
+        files = {name: path / values[name] for name in FILES if values.get(name) is not None}
         return cls(**{name: value for name, value in values.items() if value is not None} | files)
 
     def with_options(self, **given: Any) -> ModelSettings:
@@ -122,6 +122,8 @@ def _check(file: Path, values: Any) -> None:
         )
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise CheckpointError(f"{file}: {name} must be {article}, not {value!r}")
+        if name in FILES and not value.strip():
+            raise CheckpointError(f"{file}: {name} names no file: leave the entry out")
     if names_code(values.get("policy") or ""):
         raise CheckpointError(
             f"{file}: the policy '{values['policy']}' is code, which a model's folder must not choose: take it out of "

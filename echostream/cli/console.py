@@ -6,6 +6,10 @@ import sys
 
 from tqdm import tqdm
 
+from echostream.printing import one_printable_line, printable
+
+MAX_ERROR_CHARACTERS = 2_000
+
 
 class Console:
     """Talks to the terminal or the pipes in its place.
@@ -53,6 +57,7 @@ class Console:
 
     def text(self, text: str) -> None:
         """Print text that may not end its line, at once."""
+        text = printable(text)
         if self._bar is None or self._bar.disable:
             print(self._line + text, end="", file=self._text, flush=True)
             self._line = ""
@@ -78,9 +83,13 @@ class Console:
 
     def error(self, line: object) -> None:
         """Say what went wrong, in one line."""
-        self._say(f"error: {' '.join(str(line).split())}")
+        text = one_printable_line(line)
+        if len(text) > MAX_ERROR_CHARACTERS:
+            text = f"{text[: MAX_ERROR_CHARACTERS // 2]} ... {text[-MAX_ERROR_CHARACTERS // 2 :]}"
+        self._say(f"error: {text}")
 
     def _say(self, line: str) -> None:
+        line = printable(line)
         if self._bar is None or self._bar.disable:
             print(line, file=sys.stderr, flush=True)
         else:

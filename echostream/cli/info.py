@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from echostream.cli.options import UserError, load_user_dir
+from echostream.printing import printable
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,5 +59,5 @@ def run(args: argparse.Namespace) -> int:
     rows["threads"] = str(choose_threads(translator))
     rows["defaults"] = ", ".join(f"{name} {value}" for name, value in chosen.items())
     for name, value in rows.items():
-        print(f"{name:14} {value}")
+        print(printable(f"{name:14} {value}"))
     return 0

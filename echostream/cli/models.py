@@ -17,6 +17,7 @@ from tqdm import tqdm
 from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.model_store import SETTINGS_NAME, find_models, resolve_model, store_folder
 from echostream.cli.options import UsageError, UserError
+from echostream.printing import printable
 
 MEGABYTE = 1_000_000
 MAX_ARCHIVE_BYTES = 4_000 * MEGABYTE
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.action == "list":
             for model in find_models():
-                print(f"{model.name:20} {model.languages:12} {model.size_bytes / MEGABYTE:7.1f} MB  {model.path}")
+                size = f"{model.size_bytes / MEGABYTE:7.1f} MB"
+                print(printable(f"{model.name:20} {model.languages:12} {size}  {model.path}"))
         elif args.action == "path":
             print(resolve_model(args.name))
         else:

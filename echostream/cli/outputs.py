@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,19 +88,30 @@ def plan(
         )
         for source in sources
     ]
-    sources_at = {source.resolve(): source for source in sources if source != PIPE}
-    taken: dict[Path, Path] = {}
+    recordings = {identity for source in sources for identity in _identities(source)}
+    taken: dict[object, Path] = {}
     for job in jobs:
         for target in job.targets:
-            place = target.path.resolve()
-            if place in sources_at:
+            places = _identities(target.path) | _identities(target.working_path)
+            if places & recordings:
                 raise UsageError(f"{target.path} is both a recording and an output: choose another output")
-            if other := taken.get(place):
+            if other := next((taken[place] for place in places if place in taken), None):
                 raise UsageError(
                     f"{other} and {job.source} would both be written to {target.path}: translate them one by one"
                 )
-            taken[place] = job.source
+            taken |= dict.fromkeys(places, job.source)
     return jobs
+
+
+def _identities(path: Path) -> set[object]:
+    """What tells a file from others: where it is and, if it exists, its number in the file system, as a hard link has
+    another name for the same file. The standard input may be a file as well."""
+    found: set[object] = set() if path == PIPE else {Path(os.path.realpath(path))}
+    try:
+        state = os.fstat(0) if path == PIPE else path.stat()
+    except OSError:  # it is still to be written, or can't be
+        return found
+    return found | {(state.st_dev, state.st_ino)} if stat.S_ISREG(state.st_mode) else found
 
 
 def _target(source: Path, wish: Path | None, suffix: str, endings: Sequence[str], is_batch: bool) -> Target:

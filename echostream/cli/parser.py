@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Sequence
 from typing import NoReturn
 
+from echostream.printing import one_printable_line
+
 USAGE = 2
 
 
@@ -15,7 +17,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and end with status 2."""
-        self.exit(USAGE, f"error: {message} ({self.prog} --help says more)\n")
+        self.exit(USAGE, f"error: {one_printable_line(message)} ({self.prog} --help says more)\n")
 
     def parse_known_args(  # type: ignore[override]  # argparse's also takes any other object as the namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -185,7 +185,7 @@ class FixedRatePolicy:
     token_frames: int = 8
 
     def __post_init__(self) -> None:
-        if self.token_frames < 1:
+        if not self.token_frames >= 1:
             raise ValueError(f"token_frames must be at least 1, got {self.token_frames}")
 
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
@@ -209,6 +209,11 @@ def build_policy(name: str, **options: Any) -> Policy:
         ValueError: an unknown name, or an option that the policy doesn't have or that is out of range; of one's own
             (:class:`PluginError`) also one that can't be loaded or is no policy.
     """
+    return _named_policy(name, options)
+
+
+def _named_policy(name: str, options: Mapping[str, Any]) -> Policy:
+    """:func:`build_policy` with options that may have any names."""
     if names_code(name):
         return _own_policy(name, _given(options))
     if name not in POLICIES:
@@ -223,14 +228,14 @@ def build_policy(name: str, **options: Any) -> Policy:
         raise ValueError(f"the policy '{name}' can't be made with {_listed(given)}: {error}") from error
 
 
-def choose_policy(policy: str | Policy, **options: Any) -> Policy:
+def choose_policy(policy: str | Policy, /, **options: Any) -> Policy:
     """A policy given itself or by name, with its options.
 
     Raises:
         ValueError: as :func:`build_policy`.
     """
     if isinstance(policy, str):
-        return build_policy(policy, **options)
+        return _named_policy(policy, options)
     return with_policy_options(policy, **options)
 
 
@@ -247,7 +252,7 @@ def policy_name(policy: Policy) -> str:
     return named or str(getattr(own, "__name__", type(own).__name__))
 
 
-def with_policy_options(policy: Policy, **options: Any) -> Policy:
+def with_policy_options(policy: Policy, /, **options: Any) -> Policy:
     """The policy with other options, but for those that are None.
 
     Raises:

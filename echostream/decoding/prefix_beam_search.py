@@ -166,9 +166,14 @@ class SourceTranscriber:
         """Finalise what need not wait for more evidence."""
         best = state.hypotheses[0]
         if not best.symbols:
-            # What comes next begins a sentence.
-            if state.frame - state.last_frame == SENTENCE_PAUSE_MS // self.frame_ms:
+            # What comes next begins a sentence. A word that was less likely than silence before it is given up: it
+            # would otherwise wait for minutes, until one comes that goes well with it.
+            pause = SENTENCE_PAUSE_MS // self.frame_ms
+            if state.frame - state.last_frame == pause:
                 best.context = self.language_model.start
+            state.hypotheses = [
+                one for one in state.hypotheses if not one.symbols or state.frame - one.frames[0] <= pause
+            ]
             return []
         if state.frame - best.frames[-1] > PAUSE_MS // self.frame_ms or len(best.symbols) > OPEN_SYMBOLS:
             return self._finalise(len(best.symbols), state)

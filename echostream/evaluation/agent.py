@@ -28,6 +28,7 @@ from echostream.evaluation.error_messages import shorten_usage_errors
 from echostream.evaluation.instances import ERROR_KEY, SOURCE_KEY
 from echostream.evaluation.record import CONFIG_KEY, StepRecord, WordRecord
 from echostream.evaluation.states import StreamStates
+from echostream.printing import one_printable_line, printable
 from echostream.streaming import OutputWord, StepOutput, StreamingTranslator
 from echostream.streaming.live import LiveView
 
@@ -132,7 +133,7 @@ class EchoStreamAgent(GenericAgent):
             name = source_segment.config.get(SOURCE_KEY)
             message = f"{name}: {error}" if name else str(error)
             if not self.is_server:
-                raise SystemExit(f"error: {message}") from error
+                raise SystemExit(f"error: {one_printable_line(message)}") from error
             states.config[ERROR_KEY] = message
 
     def policy(self, states: StreamStates | None = None) -> Action:
@@ -168,7 +169,7 @@ class EchoStreamAgent(GenericAgent):
         """Append ``text`` to the file of ``--live``, if there is one."""
         if self.live and text:
             with Path(self.live).open("a", encoding="utf-8") as file:
-                file.write(text)
+                file.write(printable(text))
 
     def record(self, output: StepOutput, states: StreamStates, compute_ms: float) -> StepRecord:
         """The record of a step for the scorers."""
@@ -296,7 +297,7 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
             **options,
         )
     except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {one_printable_line(error)}") from error
 
 
 def model_segment_ms(args: Namespace) -> int:

@@ -22,6 +22,7 @@ import numpy as np
 import soundfile
 
 from echostream.constants import SAMPLE_RATE
+from echostream.text import text_lines
 
 SILENCE = 1e-4  # peak amplitude below which speech is not transcribed: Whisper hallucinates words for silence
 LOUDNESS_VALUES = 32  # per recording
@@ -152,7 +153,7 @@ class Transcriber:
         # By model, language and number of samples: loudness and transcript of the recordings.
         self._by_loudness: dict[tuple[str, str, int], list[tuple[np.ndarray, str]]] = {}
         if cache is not None and cache.is_file():
-            for line in cache.read_text(encoding="utf-8").splitlines():
+            for line in text_lines(cache):
                 try:
                     entry = json.loads(line)
                 except json.JSONDecodeError:  # an incomplete line of a killed run

@@ -18,6 +18,7 @@ import soundfile
 from simuleval.evaluator import SentenceLevelEvaluator
 
 from echostream.evaluation.simuleval_metrics import check_metrics
+from echostream.text import text_lines
 
 MARK = "_echostream_error_messages"
 
@@ -60,7 +61,7 @@ def check_lists(args: Namespace) -> None:
         if path is None or not Path(path).is_file():
             raise SystemExit(f"error: {option} {path}: no such list, one {option[2:]} a line")
         try:
-            counts[path] = len(Path(path).read_text(encoding="utf-8").splitlines())
+            counts[path] = len(text_lines(path))
         except UnicodeDecodeError as error:
             raise SystemExit(f"error: {option} {path} is not a list in UTF-8: {error.reason}") from error
     if len(set(counts.values())) > 1 or 0 in counts.values():

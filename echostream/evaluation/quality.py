@@ -27,7 +27,7 @@ from simuleval.evaluator.scorers.quality_scorer import QualityScorer, register_q
 from echostream.evaluation.asr import INSTALL, Transcriber, find_model
 from echostream.evaluation.instances import AnyInstance, find_records, speech_file
 from echostream.evaluation.spoken_form import spoken_form
-from echostream.text import edit_distance
+from echostream.text import edit_distance, text_lines
 
 TRANSCRIPTS = "transcripts.jsonl"
 
@@ -171,7 +171,7 @@ class SourceScorer(QualityScorer):
         return cls(path, None if args.output is None else Path(args.output))
 
     def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
-        lines = self.transcripts.read_text(encoding="utf-8").splitlines()
+        lines = text_lines(self.transcripts)
         records = list(find_records(instances, self.output).values())
         if max(record.index for record in records) >= len(lines):
             raise ValueError(f"{self.transcripts} has {len(lines)} lines, too few for the sources")

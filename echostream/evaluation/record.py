@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from echostream.text import text_lines
+
 CONFIG_KEY = "echostream"  # in Segment.config
 LOG_NAME = "steps.jsonl"
 
@@ -136,7 +138,7 @@ def load_records(output: Path | str) -> dict[int, UtteranceRecord]:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the ECHO_ metrics need the log that EchoStream's agents make")
     records = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text_lines(path):
         try:
             record = UtteranceRecord.from_json(line)
         except json.JSONDecodeError:

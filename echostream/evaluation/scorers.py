@@ -11,7 +11,6 @@ import logging
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
@@ -33,6 +32,7 @@ from echostream.evaluation.latency import (
 from echostream.evaluation.record import UtteranceRecord
 from echostream.evaluation.timeline import Timeline, discontinuities
 from echostream.percentiles import percentile
+from echostream.text import text_lines
 
 logger = logging.getLogger("echostream.evaluation.scorers")
 
@@ -270,7 +270,7 @@ def read_word_ends(path: str | None) -> list[float]:
         SystemExit: the list can't be read or contains anything but numbers.
     """
     try:
-        return [1000 * float(line) for line in Path(path or "").read_text(encoding="utf-8").splitlines()]
+        return [1000 * float(line) for line in text_lines(path or "")]
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: ECHO_StartOffset_FirstWord cannot read --first-word-ends: {error}") from error
 

@@ -9,6 +9,8 @@ import numpy as np
 from simuleval.agents.states import AgentStates
 from simuleval.data.segments import EmptySegment, Segment, SpeechSegment
 
+from echostream.streaming.state import check_samples
+
 
 class _Joinable(Protocol):
     """A target or source word; ``joined`` if it continues the previous word without a space."""
@@ -58,7 +60,8 @@ class StreamStates(AgentStates):
         """Add a speech segment or an empty segment.
 
         Raises:
-            ValueError: the segment is text, has another sample rate or several channels, or contains NaN or infinity.
+            ValueError: the segment is text, has another sample rate or several channels, or its samples can't be
+                used.
         """
         self._pushed = True
         self.source_finished = segment.finished
@@ -72,11 +75,10 @@ class StreamStates(AgentStates):
             raise ValueError(
                 f"the source has {segment.sample_rate} Hz, the model needs {self.sample_rate} Hz: resample it"
             )
-        samples = np.asarray(segment.content, dtype=np.float32)
+        samples = np.asarray(segment.content, dtype=np.float64)
         if samples.ndim != 1:
             raise ValueError(f"the source has {samples.shape[-1]} channels, the model needs one: mix it down first")
-        if not np.isfinite(samples).all():
-            raise ValueError("the source holds samples that are NaN or infinite: repair the file first")
+        samples = check_samples(samples)
         self._new.append(samples)
         self.arrived_samples += len(samples)
 

@@ -14,6 +14,7 @@ from simuleval.evaluator.instance import INSTANCE_TYPE_DICT, SpeechOutputInstanc
 
 from echostream.decoding.subwords import SubwordError
 from echostream.evaluation.agent import EchoStreamAgent
+from echostream.printing import one_printable_line
 from echostream.streaming.text_to_speech import TextToSpeech, TextToSpeechState
 
 
@@ -56,7 +57,7 @@ class EchoStreamTTSAgent(EchoStreamAgent, TextToSpeechAgent):
         try:
             output, states.stream = self.speaker.step("".join(f"{word} " for word in words), stream, finished)
         except SubwordError as error:
-            raise SystemExit(f"error: {error}") from error
+            raise SystemExit(f"error: {one_printable_line(error)}") from error
         self.show(output.text)
         states.target_finished = finished  # SimulEval does not update it when an agent returns a Segment
         if len(output.samples) == 0:

@@ -8,6 +8,10 @@ from typing import Any
 from echostream.constants import FRAME_MS, TASKS
 from echostream.decoding.policy import Policy, choose_policy
 
+# Beyond these an option is a slip: what is computed for a segment grows with the square of them.
+MAX_SEGMENT_MS = 3_600_000
+MAX_RIGHT_CONTEXT_FRAMES = 250
+
 
 @dataclass(frozen=True)
 class TranslatorOptions:
@@ -35,8 +39,14 @@ class TranslatorOptions:
             raise ValueError(
                 f"segment_ms must be a multiple of {self.frame_ms} (0: whole utterance), got {self.segment_ms}"
             )
+        if self.segment_ms > MAX_SEGMENT_MS:
+            raise ValueError(f"segment_ms must be at most {MAX_SEGMENT_MS}, an hour, got {self.segment_ms}")
         if self.right_context_frames < 0:
             raise ValueError(f"right_context_frames must not be negative, got {self.right_context_frames}")
+        if self.right_context_frames > MAX_RIGHT_CONTEXT_FRAMES:
+            raise ValueError(
+                f"right_context_frames must be at most {MAX_RIGHT_CONTEXT_FRAMES}, got {self.right_context_frames}"
+            )
         if self.task not in TASKS:
             raise ValueError(f"unknown task '{self.task}': choose one of {', '.join(TASKS)}")
 
@@ -45,7 +55,7 @@ class TranslatorOptions:
         """Encoder segment in frames; 0: the whole utterance."""
         return self.segment_ms // self.frame_ms
 
-    def with_policy(self, policy: str | Policy | None, **options: Any) -> TranslatorOptions:
+    def with_policy(self, policy: str | Policy | None, /, **options: Any) -> TranslatorOptions:
         """Another policy, given itself or by name, or the same one with other options.
 
         Raises:

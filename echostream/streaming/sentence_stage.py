@@ -183,7 +183,7 @@ class SentenceStage:
                 output = self.recomposer.add_word(word, source_time_s, output)
             units = torch.tensor([unit for word in writing.words for unit in word.units], dtype=torch.int64)
             spoken, vocoder = self.vocoder.step(units, vocoder, is_last=writing.ends, flush=True)
-            durations, samples = spoken.durations.tolist(), spoken.samples.cpu().numpy()
+            durations, samples = spoken.durations.tolist(), spoken.samples.float().cpu().numpy()
             placed, samples, output = self.recomposer.place(durations, samples, output)
             words += placed
             pieces.append(samples)

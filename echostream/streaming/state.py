@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from echostream.constants import FRAME_MS
+from echostream.constants import FRAME_MS, MAX_PEAK
 from echostream.decoding.word_boundary import SourceWord
 from echostream.models.speech_encoder import SpeechEncoderState
 from echostream.modules.fbank import FbankState
@@ -16,6 +20,11 @@ from echostream.modules.state import State
 from echostream.streaming.recogniser import RecogniserState
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord
 from echostream.streaming.sentence_stage import SentenceStageState
+
+SAMPLE_TYPES = (torch.float16, torch.float32, torch.float64)
+# States that are being stepped, by whichever translator and thread.
+_STEPPING: set[int] = set()
+_LOCK = threading.Lock()
 
 
 @dataclass
@@ -86,20 +95,78 @@ def join_words(words: Sequence[OutputWord] | Sequence[SourceWord]) -> str:
     return "".join(word.text if word.joined else f" {word.text}" for word in words)
 
 
-def check_samples(samples: np.ndarray | Tensor, state: EchoStreamState) -> np.ndarray:
-    """``samples`` as a float32 array.
+@contextmanager
+def in_use(states: Sequence[EchoStreamState]) -> Iterator[None]:
+    """While it is entered, the states belong to one step: what is done to them elsewhere would be lost.
 
     Raises:
-        ValueError: more than one channel, a type that isn't floating point, NaN or infinity, or an ended stream.
+        ValueError: one of them is given twice, or is being stepped by another thread.
     """
-    array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    mine = {id(state) for state in states}
+    if len(mine) < len(states):
+        raise ValueError("the same state was given twice in one step: each stream needs a state of its own")
+    with _LOCK:
+        if mine & _STEPPING:
+            raise ValueError("this stream is being stepped by another thread: wait for it, or make another state")
+        _STEPPING.update(mine)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _STEPPING.difference_update(mine)
+
+
+def check_state(state: EchoStreamState, task: str) -> None:
+    """Refuse what can't be stepped.
+
+    Raises:
+        ValueError: no state of a stream, one of another task, or one that has ended.
+    """
+    if not isinstance(state, EchoStreamState):
+        raise ValueError(f"a stream's state comes from init_state(), not {type(state).__name__}")
+    if state.task != task:
+        raise ValueError(
+            f"this stream was started for the task {state.task} and can't be stepped for {task}: "
+            "start another with init_state()"
+        )
+    if state.finished:
+        raise ValueError("this stream has ended with is_last; start another with init_state()")
+
+
+def check_samples(samples: np.ndarray | Tensor) -> np.ndarray:
+    """``samples`` as a float32 array of their own.
+
+    Raises:
+        ValueError: more than one channel, a type that isn't floating point, NaN, infinity, or numbers far outside
+            [-1, 1], which a stream would remember; in one line.
+    """
+    array = _as_array(samples)
     if array.ndim != 1:
         raise ValueError(f"samples must be one channel of shape (n,), got {array.shape}: mix down to mono first")
     if array.size and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"samples must be floating point in [-1, 1], got {array.dtype}: divide integers by 32768")
-    array = array.astype(np.float32, copy=True)
-    if not np.isfinite(array).all():
-        raise ValueError("samples hold NaN or infinity: repair the recording")
-    if state.finished:
-        raise ValueError("this stream has ended with is_last; start another with init_state()")
-    return array
+    if array.size:
+        peak = float(np.abs(array).max())
+        if not math.isfinite(peak):
+            raise ValueError("samples hold NaN or infinity: repair the recording")
+        if peak > MAX_PEAK:
+            raise ValueError(
+                f"samples reach {peak:.4g}: floating point must lie in [-1, 1]; divide integers by 32768, or repair "
+                "the recording"
+            )
+    return array.astype(np.float32, copy=True)
+
+
+def _as_array(samples: np.ndarray | Tensor) -> np.ndarray:
+    if isinstance(samples, Tensor):
+        plain = samples.layout is torch.strided and not samples.is_nested and samples.device.type != "meta"
+        if not plain or samples.dtype not in SAMPLE_TYPES:
+            kind = f"{samples.dtype} {samples.layout} on {samples.device.type}".replace("torch.", "")
+            raise ValueError(
+                f"samples must be a dense tensor of floating point in [-1, 1], got {kind}: convert them to float32"
+            )
+        return samples.detach().resolve_neg().cpu().numpy()
+    try:
+        return np.asarray(samples)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of lists of different lengths, objects of others
+        raise ValueError("samples must be an array of floating point, one channel of shape (n,)") from error

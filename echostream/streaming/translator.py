@@ -16,30 +16,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echostream.checkpoints.arpa_files import load_arpa
 from echostream.checkpoints.model_files import load_model
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
 from echostream.checkpoints.vocoder_files import load_vocoder
 from echostream.constants import SAMPLE_RATE
-from echostream.decoding.ngram import load_arpa
 from echostream.decoding.policy import Policy, choose_policy
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT, SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetector
-from echostream.models.config import architecture_config
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.modules.fbank import SHIFT_SAMPLES
 from echostream.modules.state import stack, unstack
 from echostream.streaming.options import TranslatorOptions
+from echostream.streaming.random_parts import random_parts
 from echostream.streaming.recogniser import Recogniser, Recognition
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
 from echostream.streaming.sentence_stage import SentenceStage, Writing
-from echostream.streaming.state import EchoStreamState, StepOutput, check_samples
+from echostream.streaming.state import EchoStreamState, StepOutput, check_samples, check_state, in_use
 from echostream.streaming.translation import Source, Translation, stream_outputs, whole_translation
 from echostream.streaming.word_level_translator import WordLevelTranslator
-from echostream.text import WORD_MARK
 from echostream.vocoders.interface import UnitVocoder
-from echostream.vocoders.registry import build_vocoder
+
+MAX_BEAM, MAX_LM_SCALE = 100, 1_000.0
 
 
 class _Stream:
@@ -132,8 +132,11 @@ class StreamingTranslator:
         lm_bonus: float = LM_BONUS,
         policy_options: Mapping[str, Any] | None = None,
     ) -> None:
-        if beam < 1:
-            raise ValueError(f"beam must be at least 1, got {beam}")
+        if not 1 <= beam <= MAX_BEAM:
+            raise ValueError(f"beam must be at least 1 and at most {MAX_BEAM}, got {beam}")
+        for name, value in (("lm_weight", lm_weight), ("lm_bonus", lm_bonus)):
+            if not abs(value) <= MAX_LM_SCALE:
+                raise ValueError(f"{name} must be a number from {-MAX_LM_SCALE:g} to {MAX_LM_SCALE:g}, got {value}")
         if vocoder is not None and vocoder.num_units != model.unit_decoder.num_units:
             raise ValueError(
                 f"the vocoder speaks {vocoder.num_units} units but the model writes {model.unit_decoder.num_units}: "
@@ -209,35 +212,7 @@ class StreamingTranslator:
         cls, arch: str = "echostream", seed: int = 0, device: str = "cpu", **options: Any
     ) -> StreamingTranslator:
         """A translator with random weights and made-up words, for benchmarks and tests: needs no files."""
-        small = arch == "echostream_tiny"
-        vocab, num_units = (200, 100) if small else (6000, 1000)
-        symbols = ["<s>", "<pad>", "</s>", "<unk>"]
-        symbols += [f"{WORD_MARK if index % 2 else ''}w{index}" for index in range(4, vocab)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = EchoStreamModel(architecture_config(arch), vocab, vocab, num_units)
-            vocoder = build_vocoder(
-                {
-                    "num_embeddings": num_units,
-                    "embedding_dim": 32 if small else 128,
-                    "model_in_dim": 32 if small else 128,
-                    "upsample_rates": [5, 4, 4, 2, 2],
-                    "upsample_kernel_sizes": [11, 8, 8, 4, 4],
-                    "upsample_initial_channel": 32 if small else 512,
-                    "resblock": "1",
-                    "resblock_kernel_sizes": [3, 7, 11],
-                    "resblock_dilation_sizes": [[1, 3, 5]] * 3,
-                    "sampling_rate": SAMPLE_RATE,
-                    "code_hop_size": 2 * SHIFT_SAMPLES,
-                    "dur_prediction_weight": 1.0,
-                    "dur_predictor_params": {
-                        "encoder_embed_dim": 32 if small else 128,
-                        "var_pred_hidden_dim": 32 if small else 128,
-                        "var_pred_kernel_size": 3,
-                        "var_pred_dropout": 0.5,
-                    },
-                }
-            )
+        model, symbols, vocoder = random_parts(arch, seed)
         for module in (model, vocoder):
             module.to(device).eval().requires_grad_(False)
         return cls(model, symbols, symbols, vocoder, **options)
@@ -281,7 +256,7 @@ class StreamingTranslator:
             raise ValueError("the task s2st needs a vocoder: give one, or choose s2tt")
         self.options = options
 
-    def set_policy(self, policy: str | Policy, **options: Any) -> None:
+    def set_policy(self, policy: str | Policy, /, **options: Any) -> None:
         """Choose the policy, given itself or by name, with its options."""
         self.options = self.options.with_policy(policy, **options)
 
@@ -374,30 +349,39 @@ class StreamingTranslator:
         Raises:
             ValueError: as :meth:`step`, or the same state twice.
         """
-        streams = self._open(samples, states, is_last)
-        for segment in self._segments(streams):
-            features = self._features(segment)  # (B, T, 80) @100 Hz
-            frames = self._encode(features, segment)  # (B, C, D)
-            recognitions = self._recognise(frames, segment)  # source words, and evidence for the policy
-            if self.task != "asr":
-                writings = self._decide_and_write(frames, recognitions, segment)  # target words, and their units
-                self._speak_and_recompose(writings, segment)  # samples, word times and sentence ends
-        return [stream.commit() for stream in streams]
+        with in_use(states):
+            streams = self._open(samples, states, is_last)
+            for segment in self._segments(streams):
+                features = self._features(segment)  # (B, T, 80) @100 Hz
+                frames = self._encode(features, segment)  # (B, C, D)
+                recognitions = self._recognise(frames, segment)  # source words, and evidence for the policy
+                if self.task != "asr":
+                    writings = self._decide_and_write(frames, recognitions, segment)  # target words, and their units
+                    self._speak_and_recompose(writings, segment)  # samples, word times and sentence ends
+            return [stream.commit() for stream in streams]
 
     def _open(
         self, samples: Sequence[np.ndarray | Tensor], states: Sequence[EchoStreamState], is_last: Sequence[bool]
     ) -> list[_Stream]:
         """The streams of a step, if all that was given is right."""
-        if len({id(state) for state in states}) < len(states):
-            raise ValueError("the same state was given twice in one step: each stream needs a state of its own")
-        for state in states:
-            if state.task != self.task:
-                raise ValueError(
-                    f"this stream was started for the task {state.task} and can't be stepped for {self.task}: "
-                    "start another with init_state()"
-                )
-        arrays = [check_samples(piece, state) for piece, state in zip(samples, states, strict=True)]
-        return [_Stream(*one) for one in zip(arrays, states, is_last, strict=True)]
+        if not len(samples) == len(states) == len(is_last):
+            raise ValueError(
+                f"a step needs samples, a state and is_last of each stream, got {len(samples)}, {len(states)} and "
+                f"{len(is_last)} of them"
+            )
+        for name, module in (("model", self.model), ("vocoder", self.vocoder)):
+            weight = next(module.parameters(), None) if module is not None else None
+            if weight is not None and weight.dtype not in (torch.float32, torch.float64):
+                kind = str(weight.dtype).removeprefix("torch.")
+                raise ValueError(f"the {name}'s weights are {kind}, not float32: call {name}.float()")
+        streams = []
+        for number, (piece, state, last) in enumerate(zip(samples, states, is_last, strict=True)):
+            try:
+                check_state(state, self.task)
+                streams.append(_Stream(check_samples(piece), state, last))
+            except ValueError as error:
+                raise ValueError(f"stream {number} of the step: {error}" if len(states) > 1 else str(error)) from error
+        return streams
 
     def _segments(self, streams: Sequence[_Stream]) -> Iterator[_Segment]:
         """Segments of streams that have one waiting, alike ones together; then the ends of those that end."""

@@ -19,8 +19,9 @@ from fairseq.file_io import PathManager
 from torch import Tensor, nn
 
 from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.folder_lock import FolderInUseError, lock_folder
 from echostream.checkpoints.older_weights import current_weights
-from echostream.checkpoints.safe_loading import load_safely
+from echostream.checkpoints.safe_loading import check_tensors, load_safely
 from echostream.tasks.config import EchoStreamTaskConfig
 from echostream.tasks.manifests import ManifestError
 from echostream.tasks.older_checkpoints import current_checkpoint
@@ -54,6 +55,10 @@ def install() -> None:
             raise SystemExit(
                 f"echostream: cannot write to --save-dir {save_dir}: {error.strerror or error}; choose another"
             ) from error
+        try:
+            lock_folder(Path(save_dir))
+        except FolderInUseError as error:
+            raise SystemExit(f"echostream: another training writes to --save-dir {error}") from error
 
     def atomic_copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
         if not PathManager.supports_rename(dst_path):
@@ -141,15 +146,9 @@ def check_resumed(
         ManifestError: the checkpoint is damaged or unsafe, or differs from the data or the model in its dictionaries,
             units, normalisation or tensor shapes.
     """
-    if cfg.restore_file.startswith("${"):  # an unresolved reference: the task is used outside of a training
+    path = _resumed_from(cfg)
+    if path is None:
         return None
-    path = Path(cfg.restore_file)
-    if cfg.restore_file == RESUME_NAME:
-        path = Path(cfg.save_dir) / path
-        if not path.exists():
-            return None
-    elif not path.is_file():
-        raise ManifestError(f"--restore-file {path}: no such checkpoint")
     try:
         content = load_safely(path)
     except UnsafeFileError as error:
@@ -162,6 +161,10 @@ def check_resumed(
     weights = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not isinstance(weights, Mapping):
         raise ManifestError(f"cannot go on from {path}: it is not a checkpoint of EchoStream")
+    try:
+        check_tensors(weights)
+    except UnsafeFileError as error:
+        raise ManifestError(f"cannot go on from {path}: {error}") from error
     for key, what in (("source_symbols", "source dictionary"), ("target_symbols", "target dictionary")):
         if state.get(key) != task_state[key]:
             raise ManifestError(
@@ -174,6 +177,36 @@ def check_resumed(
             f"{task_state['num_units']} (--num-units)"
         )
     _check_tensors(path, current_weights(weights), cmvn, model)
+    return path
+
+
+def _resumed_from(cfg: EchoStreamTaskConfig) -> Path | None:
+    """The checkpoint that fairseq will load, by the options that name one; None for a new training.
+
+    Raises:
+        ManifestError: it is named, and isn't there.
+    """
+
+    def given(value: str | None) -> str:
+        # An unresolved reference: the task is used outside of a training.
+        return "" if value is None or value.startswith("${") else value
+
+    restored, suffix = given(cfg.restore_file), given(cfg.checkpoint_suffix)
+    if not restored:
+        return None
+    option, path = "--restore-file", Path(restored.replace(".pt", f"{suffix}.pt"))
+    if restored == RESUME_NAME:
+        last = Path(cfg.save_dir) / path
+        if last.exists():
+            return last
+        if named := given(cfg.continue_once):
+            option, path = "--continue-once", Path(named)
+        elif named := given(cfg.finetune_from_model):
+            option, path = "--finetune-from-model", Path(named)
+        else:
+            return None
+    if not path.is_file():
+        raise ManifestError(f"{option} {path}: no such checkpoint")
     return path
 
 

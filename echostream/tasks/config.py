@@ -153,5 +153,8 @@ class EchoStreamTaskConfig(FairseqDataclass):
     train_subset: str = II("dataset.train_subset")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")  # noqa: UP045
+    continue_once: Optional[str] = II("checkpoint.continue_once")  # noqa: UP045
+    checkpoint_suffix: str = II("checkpoint.checkpoint_suffix")
     gen_subset: str = II("dataset.gen_subset")
     results_path: Optional[str] = II("common_eval.results_path")  # noqa: UP045

@@ -11,12 +11,13 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-import yaml
 from fairseq.data import Dictionary
 
+from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.safe_loading import load_arrays
+from echostream.checkpoints.text_files import read_yaml
 from echostream.constants import SAMPLE_RATE
 from echostream.modules.fbank import NUM_MELS
 from echostream.tasks.manifests import ManifestError
@@ -36,6 +37,7 @@ TEXT_KEYS = {
     "bpe_tokenizer", "data", "decoder_args", "decoder_type", "dict", "label_smoothing", "loss_weight",
     "pre_tokenizer", "rdrop_alpha",
 }  # fmt: skip
+MAX_CMVN_BYTES = 1_000_000
 TEXT_ENTRIES = {"source_unigram": "ctc", "ctc_target_unigram": "ctc", "target_unigram": "transformer"}
 
 
@@ -43,11 +45,11 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ManifestError(f"{path}: no such config")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path)
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnsafeFileError as error:
+        raise ManifestError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(config, dict):
         raise ManifestError(f"{path}: expected a mapping of keys to values")
     return config
@@ -166,9 +168,9 @@ def _table(path: Path, key: str, options: dict[str, Any]) -> dict[str, list[str]
 
 def _load_cmvn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with np.load(path) as stats:
-            mean, std = (np.asarray(stats[name], dtype=np.float32) for name in ("mean", "std"))
-    except (KeyError, ValueError, OSError, EOFError, TypeError, AttributeError, BadZipFile) as error:
+        stats = load_arrays(path, MAX_CMVN_BYTES)
+        mean, std = (np.asarray(stats[name], dtype=np.float32) for name in ("mean", "std"))
+    except (UnsafeFileError, KeyError, ValueError, TypeError, OSError) as error:
         raise ManifestError(f"{path}: not an .npz with 'mean' and 'std' ({error})") from None
     if mean.shape != (NUM_MELS,) or std.shape != (NUM_MELS,):
         raise ManifestError(f"{path}: mean {mean.shape} and std {std.shape} must both be ({NUM_MELS},)")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 import logging
+from types import ModuleType
 from typing import Any
 
 import torch
+from fairseq import models, registry, tasks
 from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
+from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
+
+from echostream.tasks.manifests import exit_with_message
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +31,16 @@ class _DataParallel(DistributedDataParallel):
 
 
 def install() -> None:
-    """Make fairseq's default ``--ddp-backend`` work on CPUs, and name the utterances of a step that is not finite.
+    """Make fairseq's default ``--ddp-backend`` work on CPUs, name the utterances of a step that is not finite, and
+    options that task, model or criterion don't have.
 
     Further calls have no effect.
     """
     if distributed_fairseq_model.DistributedDataParallel is _DataParallel:
         return
     distributed_fairseq_model.DistributedDataParallel = _DataParallel
+    for module in (tasks, models, registry):
+        _name_unknown_options(module)
     train_step = Trainer.train_step
 
     @functools.wraps(train_step)
@@ -50,3 +58,17 @@ def install() -> None:
             raise
 
     Trainer.train_step = step
+
+
+def _name_unknown_options(module: ModuleType) -> None:
+    """Make a module of fairseq's end in one line where an option of ours is unknown or of the wrong type."""
+    merge = module.merge_with_parent
+
+    @functools.wraps(merge)
+    def merged(ours: Any, *args: Any, **options: Any) -> Any:
+        if not type(ours).__module__.startswith("echostream."):
+            return merge(ours, *args, **options)
+        with exit_with_message(OmegaConfBaseException):
+            return merge(ours, *args, **options)
+
+    module.merge_with_parent = merged  # type: ignore[attr-defined]  # of a module that is not typed

@@ -18,6 +18,7 @@ import torchaudio
 from fairseq.data.audio.feature_transforms import CompositeAudioFeatureTransform
 from torch import Tensor
 
+from echostream.audio.downmix import mix_down
 from echostream.audio.input import duration_s, read_audio
 from echostream.constants import SAMPLE_RATE
 from echostream.models.front_ends import find_front_end
@@ -151,7 +152,7 @@ class FeatureReader:
 
 def _waveform(file: str | BinaryIO, name: str) -> Tensor:
     samples, rate = read_audio(file, name)
-    waveform = torch.from_numpy(samples.mean(axis=1))
+    waveform = torch.from_numpy(mix_down(samples, rate).copy())
     return waveform if rate == SAMPLE_RATE else torchaudio.functional.resample(waveform, rate, SAMPLE_RATE)
 
 

@@ -18,9 +18,10 @@ from fairseq.data import BaseWrapperDataset, Dictionary, data_utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.scoring import SCORER_REGISTRY, BaseScorer
 
+from echostream.checkpoints.arpa_files import load_arpa
 from echostream.decoding import offline
 from echostream.decoding.beam_search import Hypothesis
-from echostream.decoding.ngram import load_arpa, no_language_model
+from echostream.decoding.ngram import no_language_model
 from echostream.decoding.prefix_beam_search import SourceTranscriber
 from echostream.decoding.target_tokens import token_limit
 from echostream.text import WORD_MARK, edit_distance

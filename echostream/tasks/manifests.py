@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from echostream.printing import one_printable_line
 from echostream.tasks.columns import IdIndex, Ragged, RaggedBuilder, Strings
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".npy")
@@ -42,7 +43,7 @@ def exit_with_message(*expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        raise SystemExit(f"echostream: {' '.join(str(error).split())}") from None
+        raise SystemExit(f"echostream: {one_printable_line(error)}") from None
 
 
 def quoted(value: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from echostream.plugins import one_line
 from echostream.vocoders.code_hifigan import CodeHiFiGANVocoder
 from echostream.vocoders.interface import UnitVocoder, VocoderError
 from echostream.vocoders.istft import ISTFTVocoder
@@ -49,13 +50,21 @@ def build_vocoder(config: dict[str, Any]) -> UnitVocoder:
         VocoderError: for an unknown type, or a setting that is missing or not valid.
     """
     kind = config.get("type", PUBLISHED)
-    if kind not in VOCODERS:
+    if not isinstance(kind, str) or kind not in VOCODERS:
         raise VocoderError(
             f"unknown vocoder type {kind!r}; known: {', '.join(sorted(VOCODERS))} (--user-dir adds those of your own)"
         )
     try:
-        return VOCODERS[kind](config)
+        vocoder = VOCODERS[kind](config)
     except KeyError as error:
         raise VocoderError(f"the {kind} vocoder's config lacks {error}") from error
-    except (TypeError, RuntimeError) as error:
-        raise VocoderError(f"the {kind} vocoder's config makes no sense: {str(error).splitlines()[0]}") from error
+    except VocoderError:
+        raise
+    # What sizes that make no sense may end in; RuntimeError is torch's.
+    except (TypeError, ValueError, AttributeError, ArithmeticError, IndexError, RuntimeError) as error:
+        raise VocoderError(f"the {kind} vocoder's config makes no sense: {one_line(error)}") from error
+    for name in ("sample_rate", "hop_samples", "num_units"):
+        value = getattr(vocoder, name)
+        if type(value) is not int or value < 1:
+            raise VocoderError(f"the {kind} vocoder's config makes no sense: its {name} would be {value!r}")
+    return vocoder

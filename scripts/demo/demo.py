@@ -19,6 +19,7 @@ from echostream.cli.options import UserError
 from echostream.cli.recordings import find_recordings
 from echostream.constants import FRAME_MS
 from echostream.evaluation.asr import find_model, model_name
+from echostream.text import text_lines
 from scripts.benchmarks.figures import write_json
 from scripts.demo.demo_report import Report, page, text_table
 from scripts.demo.demo_takes import SAMPLE_RATE, Recording, Take, load_takes, make_listener, scores
@@ -147,7 +148,7 @@ def stream(recordings: Sequence[Recording], args: argparse.Namespace, segment_ms
     if status == 0:
         show.end()
         return None
-    errors = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("error: ")]
+    errors = [line for line in text_lines(log) if line.startswith("error: ")]
     reason = errors[-1].removeprefix("error: ") if errors else f"SimulEval ended with status {status}"
     return f"{reason} (the whole log: {log})"
 

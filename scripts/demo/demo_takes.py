@@ -27,6 +27,7 @@ from echostream.evaluation.timeline import Chunk, Timeline, heard_at, play, read
 from echostream.percentiles import percentile
 from echostream.streaming import SentenceRecomposer
 from echostream.streaming.subtitles import whole_subtitles
+from echostream.text import text_lines
 
 BESIDE_MS = 1.0  # more than the tolerance of heard_at, less than any word
 LATENCIES = ("StartOffset", "EndOffset", "LAAL", "ATD")
@@ -191,7 +192,7 @@ def load_takes(run: Path, recordings: Sequence[Recording], listen: Callable[[np.
     """
     records = load_records(run)
     takes = []
-    for text in (run / "instances.log").read_text(encoding="utf-8").splitlines():
+    for text in text_lines(run / "instances.log"):
         try:
             line = json.loads(text)
         except json.JSONDecodeError:  # left by a kill

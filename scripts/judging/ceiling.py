@@ -16,6 +16,7 @@ from pathlib import Path
 from echostream.evaluation.asr import Transcriber, find_model
 from echostream.evaluation.quality import bleu, chrf, wer
 from echostream.evaluation.spoken_form import spoken_form
+from echostream.text import text_lines
 from scripts.recipes.recipe import write_text
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     scores = {}
     try:
-        files, texts = (path.read_text(encoding="utf-8").splitlines() for path in (args.recordings, args.target))
+        files, texts = (text_lines(path) for path in (args.recordings, args.target))
         if len(files) != len(texts):
             raise ValueError(f"{args.recordings} has {len(files)} lines, {args.target} {len(texts)}")
         files, texts = files[: args.limit or None], texts[: args.limit or None]

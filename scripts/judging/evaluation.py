@@ -18,6 +18,7 @@ from pathlib import Path
 import soundfile
 
 from echostream.constants import SAMPLE_RATE
+from echostream.text import text_lines
 
 SETTINGS = "settings.json"
 SCORES = "scores.tsv"  # SimulEval writes it last
@@ -43,7 +44,7 @@ def check_lists(source: Path, target: Path, limit: int = 0) -> float:
     for path in (source, target):
         if not path.is_file():
             raise ValueError(f"no such list: {path}")
-    sources, targets = (path.read_text(encoding="utf-8").splitlines() for path in (source, target))
+    sources, targets = (text_lines(path) for path in (source, target))
     if not sources or len(sources) != len(targets):
         raise ValueError(f"{source} has {len(sources)} lines, {target} {len(targets)}: they must match")
     total = 0.0
@@ -138,7 +139,7 @@ def read_readers(run: Path) -> set[str]:
     if not path.is_file():
         asked = json.loads((run / SETTINGS).read_text(encoding="utf-8")).get("asr", "")
         return {asked} if asked else set()
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = text_lines(path)
     return {json.loads(line)["model"] for line in lines}
 
 

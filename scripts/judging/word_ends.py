@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from echostream.constants import SAMPLE_RATE
 from echostream.evaluation.asr import find_model, load_whisper
+from echostream.text import text_lines
 from scripts.recipes.recipe import digest, write_text
 
 TIME_STEP_S = 0.02  # of Whisper's encoder
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--language", default="fr", help="of the recordings (default: %(default)s)")
     args = parser.parse_args()
     try:
-        sources, texts = (path.read_text(encoding="utf-8").splitlines() for path in (args.source, args.source_text))
+        sources, texts = (text_lines(path) for path in (args.source, args.source_text))
         if len(sources) != len(texts):
             raise ValueError(f"{args.source} has {len(sources)} lines, {args.source_text} {len(texts)}")
         ends = find_all(sources[: args.limit or None], texts, args.language, args.output.with_suffix(".jsonl"))
@@ -101,7 +102,7 @@ def main() -> None:
 def find_all(sources: list[str], texts: list[str], language: str, memory: Path) -> list[float]:
     """Word ends of all recordings, those in ``memory`` not sought again."""
     known = {}
-    for line in memory.read_text(encoding="utf-8").splitlines() if memory.is_file() else ():
+    for line in text_lines(memory) if memory.is_file() else ():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:  # left by a kill

@@ -8,6 +8,7 @@ final name only when it is complete.
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import importlib
 import os
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 INSTALL_HINT = "pip install -e '.[data]'"
@@ -34,6 +35,27 @@ HOST = re.sub(r"\W", "_", platform.node())[:20]
 TEMPORARY = re.compile(rf"\..*\.{HOST}-(\d+)(\.[^.]*)?")
 # The clock of files goes in steps, and lies beside that of processes.
 CLOCK_SLACK_S = 2.0
+
+
+# What a place can be that nothing is written to.
+NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def _say_what_cannot_be_written(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A full disk and a folder without permission end a tool in one line, whichever stage finds them."""
+    if isinstance(error, OSError) and error.errno in NO_PLACE:
+        place = error.filename2 or error.filename or "the output"
+        print(
+            f"error: cannot write {place}: {error.strerror}; make room or get permission, and the same command goes on",
+            file=sys.stderr,
+        )
+    elif kind.__name__ == "LibsndfileError" and "System error" in str(error):  # it doesn't say which
+        print(f"error: cannot write a recording: {error} Is the disk full? The same command goes on", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _say_what_cannot_be_written
 
 
 def require(module: str, hint: str = INSTALL_HINT) -> ModuleType:
@@ -165,7 +187,7 @@ class Ledger:
         for file in (path, *sorted(siblings)):
             if not file.exists():
                 continue
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in filter(None, file.read_text(encoding="utf-8", errors="replace").split("\n")):
                 key, _, rest = line.partition("\t")
                 value, _, time_ns = rest.partition("\t")
                 written = int(time_ns) if time_ns.isdecimal() else 0

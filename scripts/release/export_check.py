@@ -11,6 +11,7 @@ import torch
 
 from echostream.evaluation.quality import bleu
 from echostream.streaming import StreamingTranslator
+from echostream.text import text_lines
 
 SEGMENT_MS = 320
 # Rounding moves logits of size 10 by some hundredths; a tensor gone wrong moves them by units.
@@ -32,7 +33,7 @@ def compare(original: Path, vocoder: Path, exported: Path, data: Path, sentences
     lists = [data / "simuleval" / name for name in ("source.txt", "target.txt")]
     if missing := [path for path in lists if not path.is_file()]:
         raise ValueError(f"nothing to check the export with: {missing[0]} is missing")
-    sources, references = (path.read_text(encoding="utf-8").splitlines()[:sentences] for path in lists)
+    sources, references = (text_lines(path)[:sentences] for path in lists)
     second = StreamingTranslator.from_checkpoint(exported, segment_ms=SEGMENT_MS)
     options = {"segment_ms": SEGMENT_MS, "beam": second.writer.beam}
     first = StreamingTranslator.from_checkpoint(original, vocoder=vocoder, **options)

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
+from echostream.checkpoints import text_files
+from echostream.checkpoints.errors import UnsafeFileError
+from echostream.text import text_lines
 
 CONFIG, MULTITASK = "config_gcmvn.yaml", "config_multitask.yaml"
 FRAMES_PER_HOUR = 360_000  # of 10 ms
@@ -53,7 +55,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping."""
     if not path.is_file():
         raise ValueError(f"the data set lacks {path}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = text_files.read_yaml(path)
+    except UnsafeFileError as error:
+        raise ValueError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no YAML mapping")
     return content
@@ -63,7 +68,7 @@ def check_dictionary(path: Path, symbols: list[str] | None) -> None:
     """Raises ValueError if the dictionary isn't the one that the model was trained with."""
     if not path.is_file():
         raise ValueError(f"the data set lacks {path}")
-    known = [line.rsplit(" ", 1)[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    known = [line.rsplit(" ", 1)[0] for line in text_lines(path)]
     if symbols is not None and list(symbols[SPECIALS:])[: len(known)] != known:
         raise ValueError(f"{path} is not the dictionary of the checkpoint: give the data set that it was trained on")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import soundfile
 
 from echostream.checkpoints.model_folder import ModelSettings
+from echostream.text import text_lines
 
 LISTS = ("source.txt", "source_text.txt", "target.txt")
 
@@ -39,7 +40,7 @@ def first_recordings(folder: Path, number: int) -> list[tuple[Path, str, str]]:
     for name in LISTS:
         if not (folder / name).is_file():
             raise SystemExit(f"error: {folder} has no {name}; scripts/data/simuleval_lists.py writes such folders")
-    sources, texts, targets = ((folder / name).read_text(encoding="utf-8").splitlines() for name in LISTS)
+    sources, texts, targets = (text_lines(folder / name) for name in LISTS)
     if min(len(sources), len(texts), len(targets)) < number:
         raise SystemExit(f"error: {folder} has {len(sources)} recordings, not {number}")
     return [(Path(source), *rest) for source, *rest in list(zip(sources, texts, targets, strict=True))[:number]]

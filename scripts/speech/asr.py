@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from echostream.evaluation.asr import Transcriber, find_model, model_name
+from echostream.text import text_lines
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         if args.which:
             print(model_name(model))
             return
-        wavs = args.wavs or [Path(line) for line in args.list.read_text(encoding="utf-8").splitlines()]
+        wavs = args.wavs or [Path(line) for line in text_lines(args.list)]
         missing = [wav for wav in wavs if not wav.is_file()]
         if missing:
             raise ValueError(f"no such sound file: {missing[0]} ({len(missing)} of {len(wavs)} are missing)")

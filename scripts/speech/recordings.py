@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream.text import text_lines
 from scripts.speech.audio import read_speech
 from scripts.speech.speech_synthesis import read_table
 
@@ -43,7 +44,7 @@ def list_recordings(source: Path, root: Path, text_column: str = "") -> list[Rec
         table = read_table(source, *columns)
         rows = [(row["id"], Path(row["audio"]), row[text_column] if text_column else "") for row in table]
     elif source.is_file():
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = text_lines(source)
         rows = [(Path(line).stem, Path(line), "") for line in lines if line.strip()]
     else:
         raise SystemExit(f"error: no list of recordings {source}")

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.safe_loading import load_safely
+
 # fairseq may store its command line; naming the type keeps torch's safe loader on
 torch.serialization.add_safe_globals([argparse.Namespace])
 
@@ -35,9 +38,11 @@ def last_checkpoints(folder: Path, count: int) -> list[Path]:
 def load(path: Path) -> dict[str, Any]:
     """A fairseq checkpoint, through torch's safe loader; ValueError if it isn't one."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"{path} can't be loaded as a checkpoint ({type(error).__name__})") from error
+        state = load_safely(path)
+    except UnsafeFileError as error:
+        raise ValueError(f"{path} can't be loaded as a checkpoint: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror or error}") from error
     if not isinstance(state, dict) or not {"model", "cfg", "task_state"} <= state.keys():
         raise ValueError(f"{path} is not a checkpoint of fairseq-train")
     return state

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from echostream.text import text_lines
 from scripts.benchmarks.figures import Curve, markdown_table, plot, require_plotting
 from scripts.training.train_progress import VALUE
 
@@ -33,7 +34,7 @@ def main() -> None:
         name, _, path = run.partition("=")
         if not path or not Path(path).is_file():
             parser.error(f"{run}: expected NAME=LOG with a log that exists")
-        runs[name] = Path(path).read_text(encoding="utf-8").splitlines()
+        runs[name] = text_lines(path)
     training = {name: read(lines, "| train_inner |") for name, lines in runs.items()}
     validation = {name: read(lines, " subset | loss ") for name, lines in runs.items()}
     print(table(validation, args.losses, args.scores))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from echostream.decoding.ngram import BEGIN, END, UNKNOWN
 from echostream.tasks.manifests import ManifestError, read_rows
+from echostream.text import text_lines
 from scripts.recipes.recipe import atomic_path, positive
 
 NEVER = -99.0  # ARPA's log10 of what never follows
@@ -79,7 +80,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         sentences = [row["tgt_text"].split() for _, row in read_rows(args.texts, ("id", "tgt_text"))]
-        vocabulary = [entry.split()[0] for entry in args.dictionary.read_text(encoding="utf-8").splitlines()]
+        vocabulary = [entry.split()[0] for entry in text_lines(args.dictionary)]
     except (ManifestError, OSError) as error:
         sys.exit(f"error: {error}")
     sections = estimate(sentences, vocabulary, args.order)

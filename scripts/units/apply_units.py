@@ -57,9 +57,10 @@ class Parts:
     def read(self, folder: Path) -> None:
         """Take note of every whole line in the folder; a line that was cut short is not one."""
         for table in sorted(folder.glob("*of*.tsv")):
-            for line in table.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-                fields = line.rstrip("\n").split("\t")
-                if line.endswith("\n") and len(fields) == 4:
+            *whole, _ = table.read_text(encoding="utf-8", errors="replace").split("\n")
+            for line in whole:
+                fields = line.split("\t")
+                if len(fields) == 4:
                     self.units[fields[0], fields[1], fields[2]] = fields[3]
 
     def add(self, key: Key, units: str) -> None:

@@ -7,13 +7,13 @@ unit sequences and an intelligible vocoder from minutes of speech. learn_units.p
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
+from echostream.checkpoints.safe_loading import load_arrays
 from scripts.recipes.recipe import atomic_path, require
 from scripts.units.unit_features import split_name, stack_context
 
@@ -80,9 +80,8 @@ class UnitModel:
             ValueError: no such file, or another kind of file.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(**arrays)
-        except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            return cls(**load_arrays(path))
+        except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"cannot read the clusters {path} ({error}); import_kmeans.py converts others'") from error
 
 

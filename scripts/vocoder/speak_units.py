@@ -15,6 +15,7 @@ import soundfile
 import torch
 
 from echostream.checkpoints.vocoder_files import load_vocoder
+from echostream.text import text_lines
 from echostream.vocoders.interface import UnitVocoder, VocoderError
 
 
@@ -25,7 +26,7 @@ def read_units(path: Path, num_units: int) -> list[list[int]]:
         ValueError: a line holds something else than the numbers of units.
     """
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         wrong = next((word for word in line.split() if not word.isdecimal() or int(word) >= num_units), None)
         if wrong is not None:
             raise ValueError(f"{path}: line {number}: {wrong!r} is not a unit of the vocoder, 0 to {num_units - 1}")

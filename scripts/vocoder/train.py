@@ -16,10 +16,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 
+from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.safe_loading import load_safely
 from echostream.checkpoints.vocoder_files import CONFIG_NAME, read_config, save_vocoder
 from echostream.checkpoints.writing import write_checkpoint
 from echostream.vocoders.interface import VocoderError
@@ -152,8 +153,8 @@ def read_checkpoint(path: Path) -> dict:
         VocoderError: if the file is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        return load_safely(path)
+    except (OSError, UnsafeFileError) as error:
         raise VocoderError(f"cannot go on from {path}, which is damaged; remove it to start again") from error
 
 

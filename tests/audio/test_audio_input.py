@@ -160,3 +160,33 @@ def test_pipe_without_raw_samples_is_rejected(content, message):
 def test_absurd_headers_are_rejected():
     with pytest.raises(AudioError, match="1 channels at 3 Hz"):
         open_pcm(io.BytesIO(b""), 3, 1, "s16le")
+
+
+def test_speech_in_the_right_channel_alone_is_heard(tmp_path, sound):
+    soundfile.write(tmp_path / "a.wav", sound * np.float32([0, 1]), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "mono.wav", sound[:, 1], RATE, subtype="FLOAT")
+    np.testing.assert_allclose(2 * joined(tmp_path / "a.wav"), joined(tmp_path / "mono.wav"), atol=1e-6)
+
+
+def test_wav_whose_lengths_are_zero_is_not_taken_for_an_empty_recording(tmp_path, sound):
+    soundfile.write(tmp_path / "a.wav", sound, RATE)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    for at in (4, content.index(b"data") + 4):
+        content[at : at + 4] = bytes(4)
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(AudioError, match="holds no samples; a recorder that was killed leaves such a header: sox"):
+        open_audio(tmp_path / "a.wav")
+
+
+def test_24_bit_extensible_is_read(tmp_path, sound):
+    soundfile.write(tmp_path / "a.wav", sound, RATE, format="WAVEX", subtype="PCM_24")
+    soundfile.write(tmp_path / "b.wav", sound, RATE, subtype="FLOAT")
+    np.testing.assert_allclose(joined(tmp_path / "a.wav"), joined(tmp_path / "b.wav"), atol=1e-6)
+
+
+def test_floating_point_above_full_scale_is_heard_with_a_warning(tmp_path, sound):
+    loud = sound[:, 0] * (3.2 / np.abs(sound[:, 0]).max())
+    soundfile.write(tmp_path / "a.wav", loud, 16_000, subtype="FLOAT")
+    with open_audio(tmp_path / "a.wav") as audio:
+        np.testing.assert_array_equal(np.concatenate(list(audio)), loud.astype(np.float32))
+        assert audio.warning is not None and "is clipped" in audio.warning

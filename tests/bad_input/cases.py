@@ -130,7 +130,13 @@ RESUMED = {
     "other dictionaries": "its source dictionary is not that of the data",
     "another number of units": "was trained with 20 units, the data has 21",
     "another CMVN": "was trained with another global_cmvn",
+    "weights with NaN": "hold NaN or infinity, the first in",
     "--restore-file missing": "no such checkpoint",
+    "--restore-file with --checkpoint-suffix, missing": "run_b.pt: no such checkpoint",
+    "--checkpoint-suffix, of another architecture": "is of another architecture",
+    "--finetune-from-model missing": "--finetune-from-model none.pt: no such checkpoint",
+    "--finetune-from-model of other dictionaries": "its source dictionary is not that of the data",
+    "--continue-once cut short": "is damaged or cut short",
     "--init-encoder-from cut short": "is damaged or cut short",
     "--init-decoders-from a pickle that runs a command": "posix.system, which could run code",
 }
@@ -194,6 +200,8 @@ OPTIONS = {
     "fairseq-train --droput 0.1": "unrecognized arguments: --droput",
     "fairseq-hydra-train model.droput=0.1": "Could not override 'model.droput'",
     "fairseq-hydra-train +model.droput=0.1": "Key 'droput' not in",
+    "fairseq-hydra-train +task.typo=1": "Key 'typo' not in",
+    "fairseq-hydra-train +criterion.typo=1": "Key 'typo' not in",
     "scripts/train.sh --arhc": "unknown option --arhc",
     "scripts/evaluate.sh --modle": "unknown option --modle",
     "scripts/recipes/custom/run.sh --tabel": "unknown option --tabel",
@@ -212,10 +220,13 @@ PLACES = {
     "training, a full disk while a checkpoint is copied": "cannot write; checkpoint_last.pt is kept to the byte",
     "training, a folder that can't be written to": "cannot write to --save-dir",
     "train.sh, a folder that can't be written to": "--save-dir can't be written to",
+    "training, a folder that another training writes to": "another training writes to --save-dir",
     "evaluating, a full disk": "cannot use; finished utterances are kept",
     "evaluating, a folder that can't be made": "cannot use",
     "preparing, a full disk": "no unfinished file under its final name; the same command does what is left",
     "preparing, a folder that can't be made": "cannot make the folder",
+    "preparing, any stage on a full disk": "cannot write; the same command goes on",
+    "preparing, a read-only folder": "what is finished is found finished; what isn't ends in cannot write",
 }
 
 

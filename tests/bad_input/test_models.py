@@ -228,6 +228,26 @@ def test_training_does_not_resume_from_an_invalid_checkpoint(name, corpus, check
             options = {"task": {"num_units": 21}}
         case "another CMVN":
             np.savez(corpus.folder / "gcmvn.npz", mean=np.full(80, 11.0), std=np.full(80, 2.0))
+        case "weights with NaN":
+            content = torch.load(path, weights_only=True)
+            content["model"] = {key: value * np.nan for key, value in content["model"].items()}
+            torch.save(content, path)
+        case "--restore-file with --checkpoint-suffix, missing":
+            options = {"task": {"restore_file": str(tmp_path / "run.pt"), "checkpoint_suffix": "_b"}}
+        case "--checkpoint-suffix, of another architecture":
+            path = path.rename(path.with_name("checkpoint_last_b.pt"))
+            options = {"encoder_layers": 2, "task": {"checkpoint_suffix": "_b"}}
+        case "--finetune-from-model missing":
+            path = path.rename(tmp_path / "other.pt")
+            options = {"task": {"finetune_from_model": "none.pt"}}
+        case "--finetune-from-model of other dictionaries":
+            path = path.rename(tmp_path / "other.pt")
+            corpus.replace("source.txt", "jour", "soir")
+            options = {"task": {"finetune_from_model": str(path)}}
+        case "--continue-once cut short":
+            path = path.rename(tmp_path / "other.pt")
+            path.write_bytes(before[:-999])
+            options = {"task": {"continue_once": str(path)}}
         case "--restore-file missing":
             options = {"task": {"restore_file": str(tmp_path / "none.pt")}}
         case "--init-encoder-from cut short":

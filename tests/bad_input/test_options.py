@@ -11,8 +11,6 @@ import yaml
 from cases import OPTIONS
 from spoilt import TESTS
 
-from echostream.tasks import EchoStreamTask, EchoStreamTaskConfig
-
 
 def told(words: str, echostream, recordings, model, train, corpus, simuleval, tmp_path, capsys) -> tuple[int, str]:
     """Status and last line of a row of ``cases.OPTIONS``."""
@@ -49,6 +47,7 @@ def told(words: str, echostream, recordings, model, train, corpus, simuleval, tm
 
 def hydra(override: str, corpus, tmp_path: Path) -> tuple[int, str]:
     """The error of Hydra when it composes the configuration, or of fairseq when it builds the model."""
+    from fairseq import tasks
     from fairseq.dataclass.configs import FairseqConfig
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
@@ -61,9 +60,10 @@ def hydra(override: str, corpus, tmp_path: Path) -> tuple[int, str]:
             config = compose("echostream_tiny", overrides=[*needed, "optimization.max_update=1", override])
         except ConfigCompositionException as error:  # hydra prints it without a traceback, and ends with 1
             return 1, f"error: {str(error).splitlines()[0]}"
-    task = EchoStreamTask.setup_task(EchoStreamTaskConfig(data=str(corpus.folder), seed=1, train_subset="train"))
     with pytest.raises(SystemExit) as ended:
+        task = tasks.setup_task(config.task)
         task.build_model(config.model)
+        task.build_criterion(config.criterion)
     return 1, str(ended.value)
 
 

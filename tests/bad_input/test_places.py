@@ -179,6 +179,25 @@ def test_training_into_an_invalid_folder(fairseq_saves, place):
         fairseq_saves[0].verify_checkpoint_directory(str(place))
 
 
+def test_two_trainings_do_not_write_into_one_folder(fairseq_saves, tmp_path):
+    """The lock is a process's: it holds against another one, not against this, and goes when that ends."""
+    program = (
+        "import sys; from pathlib import Path; from echostream.checkpoints.folder_lock import lock_folder;"
+        "lock_folder(Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    prepare = fairseq_saves[0].verify_checkpoint_directory
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(SystemExit, match=r"^echostream: another training writes to --save-dir .*: wait for its"):
+            prepare(str(tmp_path))
+        other.kill()  # which leaves nothing behind that keeps the folder
+    for name in (str(tmp_path), str(tmp_path / ".." / tmp_path.name)):
+        prepare(name)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 1 and "FolderInUseError" in done.stderr
+
+
 @pytest.mark.integration
 def test_training_resumes_after_a_full_disk(corpus, train, tmp_path):
     assert train(corpus, tmp_path / "run", 2) == 0
@@ -242,3 +261,38 @@ def test_preparation_resumes_after_a_full_disk(recordings, tmp_path):
     assert sorted(path.name for path in out.glob("*.wav")) == ["good.wav", "long.wav", "other.wav"]
     for name, content in kept.items():
         assert (out / name).read_bytes() == content
+
+
+def once(root: Path, *prefix: object) -> subprocess.CompletedProcess:
+    """A stage that makes a file, recorded in the folder of the recipe."""
+    stage = [sys.executable, SCRIPTS / "recipes" / "run_once.py", "--data-root", root, "--name", "stage"]
+    stage += ["--outputs", root / "made", "--", "touch", root / "made"]
+    return subprocess.run(
+        [*map(str, [*prefix, *stage])], capture_output=True, text=True, restore_signals=False, check=False
+    )
+
+
+def test_stage_on_a_full_disk(tmp_path):
+    with largest_file(0):
+        done = once(tmp_path)
+    assert done.returncode == 1 and is_one_line(done.stderr.splitlines()), done.stderr
+    assert "cannot write the output: File too large" in done.stderr and "the same command goes on" in done.stderr
+    assert once(tmp_path).returncode == 0 and (tmp_path / "made").exists()
+
+
+def test_finished_and_unfinished_stages_in_a_read_only_folder(tmp_path):
+    namespace = ["unshare", "--map-root-user", "--mount"]
+    probe = [*namespace, "mount", "-t", "tmpfs", "none", str(tmp_path)]
+    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("needs root or user namespaces; the tests with a limit of file size stand for this one")
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    for root, is_finished in ((tmp_path / "a", False), (tmp_path / "b", True)):
+        root.mkdir()
+        if is_finished:
+            assert once(root).returncode == 0
+        done = once(root, *namespace, "sh", "-c", mount, root)
+        if is_finished:
+            assert done.returncode == 0 and "already done" in done.stdout, done.stderr
+        else:
+            assert done.returncode == 1 and is_one_line(done.stderr.splitlines()), done.stderr
+            assert "cannot write" in done.stderr and "Read-only file system" in done.stderr

@@ -14,8 +14,8 @@ import pytest
 import torch
 from model_files import save_model
 
+from echostream.checkpoints.arpa_files import NGramError, load_arpa
 from echostream.checkpoints.errors import CheckpointError
-from echostream.decoding.ngram import NGramError, load_arpa
 from echostream.decoding.prefix_beam_search import OPEN_MS, SourceTranscriber
 from echostream.modules.ctc import greedy_collapse
 from echostream.streaming import StreamingTranslator
@@ -260,3 +260,22 @@ def test_language_model_of_another_model_is_rejected_in_one_line(folder, arpa, t
     (tmp_path / "model.yaml").write_text(settings.replace("0.5", "much"), encoding="utf-8")
     with pytest.raises(CheckpointError, match="lm_weight must be a number, not 'much'"):
         StreamingTranslator.from_checkpoint(tmp_path)
+
+
+def test_word_that_was_less_likely_than_silence_does_not_wait_for_minutes(lm):
+    """After a minute of blanks, a word that goes well with an unlikely one from before must not bring it back."""
+    reader = SourceTranscriber(SYMBOLS, lm)
+    frames = torch.full((1_500, len(SYMBOLS)), -12.0)
+    frames[:, 0] = 0.0  # blank
+    after = SYMBOLS.index("▁a")
+    frames[11, after] = -3.0  # heard, but not likely
+    state, words = reader.init_state(), []
+    for piece in frames.log_softmax(dim=-1).split(40):
+        found, state = reader.step(piece, state)
+        words += found
+        assert len(state.hypotheses) >= 1
+    assert not words and all(not one.symbols for one in state.hypotheses)
+    loud = torch.full((30, len(SYMBOLS)), -12.0)
+    loud[:, 0], loud[5, 0], loud[5, after] = 0.0, -12.0, 0.0
+    found, _ = reader.step(loud.log_softmax(dim=-1), state, is_last=True)
+    assert [word.text for word in found] == ["a"] and found[0].start_s > 60

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+from echostream.checkpoints.arpa_files import load_arpa
 from echostream.constants import FRAME_MS, FRAME_S
-from echostream.decoding.ngram import load_arpa
 from echostream.decoding.sentence_breaks import LEAST_NATS, NATS_PER_S, SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord
 

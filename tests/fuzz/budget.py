@@ -10,13 +10,13 @@ DEEP = os.environ.get("ECHOSTREAM_FUZZ") == "deep"
 DEEPER = 20  # factor of the number of cases
 
 
-def cases(number: int, **options) -> settings:
-    """``number`` of them in CI; in a deep run many more, and others each time.
+def cases(number: int, deep: int | None = None, **options) -> settings:
+    """``number`` of them in CI; in a deep run many more, or ``deep``, and others each time.
 
     Examples that fail in a deep run are printed as ``@example`` lines, to be kept in the test.
     """
     return settings(
-        max_examples=number * DEEPER if DEEP else number,
+        max_examples=(deep or number * DEEPER) if DEEP else number,
         derandomize=not DEEP,
         deadline=None,  # busy machines are slow; the tests have timeouts of their own
         database=None,

@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from echostream.constants import SAMPLE_RATE
+from echostream.text import text_lines
 from scripts.recipes.recipe import atomic_path, require, write_text
 from scripts.speech.text_normalization import normalize_text
 
@@ -30,7 +31,7 @@ def read_transcript(path: Path) -> dict[str, str]:
         SystemExit: the file isn't UTF-8.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_lines(path)
     except UnicodeDecodeError as error:
         raise SystemExit(f"error: {path} is not UTF-8: {error}") from error
     texts: dict[str, str] = {}

@@ -16,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream.printing import printable
+from echostream.text import split_lines
 from scripts.recipes.recipe import parallel_map, positive, write_text
 from scripts.speech.audio import SAMPLE_RATE
 
 COLUMNS = ("source_wav", "target_wav", "source_text", "target_text", "id", "split")
 CHECKED = ("id", "source_wav", "target_wav", "source_text", "target_text", "split")
+FILES = ("source_wav", "target_wav")
 SPLITS = ("train", "dev", "test")
 NOT_IN_ID = re.compile(r"[^\w.-]+")
 # Quieter than the last bit of 16-bit audio.
@@ -55,7 +58,7 @@ def read_rows(path: Path) -> list[Row]:
         SystemExit: no such file, not UTF-8, or a header that has not the column source_wav or has others.
     """
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        lines = split_lines(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise SystemExit(f"error: cannot read the table {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -75,12 +78,28 @@ def read_rows(path: Path) -> list[Row]:
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        fields = [" ".join(value.split()) for value in line.split("\t")]
-        row = Row(number, dict.fromkeys(COLUMNS, "") | dict(zip(header, fields, strict=False)))
+        fields = line.split("\t")
+        named = zip(header, fields, strict=False)
+        values = {name: value if name in FILES and value.strip() else tidy(value) for name, value in named}
+        row = Row(number, dict.fromkeys(COLUMNS, "") | values)
         if len(fields) != len(header):
             row.problems.append(f"{len(fields)} fields, but the header has {len(header)}")
         rows.append(row)
     return rows
+
+
+def tidy(value: str) -> str:
+    """Without spaces around it, and with single ones in it."""
+    return " ".join(value.split())
+
+
+def settle_file_names(rows: list[Row], audio_root: Path) -> None:
+    """Take a name of a file to the letter, spaces included, unless only the one without them is there."""
+    for row in rows:
+        for name in FILES:
+            value = row.values[name]
+            if tidy(value) != value and not (audio_root / value).is_file() and (audio_root / tidy(value)).is_file():
+                row.values[name] = tidy(value)
 
 
 def recording_problem(path: Path, limits: Limits) -> str:
@@ -170,9 +189,10 @@ def main() -> None:
     args = parser.parse_args()
 
     rows = read_rows(args.table)
+    settle_file_names(rows, args.audio_root)
     check_values(rows, args.transcribe, not args.no_voice)
     limits = Limits(args.min_seconds, args.max_seconds, args.strict_rate)
-    wanted = [(row, name) for row in rows for name in ("source_wav", "target_wav") if row.values[name]]
+    wanted = [(row, name) for row in rows for name in FILES if row.values[name]]
     paths = sorted({args.audio_root / row.values[name] for row, name in wanted})
     found = dict(parallel_map(Check(limits), paths, args.jobs, "check"))
     for row, name in wanted:
@@ -184,7 +204,7 @@ def main() -> None:
     lines = [f"{row.line}\t{problem}" for row in bad for problem in row.problems]
     write_text(args.out / "bad_rows.tsv", "".join(f"{line}\n" for line in ["line\tproblem", *lines]))
     for row in bad:
-        print(f"{args.table}, line {row.line}: {'; '.join(row.problems)}", file=sys.stderr)
+        print(printable(f"{args.table}, line {row.line}: {'; '.join(row.problems)}"), file=sys.stderr)
     if bad and not args.skip_bad:
         raise SystemExit(
             f"error: {len(bad)} of {len(rows)} rows are bad (listed above and in {args.out / 'bad_rows.tsv'}); "

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream.audio.downmix import mix_down
 from scripts.recipes.custom.table import read_checked
 from scripts.recipes.recipe import (
     Work,
@@ -34,7 +35,7 @@ def _convert(work: Work) -> None:
         samples, rate = soundfile.read(work.recording, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{work.recording} cannot be read any more: {error}; run stage 1 again") from error
-    mono = samples.mean(axis=1)
+    mono = mix_down(samples, rate)
     if rate != SAMPLE_RATE:
         mono = require("soxr").resample(mono, rate, SAMPLE_RATE)
     # Where mixing, resampling or a floating-point file goes beyond full scale, quieter is better than clipped.

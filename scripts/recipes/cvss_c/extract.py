@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream.audio.downmix import mix_down
 from scripts.recipes.cvss_c.layout import CorpusLayout
 from scripts.recipes.recipe import add_share_arguments, atomic_path, parallel_map, share, write_text
 from scripts.speech.audio import SAMPLE_RATE, to_16khz
@@ -48,7 +49,7 @@ def convert(recording: Path, wav: Path) -> None:
     if len(samples) < MIN_SECONDS * rate:
         raise ValueError(f"{recording.name} lasts {len(samples) / rate:.3f} s")
     one_thread()
-    speech = to_16khz(samples.mean(axis=1), rate)
+    speech = to_16khz(mix_down(samples, rate), rate)
     pcm = np.round(speech.clip(-1, 1) * 32767).astype(np.int16)
     with atomic_path(wav) as temporary:
         soundfile.write(temporary, pcm, SAMPLE_RATE, subtype="PCM_16")

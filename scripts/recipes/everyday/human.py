@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream.audio.downmix import mix_down
 from scripts.data.fbank_archive import log_mel_frames, write_members
 from scripts.recipes.asterisk import packages
 from scripts.recipes.asterisk.make_test_set import NOT_SPEECH, decode_g722, read_transcript
@@ -62,7 +63,7 @@ class HumanSpeech:
 
 def to_mono(samples: np.ndarray, rate: int) -> np.ndarray:
     """Float32 `(n,)` or `(n, channels)` -> `(n,)` at 16 kHz."""
-    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    mono = samples if samples.ndim == 1 else mix_down(samples, rate)
     return mono if rate == SAMPLE_RATE else require("soxr").resample(mono, rate, SAMPLE_RATE)
 
 

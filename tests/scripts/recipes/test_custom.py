@@ -10,7 +10,8 @@ import pytest
 import soundfile
 from killing import check_killed_run
 
-from scripts.recipes.custom import make_pairs
+from scripts.recipes.custom import check_table, make_pairs
+from scripts.recipes.custom.table import read_checked
 from scripts.speech.audio import read_speech
 from scripts.speech.speech_synthesis import read_table
 
@@ -194,3 +195,29 @@ def test_missing_texts_are_transcribed(recordings, tmp_path):
     assert "source transcripts: 1 written" in done.stdout and "target transcripts: all are there" in done.stdout
     (row,) = read_table(tmp_path / "data/texts/pairs.tsv", "source_text", "target_text")
     assert "where is the station" in row["source_text"].lower() and row["target_text"] == "Hello."
+
+
+def test_tables_hold_any_text_and_name_of_a_file(tmp_path):
+    """Separators of lines that are none in a table, quotes without a partner, and spaces that belong to a name."""
+    names = ["two  spaces.wav", " leading.wav", "no\u00a0break.wav", "plain.wav", "trimmed.wav"]
+    for name in names:
+        soundfile.write(tmp_path / name, np.random.default_rng(0).normal(size=8000) * 0.1, 16000)
+    texts = ["un\u2028deux", "un\u0085deux", "un\u2029\x0b\x0cdeux", '"un deux', "un «deux \"trois'"]
+    written = [*names[:-1], " trimmed.wav "]  # the last one's spaces are of nobody's
+    rows = [f"{name}\t{text}\tTwo." for name, text in zip(written, texts, strict=True)]
+    (tmp_path / "table.tsv").write_text("\n".join(["source_wav\tsource_text\ttarget_text", *rows, ""]), "utf-8")
+    read = check_table.read_rows(tmp_path / "table.tsv")
+    check_table.settle_file_names(read, tmp_path)
+    assert [row.line for row in read] == [2, 3, 4, 5, 6] and not any(row.problems for row in read)
+    assert [row.values["source_wav"] for row in read] == names
+    assert [row.values["source_text"] for row in read] == ["un deux", "un deux", "un deux", *texts[3:]]
+    done = run(tmp_path / "data", tmp_path / "table.tsv", "--stop-stage", 1)
+    assert done.returncode == 0, done.stderr
+    checked = read_checked(tmp_path / "data/texts/checked.tsv")
+    assert [row["source_wav"] for row in checked] == names and [row["source_text"] for row in checked][3:] == texts[3:]
+
+
+def test_names_from_a_table_do_not_steer_the_terminal(tmp_path):
+    (tmp_path / "table.tsv").write_text("source_wav\tsource_text\ttarget_text\n\x1b[31mx.wav\tun\tone\n", "utf-8")
+    done = run(tmp_path / "data", tmp_path / "table.tsv", "--stop-stage", 1)
+    assert done.returncode == 1 and "\x1b" not in done.stderr and r"\x1b[31mx.wav: no such file" in done.stderr
