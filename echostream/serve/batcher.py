@@ -191,26 +191,17 @@ class Batcher:
         self.metrics.step_s.observe(duration_s)
         self.metrics.batch_size.observe(len(batch))
         for stream, output, last in zip(batch, outputs, is_last, strict=True):
-            try:
-                self._deliver(stream, output, last, duration_s / len(batch))
-            except Exception:  # of a session's callback: the others of the batch must get their results
-                log.exception("a session could not take the result of its step")
+            if output is None:
                 self.remove(stream)
-
-    def _deliver(self, stream: Stream, output: StepOutput | None, is_last: bool, compute_s: float) -> None:
-        """Give a stream the result of a step, None if it failed."""
-        if output is None:
-            self.remove(stream)
-            stream.on_failure()
-            return
-        if stream.closed:
-            return
-        step = stream.finish_step(output, is_last, compute_s)
-        self.metrics.reaction_s.observe(step.reaction_s)
-        if is_last:
-            self.remove(stream)
-        stream.on_step(step)
-        self.notify(stream)
+                stream.on_failure()
+            if stream.closed or output is None:
+                continue
+            step = stream.finish_step(output, last, duration_s / len(batch))
+            self.metrics.reaction_s.observe(step.reaction_s)
+            if last:
+                self.remove(stream)
+            stream.on_step(step)
+            self.notify(stream)
 
     @staticmethod
     def _step_all(
