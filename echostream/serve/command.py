@@ -85,6 +85,7 @@ def build_server(args: argparse.Namespace) -> Server:
     from echostream.serve.access import Access, is_loopback, parse_origin, proxy_network, read_tokens
     from echostream.serve.app import Server
     from echostream.serve.protocol import Settings
+    from echostream.serve.samples import read_samples
     from echostream.serve.session_store import SessionStore
     from echostream.streaming.state_file import model_fingerprint
 
@@ -101,6 +102,7 @@ def build_server(args: argparse.Namespace) -> Server:
     translator = load_translator(args, task="s2tt")
     task = args.task or ("s2st" if translator.vocoder is not None else "s2tt")
     settings = model_settings(args)
+    source_lang = args.source_lang or settings.source_lang
     store = None
     if args.state_dir is not None:
         device = translator.model.fbank.device
@@ -118,9 +120,11 @@ def build_server(args: argparse.Namespace) -> Server:
         limits,
         args.max_batch,
         model_name(args.model),
-        (args.source_lang or settings.source_lang, args.target_lang or settings.target_lang),
+        (source_lang, args.target_lang or settings.target_lang),
         access,
         store,
+        settings.description,
+        read_samples(args.model, source_lang),
     )
     warm_up(server)
     return server

@@ -7,6 +7,7 @@ second, at least 0.8 s and at most 7 s. The page of ``echostream serve`` follows
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -59,7 +60,7 @@ class Track:
     def add(self, words: Iterable[SourceWord]) -> list[Cue]:
         """Take in words; gives the cues that they complete."""
         cues: list[Cue] = []
-        for word in (piece for word in words for piece in _pieces(word)):
+        for word in itertools.chain.from_iterable(map(_pieces, words)):
             if word.joined and self._tokens:
                 last = self._tokens[-1]
                 grown = replace(last, text=last.text + word.text, end_s=word.end_s)

@@ -13,7 +13,8 @@ from echostream.streaming.cues import LINE_CHARACTERS
 from echostream.streaming.subtitles import SubtitleWriter
 
 CUE = re.compile(
-    r"(source|translation) (\d+)\n(\d\d):(\d\d):(\d\d\.\d{3}) --> (\d\d):(\d\d):(\d\d\.\d{3})( line:0)?\n(\S[^\n]*(?:\n[^\n]+)?)\n"
+    r"(source|translation) (\d+)\n(\d\d):(\d\d):(\d\d\.\d{3}) --> (\d\d):(\d\d):(\d\d\.\d{3})( line:0)?\n"
+    r"(\S[^\n]*(?:\n[^\n]+)?)\n"
 )
 
 
