@@ -23,7 +23,7 @@ from scripts.release.chromium import chromium, find_chromium
 BROWSER = find_chromium()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, such as Debian's package chromium")
 
-STATUS = "(document.getElementById('status')?.textContent ?? '')"  # there is none while a page is being loaded
+STATUS = "document.getElementById('status').textContent"
 SAID = "document.querySelectorAll('#translation span').length"
 HEARD_S = "(parseFloat(document.getElementById('heard').textContent) || 0)"
 DONE = f"/^Done/.test({STATUS}) && {STATUS}"
@@ -32,6 +32,11 @@ WORDS = "document.getElementById('translation').textContent.replace(/\\s+/g, ' '
 TOPS = "['translation', 'source'].map((id) => document.getElementById(id).getBoundingClientRect().top)"
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 VIOLATIONS = "axe.run().then(({violations}) => violations.map(({id, nodes}) => id + ': ' + nodes.map((n) => n.html)))"
+LAST_WORD = """(() => {
+  const pane = document.getElementById('translation');
+  const last = [...pane.querySelectorAll('span')].at(-1).getBoundingClientRect();
+  return { scrolled: pane.scrollTop > 0, bottom: last.bottom, end: pane.getBoundingClientRect().bottom };
+})()"""
 
 
 @pytest.fixture
@@ -66,6 +71,7 @@ def test_microphone_is_translated_before_the_source_ends(make_server, wav):
             # ... and spoken: playback has started
             await page.wait_for("document.querySelectorAll('#translation span:not(.due)').length")
             assert not stream.ended and await page.evaluate(HEARD_S) < 5.9
+            await page.wait_for("document.getElementById('latency').textContent !== '–'")
             figures = await page.evaluate(
                 "['latency', 'rtf', 'reaction'].map((id) => document.getElementById(id).textContent)"
             )
@@ -98,6 +104,9 @@ def test_recording_is_played_in_real_time_and_can_be_saved(make_server, wav, tmp
             await page.click("#pause")
             status = await page.wait_for(DONE)
             assert asyncio.get_running_loop().time() - began > 6
+            await page.screenshot(tmp_path / "small.png", 320, 490)
+            view = await page.evaluate(LAST_WORD)
+            assert view["scrolled"] and view["bottom"] <= view["end"], "the newest words are in view"
             await page.click("#save-menu summary")
             for kind in ("wav", "vtt", "srt", "txt"):
                 await page.click(f"#save-{kind}")
@@ -207,7 +216,7 @@ def test_a_lost_connection_and_a_page_loaded_again_go_on_where_they_were(make_se
             (stream,) = server.batcher.streams
             before = await page.evaluate(WORDS)
             assert not page.dialogs
-            await page.call("Page.reload")
+            await page.reload()
             await page.wait_for(f"{STATUS}.startsWith('The page was loaded again')")
             assert page.dialogs == ["beforeunload"], "there were words that nobody had saved"
             assert (await page.evaluate(WORDS)).startswith(before)
@@ -218,7 +227,7 @@ def test_a_lost_connection_and_a_page_loaded_again_go_on_where_they_were(make_se
             heard_s = stream.received_samples / RATE
             assert heard_s == pytest.approx(6.0, abs=0.1), "the recording went on where it was, and to its end"
             # what was said is still there after another time
-            await page.call("Page.reload")
+            await page.reload()
             await page.wait_for(f"{STATUS}.startsWith('This is what was said')")
             assert await page.evaluate(WORDS) == words
 

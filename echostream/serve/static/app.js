@@ -18,6 +18,7 @@ const level = new Level($("level"));
 let session = null; // { connection, source, player, paused, name, from, settings, lags, unheard }
 let take = null; // of the session, or of the last one
 let isSaved = true; // what the take has
+let isSpoken = false; // into the microphone
 
 const [config, storage] = await Promise.all([fetch("config").then((response) => response.json()), Storage.open()]);
 const languages = { source: languageName(config.languages.source), target: languageName(config.languages.target) };
@@ -108,10 +109,12 @@ async function listMicrophones() {
 
 async function begin(from) {
   if (session) return;
-  if (take && !isSaved && !take.isEmpty && !confirm("The last translation has not been saved. Start anew without it?")) return;
+  const isLost = isSpoken && !isSaved && take !== null && !take.isEmpty; // a recording can be played again
+  if (isLost && !confirm("The last translation has not been saved. Start anew without it?")) return;
   const mine = (session = { from, name: from.name, paused: false, lags: [], unheard: [], played: 0 });
   take = new Take(config.output_sample_rate);
   isSaved = true;
+  isSpoken = from.kind === "microphone";
   source.clear();
   translation.clear();
   for (const id of ["heard", "latency", "reaction", "rtf", "waiting"]) $(id).textContent = "–";
@@ -182,9 +185,8 @@ function connect(mine, saved) {
     restarted: () => keep(mine),
     lost: () => say("The connection is lost. Trying again …", true),
     output: (message, samples) => {
-      storage?.add(structuredClone(message), samples);
+      keep(mine, { message, samples });
       output(mine, message, samples);
-      keep(mine);
     },
     ended: (end) => ended(mine, end),
   };
@@ -192,8 +194,9 @@ function connect(mine, saved) {
 }
 
 // Keeps what a page that is loaded again needs.
-function keep(mine) {
-  storage?.save({ from: mine.from, settings: mine.settings, connection: mine.end ? null : mine.connection.state() });
+function keep(mine, output = null) {
+  const session = { from: mine.from, settings: mine.settings, connection: mine.end ? null : mine.connection.state() };
+  storage?.save(session, output);
 }
 
 function output(mine, message, samples) {
@@ -301,8 +304,7 @@ async function pause(mine) {
 function stayAlive(mine) {
   const until = performance.now() + 1000 * KEEP_ALIVE_S;
   const tick = () => {
-    if (mine.recording || performance.now() > until) return; // a recording must stay where it is
-    mine.connection.send(new Int16Array(1));
+    if (performance.now() < until) mine.connection.send(new Int16Array(1));
   };
   clearInterval(mine.keepingAlive);
   mine.keepingAlive = setInterval(tick, (1000 * config.limits.max_idle_s) / 3);
@@ -335,6 +337,7 @@ async function restore() {
   if (!saved?.outputs.length) return;
   const { from, settings, connection } = saved.session;
   take = new Take(config.output_sample_rate);
+  isSpoken = from.kind === "microphone";
   const mine = { from, settings, name: from.name, paused: true, lags: [], unheard: [], played: 0, recording: from.kind === "recording" };
   for (const { message, samples } of saved.outputs) output(mine, message, samples);
   translation.settle();

@@ -45,12 +45,11 @@ export class Storage {
     await done(this.store("outputs").delete(IDBKeyRange.bound([tab], [tab, []])));
   }
 
-  save(session) {
-    this.store("sessions").put({ ...session, time: Date.now() }, this.tab);
-  }
-
-  add(message, samples) {
-    this.store("outputs").put({ message, samples }, [this.tab, this.count++]);
+  // The session and an output that it has had, or null: both or neither, so that none is missed or comes twice.
+  save(session, output) {
+    const both = this.db.transaction(["sessions", "outputs"], "readwrite");
+    both.objectStore("sessions").put({ ...session, time: Date.now() }, this.tab);
+    if (output) both.objectStore("outputs").put(output, [this.tab, this.count++]);
   }
 
   // { session, outputs }; null if there is none.
