@@ -4,6 +4,7 @@
     vocoder: vocoder
     source_lang: fr
     target_lang: en
+    description: Knows one voice and everyday topics.
     lag_k: 2
 
 Wherever a checkpoint is asked for, such a folder may be given instead; an option given by hand wins over the file.
@@ -22,7 +23,7 @@ from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
 from echostream.plugins import names_code
 
 FILES = ("checkpoint", "vocoder", "source_lm")
-LANGUAGES = ("source_lang", "target_lang")
+ABOUT = ("source_lang", "target_lang", "description")  # for people; they change nothing of what is played
 KINDS: dict[str, tuple[Any, str]] = {
     "int": (int, "a whole number"),
     "float": (int | float, "a number"),
@@ -40,6 +41,7 @@ class ModelSettings:
         checkpoint: weights of a released model, or a checkpoint as training writes it.
         vocoder: None stands for the folder ``vocoder`` beside the checkpoint, if there is one.
         source_lang, target_lang: language tags such as ``fr``; empty if nobody said.
+        description: whom and what it understands, in a sentence or two for whoever is about to speak to it.
         segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus, policy_options:
             see :class:`StreamingTranslator`.
     """
@@ -48,6 +50,7 @@ class ModelSettings:
     vocoder: Path | None = None
     source_lang: str = ""
     target_lang: str = ""
+    description: str = ""
     segment_ms: int = 320
     right_context_frames: int | None = None
     policy: str = "alignment"
@@ -93,7 +96,7 @@ class ModelSettings:
     def options(self) -> dict[str, Any]:
         """Keyword arguments of :class:`StreamingTranslator`."""
         names = [field.name for field in fields(self)]
-        return {name: getattr(self, name) for name in names if name not in ("checkpoint", "vocoder", *LANGUAGES)}
+        return {name: getattr(self, name) for name in names if name not in ("checkpoint", "vocoder", *ABOUT)}
 
 
 def _is_named_beside(checkpoint: Path) -> bool:

@@ -9,7 +9,7 @@ import gc
 import logging
 import mimetypes
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ from echostream.serve.files import translate_file
 from echostream.serve.limits import Limits
 from echostream.serve.metrics import CONTENT_TYPE, Metrics
 from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, SessionError, Settings, policies
+from echostream.serve.samples import Sample
 from echostream.serve.session import TOO_LATE, Session, restored
 from echostream.serve.session_store import SessionStore
 from echostream.streaming import StreamingTranslator
@@ -72,6 +73,8 @@ class Server:
         languages: BCP 47 tags of source and target language; empty if not known.
         access: who may use it.
         store: where sessions are saved, so that another process can go on with them; None: nowhere.
+        description: whom and what the model understands, for the page; empty if nobody said.
+        samples: recordings for a first try.
         sessions: who has a place, with the address of each.
         resumable: sessions that outlive their connections, by their resume tokens.
         silent: connections without a request so far.
@@ -89,6 +92,8 @@ class Server:
     languages: tuple[str, str] = ("", "")
     access: Access = field(default_factory=Access)
     store: SessionStore | None = None
+    description: str = ""
+    samples: Sequence[Sample] = ()
     sessions: dict[Guest, str] = field(default_factory=dict, init=False)
     resumable: dict[str, Session] = field(default_factory=dict, init=False)
     silent: set[asyncio.BaseTransport] = field(default_factory=set, init=False)
@@ -120,6 +125,7 @@ class Server:
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/static/{name}", self._static)
+        app.router.add_get("/samples/{name}", self._sample)
         app.router.add_post("/v1/audio/translations", self._file)
         app.on_response_prepare.append(self._add_headers)
         app.cleanup_ctx.append(self._run_batcher)
@@ -275,6 +281,12 @@ class Server:
         data, kind = self._static_files[name]
         return web.Response(body=data, content_type=kind, charset="utf-8" if kind.startswith("text/") else None)
 
+    async def _sample(self, request: web.Request) -> web.Response:
+        for sample in self.samples:
+            if sample.name == request.match_info["name"]:
+                return web.Response(body=sample.content, content_type=sample.kind)
+        raise web.HTTPNotFound
+
     async def _config(self, _: web.Request) -> web.Response:
         """The choices that the page or any other client has."""
         has_speech = self.translator.vocoder is not None
@@ -283,6 +295,8 @@ class Server:
                 "version": VERSION,
                 "model": self.name,
                 "languages": {"source": self.languages[0], "target": self.languages[1]},
+                "description": self.description,
+                "samples": [{"name": sample.name, "text": sample.text} for sample in self.samples],
                 "tasks": [task for task in TASKS if has_speech or task != "s2st"],
                 "policies": list(policies(self.defaults)),
                 "output_sample_rate": self.translator.output_sample_rate,

@@ -85,6 +85,7 @@ def build_server(args: argparse.Namespace) -> Server:
     from echostream.serve.access import Access, is_loopback, parse_origin, proxy_network, read_tokens
     from echostream.serve.app import Server
     from echostream.serve.protocol import Settings
+    from echostream.serve.samples import read_samples
     from echostream.serve.session_store import SessionStore
     from echostream.streaming.state_file import model_fingerprint
 
@@ -102,6 +103,7 @@ def build_server(args: argparse.Namespace) -> Server:
     print(f"threads: {settle_threads(args, translator)}", file=sys.stderr, flush=True)
     task = args.task or ("s2st" if translator.vocoder is not None else "s2tt")
     settings = model_settings(args)
+    source_lang = args.source_lang or settings.source_lang
     store = None
     if args.state_dir is not None:
         device = translator.model.fbank.device
@@ -119,9 +121,11 @@ def build_server(args: argparse.Namespace) -> Server:
         limits,
         args.max_batch,
         model_name(args.model),
-        (args.source_lang or settings.source_lang, args.target_lang or settings.target_lang),
+        (source_lang, args.target_lang or settings.target_lang),
         access,
         store,
+        settings.description,
+        read_samples(args.model, source_lang),
     )
     warm_up(server)
     return server

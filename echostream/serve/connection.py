@@ -119,7 +119,9 @@ class Connection:
                 self._on_silence()
                 continue
             if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR):
-                self._was_closed_by_client = message.type is WSMsgType.CLOSE
+                # A browser whose page is left or loaded again says 1001; the page may come back to its session.
+                in_order = message.type is WSMsgType.CLOSE and message.data != CloseCode.GOING_AWAY
+                self._was_closed_by_client = in_order
                 return False
             if self.outbox.is_closing:
                 ignored += 1  # sent before the client could know that the session has ended

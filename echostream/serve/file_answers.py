@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from echostream.decoding.word_boundary import SourceWord
 from echostream.streaming import OutputWord, SentenceRecomposer, StepOutput
-from echostream.streaming.subtitles import whole_subtitles
+from echostream.streaming.cues import Cue, whole_cues
+from echostream.streaming.subtitles import subrip_block, whole_subtitles
 
 JSON, TEXT, SRT, VTT, VERBOSE = FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 STREAMED = (JSON, VERBOSE, TEXT)  # subtitles are written when it is known where each ends
@@ -23,7 +22,6 @@ CONTENT_TYPES = {
     VTT: "text/vtt",
 }
 EVENTS = "text/event-stream"
-CUE_TIMES = re.compile(r"(\d\d+):(\d\d):(\d\d)\.(\d{3}) --> (\d\d+):(\d\d):(\d\d)\.(\d{3})")
 
 
 @dataclass(frozen=True)
@@ -67,40 +65,23 @@ class Translation:
             "duration": round(self.duration_s, 3),
             "text": self.text,
             "segments": [
-                {"id": number, "start": start_s, "end": end_s, "text": text}
-                for number, (start_s, end_s, text) in enumerate(self._cues())
+                {"id": number, "start": round(cue.start_s, 3), "end": round(cue.end_s, 3), "text": cue.text}
+                for number, cue in enumerate(self._cues())
             ],
         }
 
-    def _vtt(self) -> str:
-        times = (SourceWord(word.text, word.source_time_s, word.source_time_s, word.joined) for word in self.words)
-        return whole_subtitles([], [list(times)], self.recomposer)
+    @property
+    def _timed(self) -> list[SourceWord]:
+        return [SourceWord(word.text, word.source_time_s, word.source_time_s, word.joined) for word in self.words]
 
-    def _cues(self) -> list[tuple[float, float, str]]:
-        """Start, end and text of each subtitle."""
-        cues = []
-        for block in self._vtt().split("\n\n"):
-            if match := CUE_TIMES.search(block):
-                numbers = [int(number) for number in match.groups()]
-                start_s, end_s = (
-                    (3600 * hours + 60 * minutes + seconds) + milliseconds / 1000
-                    for hours, minutes, seconds, milliseconds in (numbers[:4], numbers[4:])
-                )
-                text = block[match.end() :].partition("\n")[2]
-                cues.append((start_s, end_s, html.unescape(text.strip())))
-        return cues
+    def _vtt(self) -> str:
+        return whole_subtitles([], [self._timed], self.recomposer)
+
+    def _cues(self) -> list[Cue]:
+        return whole_cues([], [self._timed], self.recomposer)
 
     def _srt(self) -> str:
-        blocks = [
-            f"{number}\n{_srt_time(start_s)} --> {_srt_time(end_s)}\n{text}\n"
-            for number, (start_s, end_s, text) in enumerate(self._cues(), start=1)
-        ]
-        return "\n".join(blocks)
-
-
-def _srt_time(seconds: float) -> str:
-    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02},{milliseconds % 1000:03}"
+        return "".join(subrip_block(cue, number) for number, cue in enumerate(self._cues(), start=1))
 
 
 def delta(text: str, kind: str) -> str:

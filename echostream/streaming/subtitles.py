@@ -9,66 +9,17 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from echostream.constants import SUBTITLE_CLOCKS
 from echostream.decoding.word_boundary import SourceWord
+from echostream.printing import printable
+from echostream.streaming.cues import SOURCE, TRANSLATION, Cue, Track, lines, whole_cues
 from echostream.streaming.live import silence_ms
 from echostream.streaming.recomposer import SentenceRecomposer
 from echostream.streaming.state import EchoStreamState, StepOutput
 
-MAX_CHARACTERS = 84  # two lines of 42, the usual limit of subtitles
-MIN_DURATION_S = 1.0
-READING_CHARACTERS_S = 20.0
-SOURCE, TRANSLATION = "source", "translation"
 SUBRIP_SUFFIX = ".srt"
-
-
-@dataclass(frozen=True)
-class Cue:
-    """A piece of text on one of the tracks, shown from ``start_s`` to ``end_s``."""
-
-    start_s: float
-    end_s: float
-    track: str
-    text: str
-
-
-class _Track:
-    """Words to sentences, and sentences that are too long for the screen to several cues."""
-
-    def __init__(self, name: str, recomposer: SentenceRecomposer) -> None:
-        self._name, self._recomposer = name, recomposer
-        self.open: Cue | None = None
-
-    def add(self, words: Iterable[SourceWord]) -> list[Cue]:
-        """Take in words; gives the cues that they complete."""
-        cues: list[Cue] = []
-        for word in words:
-            cue = self.open
-            if cue is not None and not word.joined:
-                is_full = len(cue.text) + 1 + len(word.text) > MAX_CHARACTERS
-                # A translation may well wait inside a sentence; a speaker who does has ended it.
-                pause_ms = 1000 * (word.start_s - cue.end_s) if self._name == SOURCE else 0
-                if is_full or self._recomposer.ends_sentence(pause_ms, ""):
-                    cues += self.end()
-            if self.open is None:
-                self.open = Cue(word.start_s, word.end_s, self._name, word.text)
-            else:
-                text = self.open.text + ("" if word.joined else " ") + word.text
-                self.open = replace(self.open, end_s=word.end_s, text=text)
-            if self._recomposer.ends_sentence(0, word.text):
-                cues += self.end()
-        return cues
-
-    def end(self) -> list[Cue]:
-        """The sentence ends; gives its cue, if there is one, long enough to be read."""
-        cue, self.open = self.open, None
-        if cue is None or not cue.text.strip():
-            return []
-        needed_s = max(MIN_DURATION_S, len(cue.text) / READING_CHARACTERS_S)
-        return [replace(cue, end_s=max(cue.end_s, cue.start_s + needed_s))]
 
 
 class SubtitleWriter:
@@ -91,7 +42,7 @@ class SubtitleWriter:
         if clock not in SUBTITLE_CLOCKS:
             raise ValueError(f"unknown clock '{clock}': choose one of {', '.join(SUBTITLE_CLOCKS)}")
         self._recomposer, self._clock = recomposer, clock
-        self._tracks = {name: _Track(name, recomposer) for name in (SOURCE, TRANSLATION)}
+        self._tracks = {name: Track(name, recomposer) for name in (SOURCE, TRANSLATION)}
         self._waiting: list[tuple[float, int, Cue]] = []  # by start; those of one moment as they came
         self._queued = itertools.count()
         self._has_translation = False
@@ -116,13 +67,13 @@ class SubtitleWriter:
         self._queue(self._tracks[TRANSLATION].add(translation))
         if state.finished or self._recomposer.ends_sentence(silence_ms(state), ""):
             self._end_sentences()
-        self._write_before(self._earliest_s(state))
+        self._settle(self._earliest_word_s(state))
 
     def close(self) -> None:
         """Write what is left, an unfinished sentence included, and close the file."""
         if not self._file.closed:
             self._end_sentences()
-            self._write_before(float("inf"))
+            self._settle(float("inf"))
             self._file.close()
 
     def _queue(self, cues: list[Cue]) -> None:
@@ -131,19 +82,29 @@ class SubtitleWriter:
 
     def _end_sentences(self) -> None:
         for track in self._tracks.values():
-            self._queue(track.end())
+            self._queue(track.end_sentence())
 
-    def _earliest_s(self, state: EchoStreamState) -> float:
-        """No cue that is still to come starts before this."""
-        if self._clock == "speech" or state.finished:
+    def _earliest_word_s(self, state: EchoStreamState) -> float:
+        """No word that is still to come starts before this."""
+        if state.finished:
             return float("inf")
+        if self._clock == "speech":
+            return 0.0
         starts = [state.frames * state.frame_ms / 1000]
-        starts += [track.open.start_s for track in self._tracks.values() if track.open is not None]
         if state.translation is not None:
             starts += [word.source_time_s for word in state.translation.output.waiting]
         if (word := state.recogniser.boundaries.words.open) is not None:
             starts.append(word.start_frame * state.frame_ms / 1000)
         return min(starts)
+
+    def _settle(self, time_s: float) -> None:
+        """Write what is certain, given that words that are still to come start at this time or later."""
+        for track in self._tracks.values():
+            self._queue(track.settle(time_s))
+        if self._clock == "speech":  # cues of one track come in order
+            time_s = float("inf")
+        starts = [track.earliest_s for track in self._tracks.values()]
+        self._write_before(min([time_s, *(start_s for start_s in starts if start_s is not None)]))
 
     def _write_before(self, time_s: float) -> None:
         while self._waiting and self._waiting[0][0] <= time_s:
@@ -153,27 +114,17 @@ class SubtitleWriter:
             if not self._is_subrip:
                 self._file.write(_block(cue, number, " line:0" if is_above else ""))
             elif not is_above:
-                self._file.write(_subrip_block(cue, number))
+                self._file.write(subrip_block(cue, number))
             self._file.flush()
 
 
 def whole_subtitles(
     source: Iterable[SourceWord], translation: Iterable[Iterable[SourceWord]], recomposer: SentenceRecomposer
 ) -> str:
-    """Subtitles of a stream that is over: the source at the top, and its translation.
-
-    Args:
-        source: words with their times on the clock of the subtitles.
-        translation: the words of each sentence, with times on the same clock.
-        recomposer: knows where sentences of the source end.
-    """
-    heard, said = (_Track(name, recomposer) for name in (SOURCE, TRANSLATION))
-    cues = [*heard.add(source), *heard.end()]
-    for sentence in translation:
-        cues += [*said.add(sentence), *said.end()]
+    """WebVTT of a stream that is over: the source at the top, and its translation; see :func:`whole_cues`."""
     count = dict.fromkeys((SOURCE, TRANSLATION), 0)
     text = "WEBVTT\n"
-    for cue in sorted(cues, key=lambda cue: cue.start_s):  # those of one moment as they came
+    for cue in whole_cues(source, translation, recomposer):
         count[cue.track] += 1
         text += _block(cue, count[cue.track], " line:0" if cue.track == SOURCE else "")
     return text
@@ -181,13 +132,14 @@ def whole_subtitles(
 
 def _block(cue: Cue, number: int, place: str) -> str:
     """A cue as the file has it; ``place``: WebVTT settings with a space before them."""
-    text = cue.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = "\n".join(map(printable, lines(cue.text))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return f"\n{cue.track} {number}\n{_time(cue.start_s)} --> {_time(cue.end_s)}{place}\n{text}\n"
 
 
-def _subrip_block(cue: Cue, number: int) -> str:
+def subrip_block(cue: Cue, number: int) -> str:
+    """A cue as SubRip has it."""
     times = f"{_time(cue.start_s)} --> {_time(cue.end_s)}".replace(".", ",")
-    return f"{number}\n{times}\n{cue.text}\n\n"
+    return f"{number}\n{times}\n{chr(10).join(map(printable, lines(cue.text)))}\n\n"
 
 
 def _time(seconds: float) -> str:

@@ -31,6 +31,9 @@ class Page:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.errors: list[str] = []  # of scripts and of the security policy
+        self.dialogs: list[str] = []  # kinds of those that came; all of them are answered with yes
+        self._loaded = asyncio.Event()
+        self._answers: set[asyncio.Task[dict[str, Any]]] = set()
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._reading = asyncio.create_task(self._read())
@@ -43,6 +46,13 @@ class Page:
             elif data["method"] == "Runtime.exceptionThrown":
                 details = data["params"]["exceptionDetails"]
                 self.errors.append(details.get("exception", {}).get("description", details["text"]))
+            elif data["method"] == "Page.loadEventFired":
+                self._loaded.set()
+            elif data["method"] == "Page.javascriptDialogOpening":
+                self.dialogs.append(data["params"]["type"])
+                answer = asyncio.create_task(self.call("Page.handleJavaScriptDialog", accept=True))
+                self._answers.add(answer)
+                answer.add_done_callback(self._answers.discard)
             elif data["method"] == "Log.entryAdded" and data["params"]["entry"]["level"] == "error":
                 self.errors.append(data["params"]["entry"]["text"])
 
@@ -76,6 +86,13 @@ class Page:
         """Open a page and wait until its controls work."""
         await self.call("Page.navigate", url=url)
         await self.wait_for("document.querySelectorAll('#segment option').length")
+
+    async def reload(self) -> None:
+        """Load the page again and wait until it is there."""
+        self._loaded.clear()
+        await self.call("Page.reload")
+        async with asyncio.timeout(START_S):
+            await self._loaded.wait()
 
     async def press(self, key: str, code: int, text: str = "") -> None:
         """Press a key with real input events."""

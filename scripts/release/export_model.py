@@ -47,7 +47,7 @@ from scripts.training.average_checkpoints import load
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MEGABYTE = 1_000_000
 RELEASE = "release.json"
-PLAYED = ("source_lang", "target_lang", "segment_ms", "policy", "stride_n", "lag_k", "beam")
+PLAYED = ("source_lang", "target_lang", "description", "segment_ms", "policy", "stride_n", "lag_k", "beam")
 SECTIONS = ("model", "task", "criterion", "optimizer", "lr_scheduler", "optimization")
 
 
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="e.g. models/fr-en")
     parser.add_argument("--source-lang", default="fr", help="tag of the language heard (default: %(default)s)")
     parser.add_argument("--target-lang", default="en", help="tag of the language spoken (default: %(default)s)")
+    parser.add_argument("--description", help="whom and what it understands; the live page shows it")
     parser.add_argument("--user-dir", type=Path, metavar="DIR", help="folder that registers a model class of your own")
     parser.add_argument("--policy", choices=POLICIES, help="model.yaml says so; likewise the next four")
     for name in ("--stride-n", "--lag-k", "--beam", "--segment-ms"):

@@ -100,7 +100,7 @@ def main() -> None:
     )
     parser.add_argument("--pause-s", type=float, default=1.5, help="silence around each of them (default: %(default)s)")
     parser.add_argument("--width", type=int, default=1180, help="pixels (default: %(default)s)")
-    parser.add_argument("--height", type=int, default=730, help="pixels (default: %(default)s)")
+    parser.add_argument("--height", type=int, default=560, help="pixels (default: %(default)s)")
     parser.add_argument("--dark", action="store_true", help="the page's dark colours")
     args = parser.parse_args()
     if (command := find_chromium()) is None:

@@ -2,13 +2,22 @@
 
 import asyncio
 import contextlib
+import json
 import re
+from pathlib import Path
 
+import axe_core_python
 import numpy as np
 import pytest
 import soundfile
+import webvtt
+from made_up_words import made_up_words
 from wire import RATE, noise, running, until
 
+from echostream.serve.access import Access
+from echostream.serve.samples import Sample
+from echostream.streaming import SentenceRecomposer
+from echostream.streaming.subtitles import whole_subtitles
 from scripts.release.chromium import chromium, find_chromium
 
 BROWSER = find_chromium()
@@ -17,8 +26,17 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, such as
 STATUS = "document.getElementById('status').textContent"
 SAID = "document.querySelectorAll('#translation span').length"
 HEARD_S = "(parseFloat(document.getElementById('heard').textContent) || 0)"
-FIGURES = ("latency", "rtf")
-DONE = f"/^(Done|Ended)/.test({STATUS}) && {STATUS}"
+DONE = f"/^Done/.test({STATUS}) && {STATUS}"
+WORDS = "document.getElementById('translation').textContent.replace(/\\s+/g, ' ')"
+
+TOPS = "['translation', 'source'].map((id) => document.getElementById(id).getBoundingClientRect().top)"
+AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+VIOLATIONS = "axe.run().then(({violations}) => violations.map(({id, nodes}) => id + ': ' + nodes.map((n) => n.html)))"
+LAST_WORD = """(() => {
+  const pane = document.getElementById('translation');
+  const last = [...pane.querySelectorAll('span')].at(-1).getBoundingClientRect();
+  return { scrolled: pane.scrollTop > 0, bottom: last.bottom, end: pane.getBoundingClientRect().bottom };
+})()"""
 
 
 @pytest.fixture
@@ -53,10 +71,12 @@ def test_microphone_is_translated_before_the_source_ends(make_server, wav):
             # ... and spoken: playback has started
             await page.wait_for("document.querySelectorAll('#translation span:not(.due)').length")
             assert not stream.ended and await page.evaluate(HEARD_S) < 5.9
+            await page.wait_for("document.getElementById('latency').textContent !== '–'")
             figures = await page.evaluate(
-                "['latency', 'rtf', 'waiting'].map((id) => document.getElementById(id).textContent)"
+                "['latency', 'rtf', 'reaction'].map((id) => document.getElementById(id).textContent)"
             )
-            assert re.fullmatch(r"\d+ ms", figures[0]) and re.fullmatch(r"\d+\.\d\d", figures[1])
+            assert re.fullmatch(r"\d+\.\d s", figures[0]) and float(figures[0][:-2]) > 0, "the listener's latency"
+            assert re.fullmatch(r"\d+\.\d\d", figures[1]) and re.fullmatch(r"\d+ ms", figures[2])
             await page.click("#stop")
             return await page.wait_for(DONE)
 
@@ -80,13 +100,18 @@ def test_recording_is_played_in_real_time_and_can_be_saved(make_server, wav, tmp
             paused = stream.received_samples
             await page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
             assert stream.received_samples - paused < 0.1 * RATE, "nothing is sent in a pause"
+            assert await page.evaluate("document.getElementById('pause').textContent") == "Resume"
             await page.click("#pause")
             status = await page.wait_for(DONE)
             assert asyncio.get_running_loop().time() - began > 6
-            for kind in ("wav", "vtt"):
+            await page.screenshot(tmp_path / "small.png", 320, 490)
+            view = await page.evaluate(LAST_WORD)
+            assert view["scrolled"] and view["bottom"] <= view["end"], "the newest words are in view"
+            await page.click("#save-menu summary")
+            for kind in ("wav", "vtt", "srt", "txt"):
                 await page.click(f"#save-{kind}")
                 await until(lambda name=f"translation.{kind}": (tmp_path / name).exists())
-            words = await page.evaluate("document.getElementById('translation').textContent.replace(/\\s+/g, ' ')")
+            words = await page.evaluate(WORDS)
             return status, words, await page.evaluate("document.activeElement.id")
 
     status, words, focused = asyncio.run(run())
@@ -94,11 +119,18 @@ def test_recording_is_played_in_real_time_and_can_be_saved(make_server, wav, tmp
     speech, rate = soundfile.read(tmp_path / "translation.wav")
     assert rate == RATE and np.abs(speech).max() > 0.01
     vtt = (tmp_path / "translation.vtt").read_text(encoding="utf-8")
-    cues = re.findall(r"(\d\d:\d\d:\d\d\.\d{3}) --> (\d\d:\d\d:\d\d\.\d{3})\n(.+)\n", vtt)
-    assert vtt.startswith("WEBVTT\n\n") and cues == sorted(cues) and all(start < end for start, end, _ in cues)
-    assert " ".join(text for *_, text in cues).split() == words.split()
-    last_s = sum(60**power * float(part) for power, part in enumerate(reversed(cues[-1][1].split(":"))))
-    assert last_s <= len(speech) / rate + 0.2
+    cues = list(webvtt.read(str(tmp_path / "translation.vtt")))
+    kinds = [cue.identifier.split()[0] for cue in cues]
+    assert vtt.startswith("WEBVTT\n\n") and [cue.start for cue in cues] == sorted(cue.start for cue in cues)
+    assert set(kinds) == {"source", "translation"}
+    said = [cue.text for cue, kind in zip(cues, kinds, strict=True) if kind == "translation"]
+    assert "".join("".join(said).split()) == "".join(words.split())
+    assert cues[-1].start_in_seconds <= len(speech) / rate
+    subrip = (tmp_path / "translation.srt").read_text(encoding="utf-8")
+    assert subrip.count(" --> ") == len(cues) and subrip.count("{\\an8}") == kinds.count("source")
+    text = (tmp_path / "translation.txt").read_text(encoding="utf-8")
+    assert text.startswith("Translation\n\n") and "\nSource\n\n" in text
+    assert "".join(words.split()) in "".join(text.split())
     assert focused
 
 
@@ -106,7 +138,8 @@ def test_page_is_accessible_by_keyboard_and_labelled(make_server, wav):
     async def run():
         async with page_of(make_server(), wav, touched=False) as page:
             seen = []
-            for _ in range(12):
+            await page.evaluate("document.getElementById('settings-menu').open = true")
+            for _ in range(14):
                 await page.press("Tab", 9)
                 seen.append(await page.evaluate("document.activeElement.id || document.activeElement.className"))
             assert seen[:3] == ["skip", "microphone", "file"]
@@ -141,10 +174,10 @@ def test_errors_are_shown_on_the_page(make_server, wav, tmp_path):
             await page.choose_file("#file", wav)
             await page.wait_for(f"{STATUS} === 'talk.wav is longer than the 1 s that this server takes.'")
             await page.click("#microphone")
-            await page.wait_for(f"{STATUS} === 'Ended: a session ends after 1 s of audio'")
+            await page.wait_for(f"{STATUS} === 'A session can be 1 seconds long. Start again to go on.'")
             server.limits.__dict__["max_sessions"] = 0
             await page.click("#microphone")
-            await page.wait_for(f"{STATUS}.includes('sessions of this server are taken')")
+            await page.wait_for(f"{STATUS}.includes('The server is full')")
             assert await page.evaluate("document.getElementById('status').classList.contains('error')")
 
     asyncio.run(run())
@@ -153,12 +186,143 @@ def test_errors_are_shown_on_the_page(make_server, wav, tmp_path):
 def test_narrow_wide_light_and_dark_pages_fit(make_server, tmp_path):
     async def run():
         async with page_of(make_server()) as page:
+            await page.evaluate(AXE)
             colours = set()
             for width, height in ((320, 640), (390, 844), (1280, 800), (1920, 1080)):
                 for dark in (False, True):
                     await page.screenshot(tmp_path / "page.png", width, height, dark)
                     assert await page.evaluate("document.documentElement.scrollWidth") <= width
+                    assert await page.evaluate("document.documentElement.scrollHeight") <= height, "one viewport"
+                    top, other = await page.evaluate(TOPS)
+                    assert top < other if width < 700 else top == other, "the translation comes first"
+                    assert await page.evaluate(VIOLATIONS) == []
                     colours.add(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
             assert len(colours) == 2
 
     asyncio.run(run())
+
+
+def test_a_lost_connection_and_a_page_loaded_again_go_on_where_they_were(make_server, wav):
+    server = make_server()
+
+    async def run():
+        async with page_of(server) as page:
+            await page.choose_file("#file", wav)
+            await page.wait_for(f"{SAID} > 2")
+            for connection in list(server.sessions):
+                connection._abort()
+            await page.wait_for(f"{STATUS}.startsWith('The connection is lost')")
+            await page.wait_for(f"{STATUS}.startsWith('Playing')")
+            (stream,) = server.batcher.streams
+            before = await page.evaluate(WORDS)
+            assert not page.dialogs
+            await page.reload()
+            await page.wait_for(f"{STATUS}.startsWith('The page was loaded again')")
+            assert page.dialogs == ["beforeunload"], "there were words that nobody had saved"
+            assert (await page.evaluate(WORDS)).startswith(before)
+            assert server.batcher.streams == {stream}, "it is the same session"
+            await page.click("#pause")
+            await page.wait_for(DONE)
+            words = await page.evaluate(WORDS)
+            heard_s = stream.received_samples / RATE
+            assert heard_s == pytest.approx(6.0, abs=0.1), "the recording went on where it was, and to its end"
+            # what was said is still there after another time
+            await page.reload()
+            await page.wait_for(f"{STATUS}.startsWith('This is what was said')")
+            assert await page.evaluate(WORDS) == words
+
+    asyncio.run(run())
+
+
+def test_a_pause_outlives_the_patience_of_the_server(make_server, wav):
+    server = make_server(max_idle_s=1.2)
+
+    async def run():
+        async with page_of(server, wav) as page:
+            await page.click("#microphone")
+            await page.wait_for(SAID)
+            await page.click("#pause")
+            await page.wait_for(f"{STATUS}.startsWith('Paused')")
+            await asyncio.sleep(2)
+            assert len(server.batcher.streams) == 1
+            await page.click("#pause")
+            await page.wait_for(f"{STATUS}.startsWith('Listening')")
+            await page.click("#stop")
+            await page.wait_for(DONE)
+
+    asyncio.run(run())
+
+
+def test_a_session_that_the_server_has_forgotten_is_followed_by_another(make_server, wav):
+    server = make_server()
+
+    async def run():
+        async with page_of(server) as page:
+            await page.choose_file("#file", wav)
+            await page.wait_for(f"{SAID} > 2")
+            for connection in list(server.sessions):
+                session = connection.session
+                connection._abort()
+                await until(lambda: not server.sessions)
+                session.discard()
+            await until(lambda: server.batcher.streams)
+            await page.wait_for(DONE)
+            assert await page.evaluate(HEARD_S) == pytest.approx(6.0, abs=0.3), "one clock"
+
+    asyncio.run(run())
+
+
+def test_what_to_say_and_samples_come_from_the_model(make_server, wav):
+    server = make_server()
+    server.languages, server.description = ("fr", "en"), "Knows <b>one</b> voice."
+    server.samples = [Sample("talk.wav", "il pleut", wav.read_bytes(), "audio/wav")]
+
+    async def run():
+        async with page_of(server) as page:
+            assert (
+                await page.evaluate("document.getElementById('purpose').textContent")
+                == "Speak French; you hear English."
+            )
+            assert await page.evaluate("document.getElementById('about').textContent") == "Knows <b>one</b> voice."
+            assert await page.evaluate("document.querySelector('.sample').lang") == "fr"
+            await page.click(".sample")
+            await page.wait_for(f"{STATUS} === 'Playing the sample.'")
+            await page.wait_for(SAID)
+
+    asyncio.run(run())
+
+
+def test_access_code_is_asked_for(make_server, wav):
+    server = make_server()
+    server.access = Access(["127.0.0.1"], [], ["open sesame"])
+
+    async def run():
+        async with page_of(server, wav) as page:
+            await page.click("#microphone")
+            await page.wait_for(f"{STATUS}.startsWith('That access code is not right')")
+            assert await page.evaluate("document.getElementById('settings-menu').open")
+            await page.evaluate("document.getElementById('token').focus()")
+            await page.call("Input.insertText", text="open sesame")
+            await page.click("#microphone")
+            await page.wait_for(SAID)
+
+    asyncio.run(run())
+
+
+def test_subtitles_of_the_page_are_those_of_the_command_line(make_server):
+    source, sentences = made_up_words(600.0, seed=3)
+    expected = whole_subtitles(source, sentences, SentenceRecomposer(RATE, 320))
+
+    def words(sentence):
+        return [{"text": w.text, "startS": w.start_s, "endS": w.end_s, "joined": w.joined} for w in sentence]
+
+    given = json.dumps([[words(source)], [words(sentence) for sentence in sentences]])
+
+    async def run():
+        async with page_of(make_server()) as page:
+            return await page.evaluate(
+                f"import('./static/subtitles.js').then((made) => {{ const [heard, said] = {given}; return made.vtt("
+                "made.cuesOf('source', heard, made.PAUSE_S), made.cuesOf('translation', said)); })"
+            )
+
+    assert asyncio.run(run()) == expected

@@ -1,6 +1,6 @@
 // Sound in and out: a source (microphone or recording) that gives 16-bit pieces, and a player of speech.
 
-const RECORDING_RATE = 16000; // the model's: the browser's decoder resamples to it, with a low-pass filter
+export const RECORDING_RATE = 16000; // the model's: the browser's decoder resamples to it, with a low-pass filter
 
 // Browsers keep a page silent until somebody has clicked or typed in it.
 function held(ms) {
@@ -44,17 +44,24 @@ export class Source {
     };
   }
 
-  static async microphone(onPiece, onEnd) {
+  // device: its id, or empty for the browser's choice; sampleRate: of a session that goes on, or null.
+  static async microphone(device, sampleRate, onPiece, onEnd) {
     if (!navigator.mediaDevices) {
       throw new Error("Browsers give the microphone to localhost and to https pages only.");
     }
     // Without echo cancellation the translation from the loudspeakers would be translated again.
     const stream = await navigator.mediaDevices.getUserMedia({
-      audio: { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: false },
+      audio: {
+        ...(device && { deviceId: { exact: device } }),
+        channelCount: 1,
+        echoCancellation: true,
+        noiseSuppression: false,
+        autoGainControl: false,
+      },
     });
     const release = () => stream.getTracks().forEach((track) => track.stop());
     try {
-      const audio = await context({ latencyHint: "interactive" }, "capture.worklet.js");
+      const audio = await context({ latencyHint: "interactive", ...(sampleRate && { sampleRate }) }, "capture.worklet.js");
       const source = new Source(audio, onPiece, onEnd, release);
       stream.getAudioTracks()[0].onended = () => source.finish();
       source.input = audio.createMediaStreamSource(stream);
@@ -65,7 +72,8 @@ export class Source {
     }
   }
 
-  static async recording(file, volume, onPiece, onEnd) {
+  // fromS: where to begin.
+  static async recording(file, volume, fromS, onPiece, onEnd) {
     const audio = await context({ sampleRate: RECORDING_RATE }, "capture.worklet.js");
     const source = new Source(audio, onPiece, onEnd, () => {});
     try {
@@ -78,12 +86,13 @@ export class Source {
     }
     source.input.onended = () => source.finish();
     source.volume = volume;
+    source.fromS = fromS;
     return source;
   }
 
   start() {
     this.input.connect(this.node);
-    if (this.input.start) this.input.start();
+    if (this.input.start) this.input.start(0, this.fromS);
   }
 
   set volume(value) {

@@ -1,78 +1,186 @@
-// The WebSocket protocol of docs/protocol.md.
+// The WebSocket protocol of docs/protocol.md: a session that outlives its connection.
+
+const CODES = { DONE: 1000, GONE: 4410 };
+const RETRIED = new Set([1001, 1005, 1006, 1012, 1013]); // lost, or a server that stops, or has no place at the moment
+const RETRY_MS = 1000;
+const CHUNK_S = 0.25; // what was recorded while the connection was lost is sent in pieces of this
+const HEARD_KEPT = 6000; // pieces of 20 ms
 
 export class Connection {
-  // handlers: ready(message), output(message), speech(Int16Array), ended({ ok, message })
-  constructor(settings, handlers) {
-    const url = new URL("ws", document.baseURI);
-    url.protocol = url.protocol.replace("http", "ws");
-    this.handlers = handlers;
-    this.early = []; // pieces that wait for the server to be ready
-    this.sent = []; // [seconds given by then, time in ms]
-    this.sentSamples = 0;
-    this.sampleRate = settings.sample_rate;
-    this.latencies = [];
-    this.socket = new WebSocket(url);
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.socket.send(JSON.stringify({ type: "start", version: 1, ...settings }));
-    this.socket.onmessage = ({ data }) => this.receive(data);
-    this.socket.onclose = (event) => this.closed(event);
+  // handlers: ready(), resumed(receivedSamples), restarted(), output(message, samples), lost(), ended({ ok, code, message })
+  // saved: what state() gave, to go on with it.
+  constructor(settings, token, limits, handlers, saved = null) {
+    Object.assign(this, { settings, token, limits, handlers });
+    this.kept = []; // { from, samples }: the source that the server may ask for again
+    this.total = this.sentTo = 0; // samples of the source given, and sent
+    this.baseS = this.baseSpeechS = 0; // where this session begins, if there was another one before
+    this.resumeToken = null;
+    this.seq = this.spoken = 0;
+    this.heard = []; // [seconds given by then, time in ms]
+    Object.assign(this, saved);
+    this.sentTo = this.total;
+    this.open();
   }
 
-  // Nothing is lost that is said while the connection is being made.
+  state() {
+    const { resumeToken, seq, spoken, total, baseS, baseSpeechS, over } = this;
+    return { resumeToken, seq, spoken, total, baseS, baseSpeechS, over };
+  }
+
+  open() {
+    const url = new URL("ws", document.baseURI);
+    url.protocol = url.protocol.replace("http", "ws");
+    const socket = (this.socket = new WebSocket(url));
+    this.isLive = false;
+    this.last = this.pending = null;
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      const opening = this.resumeToken
+        ? { type: "resume", resume_token: this.resumeToken, seq: this.seq }
+        : { type: "start", resumable: true, ...this.settings };
+      socket.send(JSON.stringify({ version: 1, ...opening, ...(this.token && { token: this.token }) }));
+    };
+    socket.onmessage = ({ data }) => this.receive(data);
+    socket.onclose = (event) => this.closed(event);
+  }
+
+  // Nothing is lost that is said while there is no connection.
   send(samples) {
     if (this.over) return;
-    this.sentSamples += samples.length;
-    this.sent.push([this.sentSamples / this.sampleRate, performance.now()]);
-    if (this.early) this.early.push(samples);
-    else this.socket.send(samples);
+    this.kept.push({ from: this.total, samples });
+    this.total += samples.length;
+    this.heard.push([this.baseS + this.total / this.settings.sample_rate, performance.now()]);
+    if (this.heard.length > HEARD_KEPT) this.heard.shift();
+    if (this.isLive && this.sentTo === this.total - samples.length) {
+      this.socket.send(samples);
+      this.sentTo = this.total;
+    }
   }
 
   end() {
     if (this.over) return;
     this.over = true;
-    if (!this.early) this.sendEnd();
+    if (this.isLive && this.sentTo === this.total) this.sendEnd();
+  }
+
+  // A pause: what is heard after it has nothing to do with the clock before.
+  forgetTimes() {
+    this.heard = [];
+  }
+
+  // When a moment of the source was heard, in ms; undefined if that is not known.
+  heardAt(sourceS) {
+    return this.heard.length && sourceS >= this.heard[0][0] ? this.heard.find(([until]) => until >= sourceS)?.[1] : undefined;
   }
 
   sendEnd() {
     this.socket.send(JSON.stringify({ type: "end" }));
   }
 
-  ready() {
-    for (const samples of this.early) this.socket.send(samples);
-    this.early = null;
-    if (this.over) this.sendEnd();
+  // Sends what the server has not got, not faster than it may come.
+  catchUp() {
+    const socket = this.socket;
+    if (!this.isLive || socket.readyState !== WebSocket.OPEN) return;
+    const most = CHUNK_S * this.settings.sample_rate;
+    const pieces = [];
+    let count = 0;
+    for (const { from, samples } of this.kept) {
+      if (from + samples.length <= this.sentTo) continue;
+      const piece = samples.subarray(Math.max(0, this.sentTo - from));
+      pieces.push(piece);
+      count += piece.length;
+      this.sentTo += piece.length;
+      if (count >= most) break;
+    }
+    const chunk = new Int16Array(count);
+    let at = 0;
+    for (const piece of pieces) {
+      chunk.set(piece, at);
+      at += piece.length;
+    }
+    if (count) socket.send(chunk);
+    const speed = Math.min(2.5, 0.8 * this.limits.max_speed);
+    if (this.sentTo < this.total) setTimeout(() => socket === this.socket && this.catchUp(), (1000 * CHUNK_S) / speed);
+    else if (this.over) this.sendEnd();
   }
 
   receive(data) {
     if (typeof data !== "string") {
-      this.handlers.speech(new Int16Array(data));
+      this.deliver(this.pending, new Int16Array(data));
       return;
     }
     const message = JSON.parse(data);
     if (message.type === "output") {
-      message.latency_ms = this.latency(message.source_s);
-      this.handlers.output(message);
-    } else if (message.type === "ready") {
-      this.ready();
-      this.handlers.ready(message);
+      if (message.samples) this.pending = message; // whole with its speech, which comes next
+      else this.deliver(message, null);
+    } else if (message.type === "ready" || message.type === "resumed") {
+      this.lostAt = null;
+      this.resumeToken = message.resume_token;
+      this.sentTo = message.received_samples;
+      if (this.total < this.sentTo) this.total = this.sentTo; // before the page was loaded again
+      this.isLive = true;
+      this.catchUp();
+      if (message.type === "ready") this.handlers.ready();
+      else this.handlers.resumed(message.received_samples);
     } else {
-      this.last = message; // done or error: the reason of the close that follows
+      this.last = message; // done, error or suspended: the reason of the close that follows
     }
   }
 
-  // Median of the last few times from sending a sample to the answer that needed it.
-  latency(sourceS) {
-    while (this.sent.length && this.sent[0][0] < sourceS - 0.001) this.sent.shift();
-    if (this.sent.length) this.latencies.push(performance.now() - this.sent[0][1]);
-    if (this.latencies.length > 9) this.latencies.shift();
-    const sorted = [...this.latencies].sort((left, right) => left - right);
-    return sorted[sorted.length >> 1];
+  deliver(message, samples) {
+    this.seq = message.seq;
+    const acknowledged = message.acknowledged_samples ?? 0;
+    while (this.kept.length && this.kept[0].from + this.kept[0].samples.length <= Math.min(acknowledged, this.sentTo)) this.kept.shift();
+    message.source_s += this.baseS;
+    for (const word of message.source_words) {
+      word.start_s += this.baseS;
+      word.end_s += this.baseS;
+    }
+    for (const word of message.words) {
+      word.source_s += this.baseS;
+      if (word.end_s) word.start_s += this.baseSpeechS;
+      if (word.end_s) word.end_s += this.baseSpeechS;
+    }
+    this.spoken += samples?.length ?? 0;
+    this.handlers.output(message, samples);
   }
 
-  closed(event) {
-    this.over = true;
+  closed({ code, reason }) {
+    this.isLive = false;
+    if (this.isClosed) return;
     const said = this.last;
-    if (said) this.handlers.ended({ ok: said.type === "done" && said.code === 1000, ...said });
-    else this.handlers.ended({ ok: false, message: event.reason || "The connection to the server was lost." });
+    if (said?.type === "done" || !this.resumeToken) {
+      this.finish({ ok: said?.type === "done" && said.code === CODES.DONE, code, message: said?.message ?? reason });
+    } else if (code === CODES.GONE) {
+      this.restart();
+    } else if (RETRIED.has(code)) {
+      this.lostAt ??= performance.now();
+      this.handlers.lost();
+      this.retry = setTimeout(() => this.open(), RETRY_MS);
+      if (performance.now() - this.lostAt > 1000 * this.limits.max_away_s) {
+        clearTimeout(this.retry);
+        this.finish({ ok: false, code: 1006, message: "" });
+      }
+    } else {
+      this.finish({ ok: false, code, message: said?.message ?? reason });
+    }
+  }
+
+  // The server has forgotten the session: another one goes on after it.
+  restart() {
+    const from = this.kept[0]?.from ?? this.total;
+    this.baseS += from / this.settings.sample_rate;
+    this.baseSpeechS = this.spoken / this.handlers.outputSampleRate;
+    for (const piece of this.kept) piece.from -= from;
+    this.total -= from;
+    this.sentTo = this.seq = 0;
+    this.resumeToken = null;
+    this.handlers.restarted();
+    this.open();
+  }
+
+  finish(end) {
+    this.over = this.isClosed = true;
+    this.handlers.ended(end);
   }
 }

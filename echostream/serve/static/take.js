@@ -1,26 +1,61 @@
-// What a session has said so far, on the clock of what was heard: for the downloads.
+// What a session has said so far, on the clock of what was heard: sentences, and the files to be kept.
 
-const CUE_WORDS = 10;
-const CUE_S = 5;
-const GAP_S = 1;
+import { PAUSE_S, cuesOf, endsSentence, srt, vtt } from "./subtitles.js";
 
 export class Take {
   constructor(sampleRate) {
     this.sampleRate = sampleRate;
     this.pieces = []; // { at, from, samples }: position on the source's clock, position in the speech
-    this.words = [];
+    this.heard = []; // sentences of source words
+    this.said = []; // sentences of the translation: words, and in `of` the number of the source's sentence
     this.spoken = 0;
     this.end = 0;
     this.sourceS = 0;
+    this.turns = []; // for each sentence heard, the time from which on a translation can be of it
   }
 
-  output(message) {
+  get isEmpty() {
+    return !this.heard.length && !this.said.length;
+  }
+
+  // Takes in an output and its speech; each word gets the number of its sentence.
+  output(message, samples) {
     this.sourceS = message.source_s;
-    this.words.push(...message.words);
+    for (const word of message.source_words) this.addHeard(word);
+    for (const word of message.words) this.addSaid(word);
+    if (samples) this.addSpeech(samples);
+  }
+
+  addHeard(word) {
+    const last = this.heard.at(-1)?.at(-1);
+    if (!last || (!word.joined && (endsSentence(last.text) || word.start_s - last.end_s >= PAUSE_S))) {
+      this.heard.push([]);
+      this.turns.push(word.end_s); // nothing is translated before a word of it is over
+    }
+    this.heard.at(-1).push(word);
+    word.sentence = this.heard.length - 1;
+  }
+
+  addSaid(word) {
+    let of = this.said.at(-1)?.of ?? 0;
+    const last = this.said.at(-1)?.at(-1);
+    while (of + 1 < this.turns.length && this.turns[of + 1] <= word.source_s) of++;
+    if (!last || (!word.joined && (endsSentence(last.text) || of > this.said.at(-1).of))) {
+      this.said.push(Object.assign([], { of }));
+    }
+    this.said.at(-1).push(word);
+    word.sentence = this.said.length - 1;
+  }
+
+  // The word heard that has the same place in its sentence as this word, the last one of the translation, has in its own.
+  sourceOf() {
+    const sentence = this.said.at(-1);
+    const heard = this.heard[sentence.of];
+    return heard?.[Math.min(sentence.length, heard.length) - 1];
   }
 
   // Speech starts when it was made, or when the speech before it ends.
-  speech(samples) {
+  addSpeech(samples) {
     const at = Math.max(this.end, Math.round(this.sourceS * this.sampleRate));
     this.pieces.push({ at, from: this.spoken, samples });
     this.spoken += samples.length;
@@ -30,12 +65,14 @@ export class Take {
   // From a time in the speech, in seconds, to the clock of the source.
   timeOf(speechS) {
     const sample = speechS * this.sampleRate;
-    let found = null;
-    for (const piece of this.pieces) {
-      if (piece.from > sample) break;
-      found = piece;
+    let low = 0;
+    for (let high = this.pieces.length; high - low > 1; ) {
+      const middle = (low + high) >> 1;
+      if (this.pieces[middle].from <= sample) low = middle;
+      else high = middle;
     }
-    return found ? (found.at + Math.min(sample - found.from, found.samples.length)) / this.sampleRate : speechS;
+    const piece = this.pieces[low];
+    return piece ? (piece.at + Math.min(sample - piece.from, piece.samples.length)) / this.sampleRate : speechS;
   }
 
   wav() {
@@ -58,31 +95,28 @@ export class Take {
     return new Blob([header, samples], { type: "audio/wav" });
   }
 
-  vtt() {
-    const cues = [];
-    for (const word of this.words) {
-      const silent = word.end_s === 0;
-      const start = silent ? word.source_s : this.timeOf(word.start_s);
-      const end = silent ? start + 0.5 : this.timeOf(word.end_s - 0.001) + 0.001;
-      const cue = cues.at(-1);
-      const fits = cue && start - cue.end < GAP_S && end - cue.start < CUE_S && cue.words < CUE_WORDS;
-      if (cue && (word.joined || (fits && !/[.?!]$/.test(cue.text)))) {
-        cue.text += (word.joined ? "" : " ") + word.text;
-        cue.end = Math.max(end, cue.end);
-        cue.words += 1;
-      } else {
-        if (cue) cue.end = Math.min(cue.end, start);
-        cues.push({ start, end, text: word.text, words: 1 });
-      }
-    }
-    const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-    const blocks = cues.map((cue) => `${clock(cue.start)} --> ${clock(Math.max(cue.end, cue.start + 0.1))}\n${escape(cue.text)}`);
-    return new Blob([["WEBVTT", ...blocks].join("\n\n") + "\n"], { type: "text/vtt" });
+  subtitles(kind) {
+    const heard = this.heard.map((sentence) =>
+      sentence.map(({ text, start_s, end_s, joined }) => ({ text, startS: start_s, endS: end_s, joined })),
+    );
+    const said = this.said.map((sentence) =>
+      sentence.map((word) => {
+        const isSilent = word.end_s === 0;
+        const startS = isSilent ? word.source_s : this.timeOf(word.start_s);
+        const endS = isSilent ? startS : this.timeOf(word.end_s - 0.001) + 0.001;
+        return { text: word.text, startS, endS, joined: word.joined };
+      }),
+    );
+    const write = kind === "srt" ? srt : vtt;
+    const text = write(cuesOf("source", heard), cuesOf("translation", said));
+    return new Blob([text], { type: kind === "srt" ? "application/x-subrip" : "text/vtt" });
   }
-}
 
-function clock(seconds) {
-  const ms = Math.round(seconds * 1000);
-  const pad = (value, length = 2) => String(value).padStart(length, "0");
-  return `${pad(Math.floor(ms / 3600000))}:${pad(Math.floor(ms / 60000) % 60)}:${pad(Math.floor(ms / 1000) % 60)}.${pad(ms % 1000, 3)}`;
+  // Both languages, a sentence a line.
+  text(sourceTitle, targetTitle) {
+    const joined = (sentence) => sentence.map((word, index) => (word.joined || !index ? "" : " ") + word.text).join("");
+    const section = (title, sentences) => `${title}\n\n${sentences.map(joined).join("\n")}\n`;
+    const sections = [section(targetTitle, this.said), section(sourceTitle, this.heard)];
+    return new Blob([sections.join("\n")], { type: "text/plain;charset=utf-8" });
+  }
 }

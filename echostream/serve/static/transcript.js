@@ -1,39 +1,44 @@
-// A growing text: words in paragraphs, a new one after a sentence or a pause.
-
-const PAUSE_S = 2;
+// A growing text: a paragraph for each sentence, the newest words in view.
 
 export class Transcript {
   constructor(element) {
     this.element = element;
+    new ResizeObserver(() => this.showEnd()).observe(element);
+    element.addEventListener("scroll", () => {
+      this.isPinned = element.scrollHeight - element.scrollTop - element.clientHeight < 40;
+    });
     this.clear();
   }
 
   clear() {
     this.element.replaceChildren();
     this.paragraph = null;
-    this.lastS = 0;
+    this.sentence = -1;
+    this.isPinned = true; // until somebody scrolls back
     this.due = []; // spans of words that have not been spoken yet: { span, startS, endS }
   }
 
-  // atS: source time of the word; spoken: { startS, endS } in the speech, for words that will be heard.
-  add(text, joined, atS, spoken = null) {
-    const pinned = this.element.scrollHeight - this.element.scrollTop - this.element.clientHeight < 40;
-    const sentenceEnded = /[.?!]$/.test(this.paragraph?.textContent ?? "");
-    if (!this.paragraph || (!joined && (sentenceEnded || atS - this.lastS > PAUSE_S))) {
+  // spoken: { startS, endS } in the speech, for words that will be heard.
+  add(word, spoken = null) {
+    if (word.sentence !== this.sentence) {
       this.paragraph = document.createElement("p");
       this.element.append(this.paragraph);
-    } else if (!joined) {
+      this.sentence = word.sentence;
+    } else if (!word.joined) {
       this.paragraph.append(" ");
     }
-    this.lastS = atS;
     const span = document.createElement("span");
-    span.textContent = text;
+    span.textContent = word.text;
     if (spoken) {
       span.className = "due";
       this.due.push({ span, ...spoken });
     }
     this.paragraph.append(span);
-    if (pinned) this.element.scrollTop = this.element.scrollHeight;
+    this.showEnd();
+  }
+
+  showEnd() {
+    if (this.isPinned) this.element.scrollTop = this.element.scrollHeight;
   }
 
   // Marks the word that is being heard when so many seconds of speech have been played.

@@ -217,10 +217,9 @@ def test_words_and_sound_lie_where_they_are_heard(tmp_path):
         assert (np.diff(piece) > 0).all() and piece.min() > 0
     assert np.count_nonzero(made.both[:, 1]) == 900 * 16 and np.count_nonzero(made.both[:, 0]) == RATE
     # the model put a pause before "ef", which begins a sentence
-    assert "translation 1\n00:00:00.500 --> 00:00:01.500\nab cd\n" in made.subtitles()
-    # said at 1.4 s, and shown when the one before was there for a second
-    assert "translation 2\n00:00:01.500 --> 00:00:02.500\nef\n" in made.subtitles()
-    assert "source 1\n00:00:00.080 --> 00:00:01.080 line:0\nune\n" in made.subtitles()
+    assert "translation 1\n00:00:00.500 --> 00:00:01.300\nab cd\n" in made.subtitles()
+    assert "translation 2\n00:00:01.400 --> 00:00:02.200\nef\n" in made.subtitles()
+    assert "source 1\n00:00:00.080 --> 00:00:00.880 line:0\nune\n" in made.subtitles()
 
 
 def test_figures_and_page(tmp_path):
