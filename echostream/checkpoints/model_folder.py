@@ -116,7 +116,9 @@ def _check(file: Path, values: Any) -> None:
     known = {field.name: str(field.type) for field in fields(ModelSettings)}
     for name, value in values.items():
         if name not in known:
-            raise CheckpointError(f"{file} has an unknown entry '{name}': known are {', '.join(sorted(known))}")
+            raise CheckpointError(
+                f"{file} has an unknown entry {str(name)[:80]!r}: known are {', '.join(sorted(known))}"
+            )
         if value is None:
             continue
         kinds, article = next(
@@ -125,6 +127,8 @@ def _check(file: Path, values: Any) -> None:
         )
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise CheckpointError(f"{file}: {name} must be {article}, not {value!r}")
+        if isinstance(value, str) and not value.isprintable():
+            raise CheckpointError(f"{file}: {name} must be text that can be printed, not {value[:80]!r}")
         if name in FILES and not value.strip():
             raise CheckpointError(f"{file}: {name} names no file: leave the entry out")
     if names_code(values.get("policy") or ""):

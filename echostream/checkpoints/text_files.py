@@ -41,7 +41,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     """The values in a YAML file.
 
     Raises:
-        UnsafeFileError: too large, not UTF-8, not YAML, with aliases, with a key twice or numbers that no setting has;
+        UnsafeFileError: too large, not UTF-8, not YAML, with aliases, keys or numbers that no setting has;
             in one line.
         OSError: missing, or not to be read.
     """
@@ -53,7 +53,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     # RecursionError: nested too deep. The others come from values such as 0000-00-00, which look like a date.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UnsafeFileError(f"it is damaged: {_one_line(error)}") from error
-    _check_numbers(content)
+    _check_values(content)
     return content
 
 
@@ -74,7 +74,7 @@ def read_json(path: str | os.PathLike[str], max_bytes: int = MAX_JSON_BYTES) -> 
         raise UnsafeFileError(f"it is damaged: {_one_line(error)}") from error
     if not isinstance(content, dict):
         raise UnsafeFileError("it is not a JSON object")
-    _check_numbers(content)
+    _check_values(content)
     return content
 
 
@@ -124,12 +124,14 @@ def _refuse_repeats(names: list[str]) -> None:
         seen.add(name)
 
 
-def _check_numbers(content: Any) -> None:
-    """Refuse numbers that would be infinite, or too large for what computes with them, wherever they are used."""
+def _check_values(content: Any) -> None:
+    """Refuse names that can't be printed, and numbers that are infinite or too large for what computes with them."""
     waiting = [content]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
+            if odd := [name for name in value if isinstance(name, str) and not name.isprintable()]:
+                raise UnsafeFileError(f"it has the key {odd[0][:80]!r}, which can't be printed")
             waiting += [*value.keys(), *value.values()]
         elif isinstance(value, list | tuple | set):
             waiting += value

@@ -72,7 +72,7 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         input_dim = config.get("model_in_dim", embedding_dim * (1 + multiple_speakers))
         if input_dim != embedding_dim * (1 + multiple_speakers):
             raise VocoderError(
-                f"model_in_dim {input_dim} does not fit embedding_dim {embedding_dim} "
+                f"model_in_dim {input_dim!r} does not fit embedding_dim {embedding_dim!r} "
                 f"{'with' if multiple_speakers else 'without'} a speaker embedding"
             )
         try:

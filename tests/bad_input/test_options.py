@@ -11,6 +11,8 @@ import yaml
 from cases import OPTIONS
 from spoilt import TESTS
 
+import echostream.tasks  # noqa: F401  # registers them
+
 
 def told(words: str, echostream, recordings, model, train, corpus, simuleval, tmp_path, capsys) -> tuple[int, str]:
     """Status and last line of a row of ``cases.OPTIONS``."""

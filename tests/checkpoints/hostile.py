@@ -200,6 +200,8 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
     ),
     "config.json: 10^30": (config(sampling_rate=HUGE), "a whole number of 31 digits"),
     "config.json: a dilation of a billion": (config(resblock_dilation_sizes=[[10**9] * 3] * 3), "makes no sense"),
+    "config.json: a key with a line end": (config(**{"\n": 1}), r"it has the key '\n', which can't be printed"),
+    "config.json: text with a line end": (config(embedding_dim="\n"), r"does not fit embedding_dim '\n'"),
     "config.json: null": (config(sampling_rate=None), "its sample_rate would be None"),
     "config.json: a list": (config(num_embeddings=[[]]), "makes no sense"),
     "config.json: text": (config(upsample_initial_channel="x"), "makes no sense"),
@@ -228,6 +230,11 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
     "model.yaml: code": (yaml("lag_k: !!python/object/apply:os.mkdir [PWNED]\n"), "could not determine a constructor"),
     "model.yaml: a policy's own name": (yaml("policy_options: {policy: x}\n"), "has no option policy"),
     "model.yaml: a key twice": (yaml("lag_k: 1\nlag_k: 2\n"), "the key 'lag_k' twice"),
+    "model.yaml: a key with a line end": (yaml('"\\n": 1\n'), r"it has the key '\n', which can't be printed"),
+    "model.yaml: text with a line end": (
+        yaml('policy: "a\\nb"\n'),
+        r"policy must be text that can be printed, not 'a\nb'",
+    ),
     "model.yaml: NUL": (yaml("lag_k: \0\n"), "is damaged"),
     "model.yaml: large": (yaml("#" + "x" * 10**8), "more than 65,536 bytes"),
     "language model: 3 GB in one line": (

@@ -1,6 +1,6 @@
 """Damaged and made-up files of models: a model, or one line; never a traceback, code, or much memory (Hypothesis).
 
-The full count, 10,000 cases: ``ECHOSTREAM_FUZZ=deep python -m pytest tests/fuzz/test_model_files.py``
+The full count, 10,000 cases: ``ECHOSTREAM_FUZZ=deep python -m pytest tests/fuzz/test_hostile_models.py``
 """
 
 from __future__ import annotations
