@@ -16,7 +16,9 @@ from echostream.evaluation.agent import EchoStreamAgent
 from echostream.evaluation.agent import load_translator as load_for_agent
 from echostream.streaming import StreamingTranslator
 
-SETTINGS = "policy: wait-k\nlag_k: 2\nsegment_ms: 160\nsource_lang: fr\ntarget_lang: en\n"
+SETTINGS = (
+    "policy: wait-k\nlag_k: 2\nsegment_ms: 160\nsource_lang: fr\ntarget_lang: en\ndescription: Knows one voice.\n"
+)
 NOISE = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
 
 
@@ -32,6 +34,10 @@ def speech(translator):
 def test_folder_has_the_default_settings_of_its_model(folder):
     translator = StreamingTranslator.from_checkpoint(folder)
     assert isinstance(translator.policy, WaitKPolicy) and translator.policy.lag_k == 2 and translator.segment_ms == 160
+    assert (
+        ModelSettings.of(folder).description == "Knows one voice."
+        and "description" not in ModelSettings(folder).options
+    )
     options = {"policy": "wait-k", "lag_k": 2, "segment_ms": 160}
     by_hand = StreamingTranslator.from_checkpoint(folder / "checkpoint.pt", folder / "voice", **options)
     assert speech(translator).size
@@ -88,6 +94,7 @@ def test_commands_and_agents_accept_the_folder(folder, capsys):
         ("checkpoint: a.pt\nlag_k: two", "lag_k must be a whole number, not 'two'"),
         ("checkpoint: a.pt\nlag_k: true", "lag_k must be a whole number, not True"),
         ("checkpoint: a.pt\nsource_lang: no", "source_lang must be text, in quotes if need be, not False"),
+        ("checkpoint: a.pt\ndescription: [a, b]", "description must be text, in quotes if need be, not"),
         ("checkpoint: a.pt", "no checkpoint at"),
         ("checkpoint: a.pt\npolicy: x", "no checkpoint at"),
     ],

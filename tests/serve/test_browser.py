@@ -185,7 +185,13 @@ def test_errors_are_shown_on_the_page(make_server, wav, tmp_path):
 
 def test_narrow_wide_light_and_dark_pages_fit(make_server, tmp_path):
     async def run():
-        async with page_of(make_server()) as page:
+        server = make_server()
+        server.languages, server.description = (
+            ("fr", "en"),
+            "Knows one voice, and travel, shopping and the weather. " * 3,
+        )
+        server.samples = [Sample(f"{n}.wav", "le stade de bruxelles", b"", "audio/wav") for n in range(3)]
+        async with page_of(server) as page:
             await page.evaluate(AXE)
             colours = set()
             for width, height in ((320, 640), (390, 844), (1280, 800), (1920, 1080)):
@@ -196,6 +202,13 @@ def test_narrow_wide_light_and_dark_pages_fit(make_server, tmp_path):
                     top, other = await page.evaluate(TOPS)
                     assert top < other if width < 700 else top == other, "the translation comes first"
                     assert await page.evaluate(VIOLATIONS) == []
+                    for menu in ("save", "settings"):
+                        await page.click(f"#{menu}-menu summary")
+                        assert await page.evaluate(f"document.getElementById('{menu}-menu').open")
+                        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+                        assert await page.evaluate(VIOLATIONS) == []
+                        await page.press("Escape", 27)
+                    assert not await page.evaluate("document.querySelectorAll('details[open]').length")
                     colours.add(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
             assert len(colours) == 2
 
@@ -272,7 +285,7 @@ def test_a_session_that_the_server_has_forgotten_is_followed_by_another(make_ser
     asyncio.run(run())
 
 
-def test_what_to_say_and_samples_come_from_the_model(make_server, wav):
+def test_what_to_say_and_samples_come_from_the_model(make_server, wav, tmp_path):
     server = make_server()
     server.languages, server.description = ("fr", "en"), "Knows <b>one</b> voice."
     server.samples = [Sample("talk.wav", "il pleut", wav.read_bytes(), "audio/wav")]
@@ -288,6 +301,10 @@ def test_what_to_say_and_samples_come_from_the_model(make_server, wav):
             await page.click(".sample")
             await page.wait_for(f"{STATUS} === 'Playing the sample.'")
             await page.wait_for(SAID)
+            await page.evaluate(AXE)
+            for width, dark in ((390, True), (1280, False)):
+                await page.screenshot(tmp_path / "page.png", width, 844, dark)
+                assert await page.evaluate(VIOLATIONS) == [], "while a session runs, too"
 
     asyncio.run(run())
 

@@ -280,6 +280,27 @@ def test_client_that_says_goodbye_is_not_waited_for(make_server):
     asyncio.run(run())
 
 
+def test_page_that_goes_away_may_come_back(make_server):
+    """Browsers close with 1001 when a page is loaded again."""
+
+    async def run():
+        server = make_server()
+        async with running(server) as url:
+            for resumable in (True, False):
+                async with connected(url) as socket:
+                    await socket.send_json(start(resumable=resumable))
+                    await socket.receive_json()
+                    await socket.close(code=CloseCode.GOING_AWAY)
+                await until(lambda: not server.sessions)
+                assert len(server.resumable) == len(server.batcher.streams) == 1  # the first one alone
+            (token,) = server.resumable
+            async with connected(url) as socket:
+                await socket.send_json(resume(token, 0))
+                assert (await socket.receive_json())["type"] == "resumed"
+
+    asyncio.run(run())
+
+
 def test_clients_that_are_away_are_as_many_as_places(make_server):
     async def run():
         server = make_server(max_sessions=2)
