@@ -202,6 +202,18 @@ class SpeechTranslationDataset(FairseqDataset):
         """Log-mel frames of all utterances."""
         return self._sizes
 
+    def batch_by_size(
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[np.ndarray]:
+        """fairseq's batches, and the rest: of the last batch fairseq takes all or, below the multiple, nothing."""
+        batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        taken = sum(map(len, batches))
+        return [*batches, np.asarray(indices)[taken:]] if taken < len(indices) else batches
+
     def ordered_indices(self) -> np.ndarray:
         """Longest first: batches have little padding, and a batch that doesn't fit in memory fails at the start."""
         return np.argsort(-self._sizes, kind="stable")

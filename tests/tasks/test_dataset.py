@@ -200,3 +200,13 @@ def test_longest_utterances_come_first_and_sizes_are_frames(task):
     lengths = [data.num_tokens(i) for i in data.ordered_indices()]
     assert lengths == sorted(lengths, reverse=True)
     assert data.size(0) == (data.num_tokens(0), len(data[0].target_text))
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 8])
+@pytest.mark.parametrize("limit", [{"max_sentences": 4}, {"max_tokens": 250}, {"max_tokens": 10_000}])
+def test_no_utterance_is_left_out_whatever_multiple_batches_should_have(task, limit, multiple):
+    task.load_dataset("train")
+    iterator = task.get_batch_iterator(
+        task.datasets["train"], max_positions=task.max_positions(), required_batch_size_multiple=multiple, **limit
+    )
+    assert sorted(index for batch in iterator.frozen_batches for index in batch) == list(range(6))
