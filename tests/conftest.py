@@ -26,6 +26,7 @@ LEGITIMATE = (
     r"there is a SLURM here",  # the test is about a machine without
     r"one is enough to see",  # a case that another one covers
 )
+LONGEST = "test_convergence.py"
 SKIPS = pytest.StashKey[dict[str, str]]()  # reason by test or module
 
 
@@ -40,6 +41,12 @@ def pytest_addoption(parser) -> None:
 def pytest_configure(config) -> None:
     config.stash[SKIPS] = {}
     config.pluginmanager.register(_SkipRecorder(config.stash[SKIPS]), "skip-recorder")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Files with whole commands come first: one of them at the end would leave the other processors without work."""
+    long = {item.path for item in items if item.get_closest_marker("integration")}
+    items.sort(key=lambda item: (item.path.name != LONGEST, item.path not in long))
 
 
 def pytest_runtest_setup() -> None:

@@ -33,8 +33,11 @@ SPECIALS = [1, 2, 3]
 
 
 def one_sentence(translator: StreamingTranslator) -> StreamingTranslator:
-    """A translator that takes each recording as one sentence, as ``fairseq-generate`` does."""
-    translator.segment_ms = 0
+    """A translator that takes each recording as one sentence, as ``fairseq-generate`` does.
+
+    Its policy has no budget for the end of a sentence: offline, nothing is held against the ST CTC.
+    """
+    translator.segment_ms, translator.policy = 0, "stride"
     translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = math.inf
     return translator
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import check_killed_run
+from killing import check_killed_run, with_every_recipe
 
 from scripts.speech import french_voice
 from scripts.speech.audio import read_speech
@@ -105,6 +105,7 @@ def test_french_source_with_english_speech(texts, tmp_path):
 @needs_english
 @needs_french
 @pytest.mark.integration
+@with_every_recipe
 def test_killed_in_every_stage(texts, tmp_path):
     options = ("--text-dir", texts, "--limit-train", 2, "--features", "mfcc", "--clusters", 8)
     check_killed_run(lambda root: command(root, *options), tmp_path, last_stage=5)

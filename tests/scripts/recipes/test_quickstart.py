@@ -16,7 +16,7 @@ from fairseq.data import Dictionary
 from fairseq.data.audio.audio_utils import _get_torchaudio_fbank, get_features_or_waveform
 from fairseq.data.audio.data_cfg import MultitaskConfig, S2SDataConfig
 from fairseq.data.audio.speech_to_speech_dataset import SpeechToSpeechDatasetCreator
-from killing import check_killed_run
+from killing import check_killed_run, with_every_recipe
 
 from echostream.tasks.data_config import load_multitask_config, load_speech_config
 from scripts.data import fbank_archive, manifests
@@ -357,6 +357,7 @@ def test_whole_recipe_runs_once(tmp_path):
 
 @pytest.mark.integration
 @needs_data_packages
+@with_every_recipe
 def test_killed_in_every_stage(tmp_path):
     sentences = tmp_path / "short.tsv"
     sentences.write_text("id\tfr\ten\na\tMerci.\tThank you.\nb\tBonjour.\tGood morning.\nc\tÀ demain.\tSee you.\n")
