@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 POLL_S = 0.02
-# Stages are stopped and resumed by one file that all recipes share (scripts/recipes/recipe.sh); three recipes are killed
-# in every run, the others with ECHOSTREAM_EVERY_RECIPE=1.
+# All recipes are stopped and resumed by one file that they share (scripts/recipes/recipe.sh): three of them are killed
+# in each run, the others with ECHOSTREAM_EVERY_RECIPE=1.
 with_every_recipe = pytest.mark.skipif(
     "ECHOSTREAM_EVERY_RECIPE" not in os.environ, reason="one is enough to see: other recipes are killed"
 )
