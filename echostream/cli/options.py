@@ -174,8 +174,10 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
 
 def settle_threads(args: argparse.Namespace, translator: StreamingTranslator) -> str:
     """Measure how many threads serve the translator best, unless ``--threads`` says it; what it is now, in words."""
-    from echostream.cli.threads import choose_threads, num_threads
+    import torch
+
+    from echostream.cli.threads import choose_threads
 
     if args.threads or not args.device.startswith("cpu"):
-        return str(num_threads())
+        return str(torch.get_num_threads())
     return str(choose_threads(translator))

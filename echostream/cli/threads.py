@@ -40,11 +40,6 @@ class ThreadChoice:
         return f"{self.threads} (real-time factor by threads: {measured})" if measured else str(self.threads)
 
 
-def num_threads() -> int:
-    """Torch's threads."""
-    return torch.get_num_threads()
-
-
 def choose_threads(translator: StreamingTranslator, most: int | None = None) -> ThreadChoice:
     """Set torch's threads to the number that serves ``translator`` best on a processor.
 

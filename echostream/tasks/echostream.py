@@ -279,8 +279,6 @@ class EchoStreamTask(FairseqTask):
         Workers that are kept alive between epochs have a copy of the data set of the first epoch and would repeat its
         augmentation in every epoch.
         """
-        if self.generates:  # with the multiple of 8 that is its default, fairseq may leave out the last utterances
-            kwargs["required_batch_size_multiple"] = 1
         iterator = super().get_batch_iterator(dataset, **kwargs)
         iterator.reuse_dataloader = False
         iterator.persistent_workers = False

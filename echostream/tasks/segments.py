@@ -27,11 +27,11 @@ def parse_segment_sizes(text: str, allow_uniform: bool = False) -> tuple[int, ..
     """
     if allow_uniform and text.strip() == "uniform":
         return None
-    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
-    if not pieces or not all(piece.isdecimal() for piece in pieces):
+    numbers = _whole_numbers(text)
+    if not numbers:
         expected = 'a list such as "1,8,0"' + (' or "uniform"' if allow_uniform else "")
         raise ValueError(f"segment sizes {text!r}: expected {expected} (frames of {FRAME_MS} ms, 0: whole utterance)")
-    return tuple(int(piece) for piece in pieces)
+    return numbers
 
 
 def parse_right_contexts(text: str | None) -> tuple[int, ...] | None:
@@ -42,10 +42,22 @@ def parse_right_contexts(text: str | None) -> tuple[int, ...] | None:
     """
     if text is None:
         return None
-    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
-    if not pieces or not all(piece.isdecimal() for piece in pieces):
+    numbers = _whole_numbers(text)
+    if not numbers:
         raise ValueError(f'right contexts {text!r}: expected a list such as "0,4,16" (encoder frames)')
-    return tuple(int(piece) for piece in pieces)
+    return numbers
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    """Numbers separated by commas; none if ``text`` is anything else."""
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    return tuple(map(int, pieces)) if all(piece.isdecimal() for piece in pieces) else ()
+
+
+def number_of(*key: object) -> int:
+    """A number of 64 bits that depends on the key alone: the same in every process and on every machine."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,7 @@ class MultiChunkSampler:
 
     def _draw(self, *key: object) -> float:
         """A number from 0 to below 1."""
-        digest = hashlib.blake2b("/".join(map(str, (self.seed, *key))).encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") / 2**64
+        return number_of(self.seed, *key) / 2**64
 
 
 def segment_name(size: int, frame_ms: int = FRAME_MS) -> str:

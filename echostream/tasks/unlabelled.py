@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from echostream.constants import SAMPLE_RATE
 from echostream.tasks.features import FeatureReader
 from echostream.tasks.manifests import AudioFiles, ManifestError, read_rows
+from echostream.tasks.segments import number_of
 
 COLUMNS = ("id", "audio")
 
@@ -51,8 +51,7 @@ class UnlabelledSpeech:
         Raises:
             FeatureError: a recording can't be read.
         """
-        digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
-        generator = np.random.default_rng(int.from_bytes(digest, "big"))
+        generator = np.random.default_rng(number_of(*key))
         waveforms = [self._piece(generator) for _ in range(count)]
         return torch.stack([torch.from_numpy(self.reader.of_samples(waveform)) for waveform in waveforms])
 

@@ -68,14 +68,7 @@ class CascadeAgent(SpeechToSpeechAgent):
         record = StepRecord(
             arrived_ms, compute_ms, output_ms, f" {text}", words=spread_words(text, arrived_ms, output_ms)
         )
-        config = {CONFIG_KEY: record.to_dict()}
-        states.target_finished = True
-        if not len(samples):
-            return WriteAction(EmptySegment(finished=True, config=config), finished=True)
-        speech = SpeechSegment(
-            content=samples.tolist(), sample_rate=SAMPLE_RATE, finished=True, tgt_lang=None, config=config
-        )
-        return WriteAction(speech, finished=True)
+        return answer(samples, record, states)
 
     def translate(self, samples: np.ndarray) -> str:
         """English text of float32 ``(n,)``; decoded as the judge decodes."""
@@ -92,6 +85,18 @@ class CascadeAgent(SpeechToSpeechAgent):
     def speak(self, text: str) -> np.ndarray:
         """Speech at 16 kHz, float32 ``(n,)``."""
         return soxr.resample(self.voice(text, seed=0), self.voice.sample_rate, SAMPLE_RATE).astype(np.float32)
+
+
+def answer(samples: np.ndarray, record: StepRecord, states: StreamStates) -> WriteAction:
+    """Speech, possibly none, with the record of its step; with the end of the source the utterance is over."""
+    finished = states.target_finished = states.source_finished
+    config = {CONFIG_KEY: record.to_dict()}
+    if not len(samples):
+        return WriteAction(EmptySegment(finished=finished, config=config), finished=finished)
+    speech = SpeechSegment(
+        content=samples.tolist(), sample_rate=SAMPLE_RATE, finished=finished, tgt_lang=None, config=config
+    )
+    return WriteAction(speech, finished=finished)
 
 
 def spread_words(text: str, source_ms: float, output_ms: float, said_ms: float = 0.0) -> tuple[WordRecord, ...]:

@@ -13,14 +13,13 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from simuleval.agents.actions import Action, ReadAction, WriteAction
-from simuleval.data.segments import EmptySegment, SpeechSegment
+from simuleval.agents.actions import Action, ReadAction
 from simuleval.utils import entrypoint
 
 from echostream.constants import SAMPLE_RATE
-from echostream.evaluation.record import CONFIG_KEY, StepRecord
+from echostream.evaluation.record import StepRecord
 from echostream.evaluation.states import StreamStates
-from scripts.judging.cascade_agent import CascadeAgent, spread_words
+from scripts.judging.cascade_agent import CascadeAgent, answer, spread_words
 
 LONGEST_BUFFER_S = 15.0  # of audio that is heard again with every piece, if a sentence has ended in it
 PROMPT_CHARACTERS = 200  # of what was written before the buffer
@@ -104,14 +103,7 @@ class StreamingCascadeAgent(CascadeAgent):
         words = spread_words(text, arrived_ms, output_ms, stream.said_ms)
         stream.said_ms += output_ms
         record = StepRecord(arrived_ms, compute_ms, output_ms, f" {text}" if text else "", words=words)
-        states.target_finished = is_last
-        config = {CONFIG_KEY: record.to_dict()}
-        if not len(samples):
-            return WriteAction(EmptySegment(finished=is_last, config=config), finished=is_last)
-        speech = SpeechSegment(
-            content=samples.tolist(), sample_rate=SAMPLE_RATE, finished=is_last, tgt_lang=None, config=config
-        )
-        return WriteAction(speech, finished=is_last)
+        return answer(samples, record, states)
 
     def parts(self, stream: Stream) -> list[Part]:
         """Whisper's translation of the buffer, phrase by phrase."""
