@@ -2,7 +2,8 @@
 
 Two formats hold the same content (:class:`ModelContent`):
 
-- **released**: ``model.safetensors`` with the weights, beside ``model.json`` with everything else;
+- **released**: ``model.safetensors`` with the weights, beside ``model.json`` with everything else; the weights of a
+  large model are in several files, the others named in ``model.json``;
 - **training**: fairseq's ``checkpoint_*.pt``, read with torch's safe loader, which runs no code from the file.
 """
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.model_classes import OWN_PREFIX, find_model_class
 from echostream.checkpoints.older_weights import current_weights
+from echostream.checkpoints.packing import in_files, pack
 from echostream.checkpoints.safe_loading import BoundedMemory, check_tensors, load_safely, load_tensors
 from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
@@ -31,11 +33,14 @@ from echostream.models.config import ARCHITECTURES, CHOICES, EchoStreamConfig
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.front_ends import FRONT_ENDS
 
-FORMAT, FORMAT_VERSION = "echostream-model", 1
+FORMAT, FORMAT_VERSION = "echostream-model", 2
+FIRST_VERSION = 1  # of weights in one file and not packed, which every version reads
 WEIGHTS_NAME, DESCRIPTION_NAME = "model.safetensors", "model.json"
+MORE_WEIGHTS, MAX_FILE_BYTES = "model_{}.safetensors", 45_000_000
 # What building a model from sizes that make no sense may end in.
 # A stream remembers 4 MB in the largest model there is.
 MAX_STATE_ELEMENTS, MAX_STATE_TENSORS = 2**26, 10_000
+MAX_FILES = 100
 LARGEST_OPTION = 100_000  # of windows and contexts, in frames; sizes of weights are compared with the file
 SENSELESS = (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError)
 
@@ -122,26 +127,43 @@ def read_model(path: Path) -> ModelContent:
         ) from error
 
 
-def save_released(content: ModelContent, folder: Path, echostream_version: str) -> list[Path]:
+def save_released(
+    content: ModelContent,
+    folder: Path,
+    echostream_version: str,
+    packed: bool = False,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> list[Path]:
     """Write ``model.safetensors`` and ``model.json`` into ``folder``; each file is whole or not there.
 
+    Args:
+        content: of the model.
+        folder: where they go.
+        echostream_version: that wrote them.
+        packed: the matrices as bytes, see :mod:`echostream.checkpoints.packing`.
+        max_file_bytes: of one file; what is more goes to ``model_2.safetensors`` and so on.
+
     Returns:
-        the paths of both.
+        the paths, the description last.
     """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in content.weights.items()}
+    files = in_files(pack(tensors) if packed else tensors, max_file_bytes)
+    names = [WEIGHTS_NAME, *(MORE_WEIGHTS.format(number) for number in range(2, len(files) + 1))]
     description = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if packed or len(files) > 1 else FIRST_VERSION,
         "echostream_version": echostream_version,
         **({} if content.name in ARCHITECTURES else {"model": content.name}),
+        **({"weights": names} if len(files) > 1 else {}),
         "options": dict(content.options),
         "num_units": content.num_units,
         "source_symbols": content.source_symbols,
         "target_symbols": content.target_symbols,
     }
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in content.weights.items()}
-    paths = [folder / WEIGHTS_NAME, folder / DESCRIPTION_NAME]
-    write_file(paths[0], safetensors.torch.save(tensors, metadata={"format": FORMAT}))
-    write_file(paths[1], (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode())
+    paths = [*(folder / name for name in names), folder / DESCRIPTION_NAME]
+    for path, part in zip(paths, files, strict=False):
+        write_file(path, safetensors.torch.save(part, metadata={"format": FORMAT}))
+    write_file(paths[-1], (json.dumps(description, ensure_ascii=False, indent=1) + "\n").encode())
     return paths
 
 
@@ -175,8 +197,34 @@ def _released(path: Path) -> ModelContent:
     if not isinstance(name, str):
         raise CheckpointError(f"{file}: model must be a name, not {name!r}")
     options = _mapping(file, description, "options")
-    weights = current_weights(load_tensors(path))
+    weights = current_weights(_weights_in(path, file, description.get("weights", [path.name])))
     return ModelContent(options, weights, *_vocabularies(file, description), name)
+
+
+def _weights_in(path: Path, description: Path, names: Any) -> dict[str, Tensor]:
+    """The weights of all files of a model, of which ``path`` is the first.
+
+    Raises:
+        CheckpointError: names that are none, or weights that two files have.
+    """
+    is_list = isinstance(names, list) and 1 <= len(names) <= MAX_FILES and len({*map(str, names)}) == len(names)
+    if not is_list or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CheckpointError(f"{description}: weights must be names of different files beside it, not {_short(names)}")
+    if path.name != names[0]:
+        raise CheckpointError(f"{description} is of the weights in {names[0]}, not of {path.name}")
+    weights: dict[str, Tensor] = {}
+    for name in names:
+        part = path.with_name(name)
+        if not part.is_file():
+            raise CheckpointError(f"{description} names {name}, which is not beside it: copy all files of the model")
+        try:
+            found = load_tensors(part)
+        except UnsafeFileError as error:
+            raise CheckpointError(f"cannot load the checkpoint {part}: {error}") from error
+        if twice := sorted(found.keys() & weights.keys()):
+            raise CheckpointError(f"{part} holds {twice[0]}, which another file of the model has as well")
+        weights |= found
+    return weights
 
 
 def _trained(path: Path, content: Any) -> ModelContent:

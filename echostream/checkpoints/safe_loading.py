@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.packing import unpack
 
 LOADERS_ADVICE = "Weights only load failed"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -85,7 +86,7 @@ def why_refused(error: Exception) -> str:
 
 
 def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The weights of a ``.safetensors`` file, onto the CPU.
+    """The weights of a ``.safetensors`` file, onto the CPU; those that :func:`pack` made bytes, unpacked.
 
     Raises:
         UnsafeFileError: damaged, cut short, or no weights; in one line.
@@ -97,8 +98,9 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         tensors = safetensors.torch.load_file(path, device="cpu")
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise UnsafeFileError(why_refused(error)) from error
-    check_tensors(tensors)
-    return tensors
+    weights = unpack(tensors)
+    check_tensors(weights)
+    return weights
 
 
 def load_arrays(path: str | os.PathLike[str], max_bytes: int = MAX_ARRAY_BYTES) -> dict[str, np.ndarray]:

@@ -1,14 +1,14 @@
-"""A trained model as it is given away: half-precision weights, no training state, no paths, all that belongs to it.
+"""A trained model as it is given away: small weights, no training state, no paths, all that belongs to it.
 
     python scripts/release/export_model.py --checkpoint runs/phrasebook_model/checkpoint_average.pt \\
         --data runs/phrasebook --output models/fr-en
 
-The folder gets model.safetensors and model.json, vocoder/, the dictionaries and SentencePiece models, the
-normalisation, the configs, model.yaml, which says how it is meant to be played, and release.json, which says what it
-was made of and with. It is self-contained, can be moved, and `StreamingTranslator.from_checkpoint("models/fr-en")`
-loads it. What else is in the folder, such as samples/, stays and counts against --max-mb. Nothing changes there before
-everything has been checked: the exported model must load and give the logits of the original but for rounding, and its
-translations are compared.
+The folder gets model.safetensors (and more of them, of at most 45 MB each) and model.json, vocoder/, the dictionaries
+and SentencePiece models, the normalisation, the configs, model.yaml, which says how it is meant to be played, and
+release.json, which says what it was made of and with. It is self-contained, can be moved, and
+`StreamingTranslator.from_checkpoint("models/fr-en")` loads it. What else is in the folder, such as samples/, stays and
+counts against --max-mb. Nothing changes there before everything has been checked: the exported model must load and
+give the logits of the original but for rounding, and its translations are compared.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from scripts.release.export_check import compare
 from scripts.release.export_data import copy, copy_data, corpus_size
 from scripts.training.average_checkpoints import load
 
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+PRECISIONS = {"int8": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 MEGABYTE = 1_000_000
 RELEASE = "release.json"
 PLAYED = ("source_lang", "target_lang", "description", "segment_ms", "policy", "stride_n", "lag_k", "beam")
@@ -81,19 +81,19 @@ def without_paths(value: Any) -> Any:
     return "" if isinstance(value, str) and ("/" in value or "\\" in value) else value
 
 
-def release(path: Path, state: dict[str, Any], dtype: torch.dtype, folder: Path) -> None:
+def release(path: Path, state: dict[str, Any], precision: str, folder: Path) -> None:
     """Write what inference needs of a fairseq checkpoint, which was read from ``path``."""
     task, options = state["task_state"], state["cfg"]["model"]
     _, config_class = find_model_class(path, options["_name"])
     content = ModelContent(
         known_options(options, config_class),
-        narrow(state["model"], dtype),
+        narrow(state["model"], PRECISIONS[precision]),
         list(task["source_symbols"]),
         list(task["target_symbols"]),
         int(task["num_units"]),
         options["_name"],
     )
-    save_released(content, folder, echostream.__version__)
+    save_released(content, folder, echostream.__version__, packed=precision == "int8")
 
 
 def export_vocoder(source: Path, target: Path, dtype: torch.dtype) -> int:
@@ -140,10 +140,11 @@ def build(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: parts that are missing, damaged or don't belong together, or an export that differs too much.
     """
-    dtype = PRECISIONS[args.precision]
+    # A vocoder of bytes would be heard, and is small.
+    dtype = torch.float16 if args.precision == "int8" else PRECISIONS[args.precision]
     state = load(args.checkpoint)
     copy_data(args.data, folder, state["task_state"])
-    release(args.checkpoint, state, dtype, folder)
+    release(args.checkpoint, state, args.precision, folder)
     facts = release_facts(state, args)
     facts["vocoder_parameters"] = export_vocoder(args.vocoder, folder / "vocoder", dtype)
     played = {"checkpoint": WEIGHTS_NAME, "vocoder": "vocoder"} | {name: getattr(args, name) for name in PLAYED}
@@ -179,7 +180,12 @@ def main() -> None:
     for name in ("--stride-n", "--lag-k", "--beam", "--segment-ms"):
         parser.add_argument(name, type=int)
     parser.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of train_source_lm.py")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the matrices (default %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        help="of the matrices; int8: with a scale for each row, the vocoder's fp16 (default %(default)s)",
+    )
     parser.add_argument("--max-mb", type=float, default=40, help="size of the folder, 10^6 bytes (default %(default)s)")
     parser.add_argument(
         "--check", type=int, default=5, metavar="N", help="sentences to compare translations on (default %(default)s)"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import soundfile
 import torch
 
@@ -118,6 +119,18 @@ def test_a_release_is_small_and_whole_and_can_be_moved(export, training):
         torch.testing.assert_close(weight, original.model.state_dict()[name], rtol=1e-3, atol=1e-6)
     fbank = moved.model.fbank.state_dict()
     assert all(torch.equal(value, original.model.fbank.state_dict()[name]) for name, value in fbank.items())
+
+
+def test_matrices_can_be_bytes_and_the_vocoder_is_not(export, training):
+    export(*options(training))
+    half = (training / "release" / "model.safetensors").stat().st_size
+    export(*options(training), "--precision", "int8")
+    assert (training / "release" / "model.safetensors").stat().st_size < 0.6 * half
+    facts = json.loads((training / "release" / "release.json").read_text(encoding="utf-8"))
+    assert facts["precision"] == "int8" and facts["check"]["logit_difference"] > 0
+    (voice,) = (training / "release" / "vocoder").glob("*.safetensors")
+    kinds = {value.dtype for value in safetensors.torch.load_file(voice).values()}
+    assert torch.int8 not in kinds and torch.float16 in kinds
 
 
 def test_a_language_model_goes_with_it_if_it_fits(export, training):
