@@ -17,17 +17,24 @@ SYMBOLS = {"source_unigram": "source_symbols", "target_unigram": "target_symbols
 SPECIALS = 4  # <s>, <pad>, </s>, <unk>: in every fairseq dictionary, not in its file
 
 
-def copy_data(data: Path, folder: Path, task_state: dict[str, Any]) -> None:
+def copy_data(data: Path, folder: Path, task_state: dict[str, Any], config_name: str = CONFIG) -> None:
     """Copy dictionaries, SentencePiece models, normalisation and configs, with paths relative to ``folder``.
+
+    Args:
+        data: the data set.
+        folder: of the release.
+        task_state: of the checkpoint.
+        config_name: of the data set's YAML file of features, with which the model was trained.
 
     Raises:
         ValueError: something is missing, or the dictionaries aren't those in ``task_state``.
     """
-    config, multitask = (read_yaml(data / name) for name in (CONFIG, MULTITASK))
-    texts = {name: (data / name).read_text(encoding="utf-8") for name in (CONFIG, MULTITASK)}
-    statistics = Path((config.get("global_cmvn") or {}).get("stats_npz_path") or "gcmvn.npz")
-    copy(data / statistics, folder / statistics.name)
-    texts[CONFIG] = texts[CONFIG].replace(str(statistics), statistics.name)
+    config, multitask = (read_yaml(data / name) for name in (config_name, MULTITASK))
+    texts = {name: (data / name).read_text(encoding="utf-8") for name in (config_name, MULTITASK)}
+    if normalisation := config.get("global_cmvn"):  # Whisper's features have none
+        statistics = Path(normalisation.get("stats_npz_path") or "gcmvn.npz")
+        copy(data / statistics, folder / statistics.name)
+        texts[config_name] = texts[config_name].replace(str(statistics), statistics.name)
     for name, task in multitask.items():
         dictionary = Path(task["dict"])
         check_dictionary(data / dictionary, task_state.get(SYMBOLS.get(name, "")))

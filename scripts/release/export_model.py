@@ -41,7 +41,7 @@ from echostream.decoding.policy import POLICIES
 from echostream.plugins import import_user_dir
 from scripts.recipes.recipe import scratch_folder, write_text
 from scripts.release.export_check import compare
-from scripts.release.export_data import copy, copy_data, corpus_size
+from scripts.release.export_data import CONFIG, copy, copy_data, corpus_size
 from scripts.training.average_checkpoints import load
 
 PRECISIONS = {"int8": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -143,7 +143,7 @@ def build(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     # A vocoder of bytes would be heard, and is small.
     dtype = torch.float16 if args.precision == "int8" else PRECISIONS[args.precision]
     state = load(args.checkpoint)
-    copy_data(args.data, folder, state["task_state"])
+    copy_data(args.data, folder, state["task_state"], Path(state["cfg"]["task"].get("config_yaml") or CONFIG).name)
     release(args.checkpoint, state, args.precision, folder)
     facts = release_facts(state, args)
     facts["vocoder_parameters"] = export_vocoder(args.vocoder, folder / "vocoder", dtype)
@@ -153,7 +153,7 @@ def build(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         played["source_lm"] = args.source_lm.name
     played = {name: value for name, value in played.items() if value is not None}
     (folder / SETTINGS_NAME).write_text(yaml.safe_dump(played, sort_keys=False), encoding="utf-8")
-    facts["check"] = compare(args.checkpoint, args.vocoder, folder, args.data, args.check)
+    facts["check"] = compare(args.checkpoint, args.vocoder, folder, args.data / args.check_set, args.check)
     facts["files"] = {
         str(path): {"bytes": (folder / path).stat().st_size, "sha256": digest_of(folder / path)}
         for path in files_below(folder)
@@ -189,6 +189,9 @@ def main() -> None:
     parser.add_argument("--max-mb", type=float, default=40, help="size of the folder, 10^6 bytes (default %(default)s)")
     parser.add_argument(
         "--check", type=int, default=5, metavar="N", help="sentences to compare translations on (default %(default)s)"
+    )
+    parser.add_argument(
+        "--check-set", default="simuleval", metavar="NAME", help="the data set's lists of them (default: %(default)s)"
     )
     parser.add_argument(
         "--note", action="append", default=[], metavar="KEY=VALUE", help="kept in release.json, e.g. the command line"
