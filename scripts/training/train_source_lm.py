@@ -26,12 +26,13 @@ from scripts.recipes.recipe import atomic_path, positive
 NEVER = -99.0  # ARPA's log10 of what never follows
 
 
-def estimate(sentences: Iterable[list[str]], vocabulary: list[str], order: int) -> list[list[str]]:
+def estimate(sentences: Iterable[list[str]], vocabulary: list[str], order: int, min_count: int = 1) -> list[list[str]]:
     """Lines of the sections of an ARPA file, of the 1-grams first.
 
     An n-gram's probability is ``(count + types * lower) / (total + types)``, where ``total`` and ``types`` count what
     follows its context, and ``lower`` is the probability after the shorter context; ``types / (total + types)`` is
-    what is left for all that was never seen there.
+    what is left for all that was never seen there. N-grams of three symbols and more that occur less than ``min_count``
+    times are left out, and what they had goes to the shorter ones.
     """
     followers: list[dict[tuple[str, ...], Counter[str]]] = [defaultdict(Counter) for _ in range(order)]
     for sentence in sentences:
@@ -40,35 +41,31 @@ def estimate(sentences: Iterable[list[str]], vocabulary: list[str], order: int) 
             for length in range(min(order - 1, place) + 1):
                 followers[length][tuple(symbols[place - length : place])][symbols[place]] += 1
     known: dict[tuple[str, ...], float] = {}
+    weights: dict[tuple[str, ...], float] = {}
     words = sorted({END, UNKNOWN, *vocabulary})
-    sections = []
+
+    def probability(context: tuple[str, ...], word: str) -> float:
+        ngram = (*context, word)
+        return known[ngram] if ngram in known else weights.get(context, 1.0) * probability(context[1:], word)
+
     for length, contexts in enumerate(followers):
-        lines = []
         for context, counts in sorted(contexts.items()):
-            weight = backoff(contexts, context)
-            for word in words if not length else sorted(counts):
-                lower = known[(*context[1:], word)] if length else 1 / len(words)
-                probability = (1 - weight) * counts[word] / counts.total() + weight * lower
-                known[(*context, word)] = probability
-                lines.append(line((*context, word), math.log10(probability), followers))
-        if not length:
-            lines.append(line((BEGIN,), NEVER, followers))
-        sections.append(lines)
+            kept = words if not length else sorted(word for word in counts if length == 1 or counts[word] >= min_count)
+            unseen = len(counts) / (counts.total() + len(counts))
+            lower = {word: probability(context[1:], word) if length else 1 / len(words) for word in kept}
+            for word in kept:
+                known[(*context, word)] = (1 - unseen) * counts[word] / counts.total() + unseen * lower[word]
+            if length and kept:
+                left = 1 - math.fsum(known[(*context, word)] for word in kept)
+                # Where nothing is left out this is what is unseen, but for rounding.
+                weights[context] = unseen if len(kept) == len(counts) else left / (1 - math.fsum(lower.values()))
+    sections: list[list[str]] = [[] for _ in range(order)]
+    for ngram, share in [*known.items(), ((BEGIN,), 0.0)]:
+        fields = [f"{math.log10(share) if share else NEVER:.4f}", " ".join(ngram)]
+        if ngram in weights:
+            fields.append(f"{math.log10(weights[ngram]):.4f}")
+        sections[len(ngram) - 1].append("\t".join(fields))
     return sections
-
-
-def backoff(contexts: dict[tuple[str, ...], Counter[str]], context: tuple[str, ...]) -> float:
-    """The share of what was never seen after ``context``."""
-    counts = contexts[context]
-    return len(counts) / (counts.total() + len(counts))
-
-
-def line(ngram: tuple[str, ...], log10: float, followers: list[dict[tuple[str, ...], Counter[str]]]) -> str:
-    """One n-gram, with its back-off weight if longer ones begin with it."""
-    fields = [f"{log10:.4f}", " ".join(ngram)]
-    if len(ngram) < len(followers) and ngram in followers[len(ngram)]:
-        fields.append(f"{math.log10(backoff(followers[len(ngram)], ngram)):.4f}")
-    return "\t".join(fields)
 
 
 def main() -> None:
@@ -77,13 +74,16 @@ def main() -> None:
     parser.add_argument("--dictionary", type=Path, required=True, help="source_unigram/dict.txt of the same")
     parser.add_argument("--output", type=Path, required=True, help="ARPA file, gzipped if its name ends in .gz")
     parser.add_argument("--order", type=positive, default=4, help="length of the longest n-grams (default 4)")
+    parser.add_argument(
+        "--min-count", type=positive, default=1, help="n-grams of 3 and more that occur less are left out (default 1)"
+    )
     args = parser.parse_args()
     try:
         sentences = [row["tgt_text"].split() for _, row in read_rows(args.texts, ("id", "tgt_text"))]
         vocabulary = [entry.split()[0] for entry in text_lines(args.dictionary)]
     except (ManifestError, OSError) as error:
         sys.exit(f"error: {error}")
-    sections = estimate(sentences, vocabulary, args.order)
+    sections = estimate(sentences, vocabulary, args.order, args.min_count)
     lines = ["\\data\\", *(f"ngram {length}={len(section)}" for length, section in enumerate(sections, 1))]
     for length, section in enumerate(sections, 1):
         lines += ["", f"\\{length}-grams:", *section]

@@ -26,13 +26,15 @@ SYMBOLS = [*SPECIALS, "▁a", "b", "▁c", "d"]
 SENTENCES = ["▁a b ▁c", "▁a b ▁c d", "▁c d ▁a", "▁a", "▁c d d ▁a b"]
 
 
-def train(folder: Path, sentences: list[str], vocabulary: list[str], order: int = 3, name: str = "lm.arpa") -> Path:
+def train(
+    folder: Path, sentences: list[str], vocabulary: list[str], order: int = 3, name: str = "lm.arpa", min_count: int = 1
+) -> Path:
     """An ARPA file written by the training script."""
     rows = [f"{number}\t{sentence}\n" for number, sentence in enumerate(sentences)]
     (folder / "train.tsv").write_text("id\ttgt_text\n" + "".join(rows), encoding="utf-8")
     (folder / "dict.txt").write_text("".join(f"{symbol} 1\n" for symbol in vocabulary), encoding="utf-8")
     files = {"--texts": "train.tsv", "--dictionary": "dict.txt", "--output": name}
-    command = [sys.executable, str(SCRIPT), "--order", str(order)]
+    command = [sys.executable, str(SCRIPT), "--order", str(order), "--min-count", str(min_count)]
     for option, file in files.items():
         command += [option, str(folder / file)]
     subprocess.run(command, check=True, capture_output=True)
@@ -63,6 +65,17 @@ def test_probabilities_after_any_context_sum_to_one(lm):
             context = after(lm, *symbols)
             total = sum(math.exp(lm.score(context, symbol)) for symbol in (2, 3, *range(4, 8)))
             assert total == pytest.approx(1, abs=2e-3)  # four digits of log10
+
+
+def test_what_is_left_out_goes_to_shorter_ngrams(tmp_path, lm):
+    text = train(tmp_path, SENTENCES, SYMBOLS[4:], min_count=2).read_text(encoding="utf-8")
+    assert "ngram 3=3\n" in text  # <s> ▁a b, ▁a b ▁c and <s> ▁c d come twice, ten others once
+    cut = load_arpa(tmp_path / "lm.arpa", SYMBOLS)
+    test_probabilities_after_any_context_sum_to_one(cut)
+    often, rare = (4, 5), (6, 7)
+    context = after(cut, *often)
+    assert cut.score(context, 6) == pytest.approx(lm.score(after(lm, *often), 6), abs=1e-3)
+    assert cut.score(after(cut, *rare), 4) != pytest.approx(lm.score(after(lm, *rare), 4), abs=1e-2)
 
 
 def test_probabilities_follow_witten_bell_smoothing(lm):
