@@ -42,8 +42,8 @@ class ModelSettings:
         vocoder: None stands for the folder ``vocoder`` beside the checkpoint, if there is one.
         source_lang, target_lang: language tags such as ``fr``; empty if nobody said.
         description: whom and what it understands, in a sentence or two for whoever is about to speak to it.
-        segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus, policy_options:
-            see :class:`StreamingTranslator`.
+        segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus, policy_options,
+            confidence_slope, confidence_offset, least_confidence: see :class:`StreamingTranslator`.
     """
 
     checkpoint: Path
@@ -61,6 +61,9 @@ class ModelSettings:
     lm_weight: float = LM_WEIGHT
     lm_bonus: float = LM_BONUS
     policy_options: dict[str, Any] | None = None
+    confidence_slope: float | None = None
+    confidence_offset: float | None = None
+    least_confidence: float = 0.0
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> ModelSettings:

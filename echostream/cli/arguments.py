@@ -139,6 +139,7 @@ def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
         "source_lm",
         "lm_weight",
         "lm_bonus",
+        "least_confidence",
     )
     parser.set_defaults(**dict.fromkeys(undecided))  # without a source there is nothing to wait for, or to search
 

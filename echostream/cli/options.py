@@ -63,6 +63,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of the source's subwords (none)")
     group.add_argument("--lm-weight", type=float, metavar="W", help="of its log-probabilities (0.8)")
     group.add_argument("--lm-bonus", type=float, metavar="B", help="for each of its subwords, in nats (2)")
+    group.add_argument(
+        "--least-confidence", type=float, metavar="P", help="leave out words of less than this, 0 to 1 (0: none)"
+    )
 
 
 def add_voice_options(group: argparse._ArgumentGroup) -> None:
@@ -137,7 +140,8 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
     from echostream.checkpoints.model_store import resolve_model
 
     names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
-    given = {name: getattr(args, name) for name in names} | {"policy_options": options_of(args.policy_option)}
+    given = {name: getattr(args, name) for name in (*names, "least_confidence")}
+    given |= {"policy_options": options_of(args.policy_option)}
     try:
         args.model = resolve_model(args.model)
         return ModelSettings.of(args.model).with_options(**given)

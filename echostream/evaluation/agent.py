@@ -91,6 +91,9 @@ class EchoStreamAgent(GenericAgent):
         group.add_argument("--lm-weight", type=float, help="of its log-probabilities (default: 0.8)")
         group.add_argument("--lm-bonus", type=float, help="for each of its subwords, in nats (default: 2)")
         group.add_argument(
+            "--least-confidence", type=float, help="leave out words of less than this, 0 to 1 (default: 0)"
+        )
+        group.add_argument(
             "--live",
             metavar="FILE",
             help="append what is heard and said, and when, to this file as it comes (/dev/stderr: the terminal)",
@@ -282,6 +285,7 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "source_lm": args.source_lm,
         "lm_weight": args.lm_weight,
         "lm_bonus": args.lm_bonus,
+        "least_confidence": getattr(args, "least_confidence", None),
     }
     try:
         if args.random_arch:

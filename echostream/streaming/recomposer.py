@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class OutputWord:
         source_time_s: how much of the source had been heard when it was written, in seconds.
         start_s, end_s: where it lies in the output audio, in seconds from its start; both 0 without speech.
         joined: it continues the word before, without a space.
+        confidence: the probability that it belongs there, as far as the model knows; words that differ in nothing else
+            are equal, for it depends on rounding.
     """
 
     text: str
@@ -30,6 +32,7 @@ class OutputWord:
     start_s: float = 0.0
     end_s: float = 0.0
     joined: bool = False
+    confidence: float = field(default=1.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class WaitingWord:
     joined: bool
     units_left: int
     start_frame: int | None = None
+    confidence: float = field(default=1.0, compare=False)
 
 
 @dataclass
@@ -82,7 +86,7 @@ class SentenceRecomposer:
 
     def add_word(self, word: TargetWord, source_time_s: float, state: RecomposerState) -> RecomposerState:
         """Queue a committed word behind those before it, in the order of their units."""
-        waiting = WaitingWord(word.text, source_time_s, word.joined, len(word.units))
+        waiting = WaitingWord(word.text, source_time_s, word.joined, len(word.units), confidence=word.confidence)
         return replace(state, waiting=(*state.waiting, waiting))
 
     def place(
@@ -122,7 +126,8 @@ class SentenceRecomposer:
             waiting.pop(0)
             if word.text:
                 begin_s = seconds(frame if start is None else start)
-                placed.append(OutputWord(word.text, word.source_time_s, begin_s, seconds(frame), word.joined))
+                place = (begin_s, seconds(frame), word.joined, word.confidence)
+                placed.append(OutputWord(word.text, word.source_time_s, *place))
         return placed, samples, RecomposerState(tuple(waiting), frame, pause_samples, pause_due)
 
     def end_sentence(self, state: RecomposerState) -> RecomposerState:

@@ -59,6 +59,7 @@ class SentenceStage:
         recomposer: knows where sentences end, and places words in the output.
         breaks: finds sentence breaks in the source; None: only pauses and punctuation end sentences.
         vocoder: speaks the units; None for text.
+        least_confidence: words of less than that are neither given out nor spoken.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class SentenceStage:
         recomposer: SentenceRecomposer,
         breaks: SentenceBreakDetector | None = None,
         vocoder: UnitVocoder | None = None,
+        least_confidence: float = 0.0,
     ) -> None:
         self.writer, self.recomposer, self.breaks, self.vocoder = writer, recomposer, breaks, vocoder
+        self.least_confidence = least_confidence
 
     def init_state(self, with_speech: bool) -> SentenceStageState:
         """The state of a fresh stream."""
@@ -169,14 +172,19 @@ class SentenceStage:
             the words (with speech: those that have their place now), samples ``(m,)``, and the next state.
         """
         source_time_s = state.frames * self.writer.model.frame_ms / 1000
+        if self.least_confidence:
+            writings = [replace(writing, words=self._sure(writing.words)) for writing in writings]
         if self.vocoder is None or state.vocoder is None:
             written = (word for writing in writings for word in writing.words if word.text)
-            return [OutputWord(word.text, source_time_s, joined=word.joined) for word in written], NO_SAMPLES, state
+            words = [
+                OutputWord(word.text, source_time_s, joined=word.joined, confidence=word.confidence) for word in written
+            ]
+            return words, NO_SAMPLES, state
         due = [writing for writing in writings if writing.words or writing.ends]
         if not due:
             return [], NO_SAMPLES, state
         output, vocoder = state.output, state.vocoder
-        words: list[OutputWord] = []
+        words = []
         pieces: list[np.ndarray] = []
         for writing in due:
             for word in writing.words:
@@ -190,3 +198,7 @@ class SentenceStage:
             if writing.ends:
                 output, vocoder = self.recomposer.end_sentence(output), self.vocoder.init_state()
         return words, np.concatenate(pieces), replace(state, output=output, vocoder=vocoder)
+
+    def _sure(self, words: Iterable[TargetWord]) -> list[TargetWord]:
+        """The words that are sure enough, and ends of sentences, which are no words."""
+        return [word for word in words if not word.text or word.confidence >= self.least_confidence]

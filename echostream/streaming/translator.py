@@ -22,6 +22,7 @@ from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
 from echostream.checkpoints.vocoder_files import load_vocoder
 from echostream.constants import SAMPLE_RATE
+from echostream.decoding.confidence import Confidence
 from echostream.decoding.policy import Policy, choose_policy
 from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT, SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
@@ -103,6 +104,10 @@ class StreamingTranslator:
             that are shown (the policy counts those of the greedy path), and :class:`SentenceBreakDetector` splits
             sentences that follow each other without a second of silence.
         lm_weight, lm_bonus: weight of the language model, and nats added for each symbol.
+        confidence_slope, confidence_offset: what the decoder's probabilities mean, see
+            :class:`echostream.decoding.confidence.Confidence`; None: not calibrated.
+        least_confidence: words that are surer than this are given out, 0 to below 1; the others are left out of text
+            and speech, while the decoder goes on from them.
 
     Attributes:
         options: the options that can be changed, an immutable value.
@@ -131,7 +136,12 @@ class StreamingTranslator:
         lm_weight: float = LM_WEIGHT,
         lm_bonus: float = LM_BONUS,
         policy_options: Mapping[str, Any] | None = None,
+        confidence_slope: float | None = None,
+        confidence_offset: float | None = None,
+        least_confidence: float = 0.0,
     ) -> None:
+        if not 0 <= least_confidence < 1:
+            raise ValueError(f"least_confidence must be at least 0 and below 1, got {least_confidence}")
         if not 1 <= beam <= MAX_BEAM:
             raise ValueError(f"beam must be at least 1 and at most {MAX_BEAM}, got {beam}")
         for name, value in (("lm_weight", lm_weight), ("lm_bonus", lm_bonus)):
@@ -156,11 +166,12 @@ class StreamingTranslator:
             )
             self.breaks = SentenceBreakDetector(language_model, model.frame_ms)
         self.recogniser = Recogniser(model.asr_head, model.st_head, target_symbols, self.detector, self.transcriber)
-        self.writer = WordLevelTranslator(model, target_symbols, beam)
+        confidence = Confidence(confidence_slope, confidence_offset)
+        self.writer = WordLevelTranslator(model, target_symbols, beam, confidence)
         self.recomposer = SentenceRecomposer(
             self.output_sample_rate, vocoder.hop_samples if vocoder is not None else 2 * SHIFT_SAMPLES
         )
-        self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder)
+        self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder, least_confidence)
         right_context = model.cfg.right_context_frames if right_context_frames is None else right_context_frames
         chosen = choose_policy(policy, **{**(policy_options or {}), "stride_n": stride_n, "lag_k": lag_k})
         self.options = TranslatorOptions(segment_ms, right_context, chosen, task, model.frame_ms)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from echostream.constants import FRAME_MS
 from echostream.decoding.beam_search import search
+from echostream.decoding.confidence import Confidence, log_probs_of
 from echostream.decoding.greedy_search import Reading, Search, search_alone
 from echostream.decoding.policy import Budget, Evidence, Policy, PolicyState, last_budget
 from echostream.decoding.repetition import MEMORY, repeating
@@ -32,16 +34,37 @@ from echostream.text import WORD_MARK, pieces_to_text
 OVERDUE_TOKENS = 6  # read by the ST CTC beyond the decoder's end, which show that another sentence has started
 SLACK_TOKENS = 5  # the pause between the two may lie that many tokens earlier, since the ST CTC lags behind the speaker
 
-Extension = tuple[list[list[int]], list[Tensor], "SentenceState"]
+
+@dataclass(frozen=True)
+class WrittenWord:
+    """A committed word before it is spelt and spoken.
+
+    Attributes:
+        tokens: of the target dictionary; the end symbol is a word of its own.
+        text_states: ``(1, n, mt_dim)``, what the unit decoder reads.
+        log_probs: of the tokens when they were committed, in nats.
+    """
+
+    tokens: list[int]
+    text_states: Tensor
+    log_probs: list[float]
+
+
+Extension = tuple[list[WrittenWord], "SentenceState"]
 
 
 @dataclass(frozen=True)
 class TargetWord:
-    """A committed word and its units. ``joined``: it continues the word before, without a space."""
+    """A committed word and its units.
+
+    ``joined``: it continues the word before, without a space. ``confidence``: the probability that it belongs there;
+    words that differ in nothing else are equal, for it depends on rounding.
+    """
 
     text: str
     units: tuple[int, ...]
     joined: bool = False
+    confidence: float = field(default=1.0, compare=False)
 
 
 @dataclass
@@ -101,15 +124,19 @@ class WordLevelTranslator:
         model: the trained model.
         symbols: the target dictionary.
         beam: hypotheses kept over the uncommitted tokens; 1 is greedy.
+        confidence: what the decoder's probabilities mean.
 
     Attributes:
         overdue_tokens: how many tokens the ST CTC reads beyond the decoder's end before that end is committed and the
             next sentence starts; with ``math.inf`` only silence and punctuation end sentences.
     """
 
-    def __init__(self, model: EchoStreamModel, symbols: Sequence[str], beam: int = 1) -> None:
+    def __init__(
+        self, model: EchoStreamModel, symbols: Sequence[str], beam: int = 1, confidence: Confidence | None = None
+    ) -> None:
         self.model = model
         self.beam = beam
+        self.confidence = confidence or Confidence()
         self.overdue_tokens: float = OVERDUE_TOKENS
         self.symbols = list(symbols)
         self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
@@ -204,8 +231,8 @@ class WordLevelTranslator:
     ) -> Search[tuple[list[TargetWord], SentenceState]]:
         """:meth:`translate_word` as a search, to be carried out alone or together with others."""
         extend = self._extend if self.beam == 1 else self._extend_by_beam
-        words, text_states, state = yield from extend(budget, state, is_last)
-        return self._target_words(words, text_states, state, with_units)
+        words, state = yield from extend(budget, state, is_last)
+        return self._target_words(words, state, with_units)
 
     def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
         """Commit given words, with their units, instead of such as are decoded.
@@ -216,17 +243,21 @@ class WordLevelTranslator:
         """
         if not words:
             return [], state
-        text_states, state = self._read(words, state)
-        return self._target_words(words, text_states, state, with_units=True)
+        return self._target_words(*self._read(words, state), with_units=True)
 
     def _target_words(
-        self, words: list[list[int]], text_states: list[Tensor], state: SentenceState, with_units: bool
+        self, words: list[WrittenWord], state: SentenceState, with_units: bool
     ) -> tuple[list[TargetWord], SentenceState]:
         units: list[tuple[int, ...]] = [() for _ in words]
         if with_units and words:
-            units, state = self._speak(words, text_states, state)
+            units, state = self._speak(words, state)
         return [
-            TargetWord(pieces_to_text(self._pieces(word)).strip(), spoken, self._joined(word))
+            TargetWord(
+                pieces_to_text(self._pieces(word.tokens)).strip(),
+                spoken,
+                self._joined(word.tokens),
+                self.confidence.of(word.log_probs),
+            )
             for word, spoken in zip(words, units, strict=True)
         ], state
 
@@ -237,14 +268,11 @@ class WordLevelTranslator:
         return tokens[0] != END and not self.starts_word[tokens[0]]
 
     def _extend(self, budget: Budget, state: SentenceState, is_last: bool) -> Search[Extension]:
-        """Greedy search for whole words: their tokens, the text states ``(1, n, mt_dim)`` of each, and the next state.
-
-        The end of the sentence, if it comes, is the last word.
-        """
-        words: list[list[int]] = []
-        text_states: list[Tensor] = []
+        """Greedy search for whole words, and the next state. The end of the sentence, if it comes, is the last word."""
+        words: list[WrittenWord] = []
         pending: list[int] = []
         pending_states: list[Tensor] = []
+        pending_log_probs: list[float] = []
         limit = token_limit(state.num_frames, self.model.frame_ms)
 
         def adjust(logits: Tensor) -> Tensor:
@@ -255,11 +283,11 @@ class WordLevelTranslator:
             return scores
 
         def commit(mt: TransformerState) -> SentenceState:
-            words.append(pending.copy())
-            text_states.append(torch.cat(pending_states, dim=1))
+            words.append(WrittenWord(pending.copy(), torch.cat(pending_states, dim=1), pending_log_probs.copy()))
             following = state.committed(pending, 1, mt)
             pending.clear()
             pending_states.clear()
+            pending_log_probs.clear()
             return following
 
         is_cut = False  # by the budget, perhaps inside a word
@@ -281,13 +309,14 @@ class WordLevelTranslator:
                 break
             pending.append(token)
             pending_states.append(self.model.text_states(answer.hidden, best[:, None]))
+            pending_log_probs += log_probs_of(answer.logits, [token])
             mt = after
             if token == END:
                 state = replace(state, ended=True)
                 break
         if pending and (state.ended or (is_last and not is_cut) or not budget.whole_words):
             state = commit(mt)
-        return words, text_states, state
+        return words, state
 
     def _ends_word(self, token: int, budget: Budget) -> bool:
         """Whether ``token`` shows that the word before it is whole."""
@@ -313,7 +342,7 @@ class WordLevelTranslator:
 
         room = token_limit(state.num_frames, self.model.frame_ms) - state.tokens
         if room < 1:
-            return [], [], state
+            return [], state
         mask = self.forbidden
         if not budget.ends:
             mask = mask.clone()
@@ -329,31 +358,32 @@ class WordLevelTranslator:
         elif not is_last and not splits and budget.whole_words:
             words = words[:-1]  # stopped by the limit, perhaps inside a word
         state = replace(state, ended=ended)
-        if not words:
-            return [], [], state
-        return words, *self._read(words, state)
+        return self._read(words, state) if words else ([], state)
 
-    def _read(self, words: list[list[int]], state: SentenceState) -> tuple[list[Tensor], SentenceState]:
-        """Text states ``(1, n, mt_dim)`` of known words, read in one pass, and the state with them committed."""
+    def _read(self, words: list[list[int]], state: SentenceState) -> Extension:
+        """Known words, read in one pass, and the state with them committed."""
         tokens = [token for word in words for token in word]
         frames = state.span.frames
         previous = torch.tensor([[state.written[-1], *tokens[:-1]]], device=frames.device)
-        hidden, _, mt = self.model.mt_decoder(previous, frames, state=state.mt)
+        hidden, logits, mt = self.model.mt_decoder(previous, frames, state=state.mt)
         assert mt is not None  # a state was given
         text = self.model.text_states(hidden, torch.tensor([tokens], device=hidden.device))
-        return list(text.split([len(word) for word in words], dim=1)), state.committed(tokens, len(words), mt)
+        log_probs = iter(log_probs_of(logits[0], tokens))
+        read = [
+            WrittenWord(word, states, list(islice(log_probs, len(word))))
+            for word, states in zip(words, text.split([len(word) for word in words], dim=1), strict=True)
+        ]
+        return read, state.committed(tokens, len(words), mt)
 
-    def _speak(
-        self, words: list[list[int]], text_states: list[Tensor], state: SentenceState
-    ) -> tuple[list[tuple[int, ...]], SentenceState]:
+    def _speak(self, words: list[WrittenWord], state: SentenceState) -> tuple[list[tuple[int, ...]], SentenceState]:
         """Units of committed words, repeats across words merged, and the next state."""
-        text = torch.cat(text_states, dim=1)
-        word_ids = torch.tensor([[index for index, word in enumerate(words) for _ in word]], device=text.device)
+        text = torch.cat([word.text_states for word in words], dim=1)
+        word_ids = torch.tensor([[index for index, word in enumerate(words) for _ in word.tokens]], device=text.device)
         logits, unit = self.model.unit_decoder(text, word_ids, state.unit)
         labels = logits[0].argmax(dim=-1).tolist()
         spoken, start, reader = [], 0, state.unit_reader
         for word in words:
-            end = start + len(word) * self.model.unit_decoder.frames_per_token
+            end = start + len(word.tokens) * self.model.unit_decoder.frames_per_token
             symbols, reader = reader.read(labels[start:end])
             spoken.append(tuple(symbol - 1 for _, symbol in symbols))
             start = end

@@ -24,13 +24,15 @@ def source_word_fields(word: SourceWord) -> dict[str, Any]:
 
 
 def output_word_fields(word: OutputWord) -> dict[str, Any]:
-    """A word of the translation: ``text``, ``source_s`` when it was written, its times in the speech, ``joined``."""
+    """A word of the translation: ``text``, ``source_s`` when it was written, its times in the speech, ``joined``,
+    ``confidence`` from 0 to 1."""
     return {
         "text": word.text,
         "source_s": round(word.source_time_s, 3),
         "start_s": round(word.start_s, 3),
         "end_s": round(word.end_s, 3),
         "joined": word.joined,
+        "confidence": round(word.confidence, 3),
     }
 
 

@@ -217,6 +217,7 @@ def server_options(args: argparse.Namespace) -> list[str]:
         "source_lm",
         "lm_weight",
         "lm_bonus",
+        "least_confidence",
         "device",
         "threads",
     )

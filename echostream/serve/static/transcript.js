@@ -1,5 +1,8 @@
 // A growing text: a paragraph for each sentence, the newest words in view.
 
+// As echostream.decoding.confidence has it.
+const DOUBTFUL = 0.5;
+
 export class Transcript {
   constructor(element) {
     this.element = element;
@@ -29,8 +32,12 @@ export class Transcript {
     }
     const span = document.createElement("span");
     span.textContent = word.text;
+    if (word.confidence < DOUBTFUL) {
+      span.classList.add("doubtful");
+      span.title = "The model is not sure of this word.";
+    }
     if (spoken) {
-      span.className = "due";
+      span.classList.add("due");
       this.due.push({ span, ...spoken });
     }
     this.paragraph.append(span);
@@ -43,8 +50,10 @@ export class Transcript {
 
   // Marks the word that is being heard when so many seconds of speech have been played.
   played(seconds) {
-    while (this.due.length && this.due[0].endS <= seconds + 0.01) this.due.shift().span.className = "";
-    if (this.due.length && this.due[0].startS <= seconds) this.due[0].span.className = "now";
+    while (this.due.length && this.due[0].endS <= seconds + 0.01) {
+      this.due.shift().span.classList.remove("due", "now");
+    }
+    if (this.due.length && this.due[0].startS <= seconds) this.due[0].span.classList.replace("due", "now");
   }
 
   // Nothing more will be heard.
