@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 from echostream.models.unit_decoder import CTCTransformerUnitDecoder
 
 PADDING = 1  # fairseq's Dictionary: <s> 0 (the CTC blank), <pad> 1, </s> 2, <unk> 3
+PARTS = ("asr", "st", "mt", "unit")  # what the model answers, and is trained on
 Outputs = dict[str, Tensor]
 
 
@@ -85,7 +86,12 @@ class EchoStreamModel(nn.Module):
         return self.encoder.frame_ms
 
     def encode(
-        self, src_tokens: Tensor, src_lengths: Tensor, segment: int = 0, right_context: int | None = None
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor,
+        segment: int = 0,
+        right_context: int | None = None,
+        parts: Collection[str] = PARTS,
     ) -> Outputs:
         """Encoder and CTC heads over whole utterances.
 
@@ -94,18 +100,19 @@ class EchoStreamModel(nn.Module):
             src_lengths: ``(B,)``.
             segment: encoder segment in frames; 0: the whole utterance.
             right_context: of each segment, in frames; None takes the configured one.
+            parts: of which there is to be an output; ``asr`` and ``st`` are the heads.
 
         Returns:
             ``encoder_out (B, T', D)``, ``frame_lengths (B,)``, ``asr_logits (B, T', source vocabulary)`` and
             ``st_logits (B, T', target vocabulary)``, with a frame for each ``frame_ms``.
         """
         frames, lengths, _ = self.encoder(src_tokens, src_lengths, segment=segment, right_context=right_context)
-        return {
-            "encoder_out": frames,
-            "frame_lengths": lengths,
-            "asr_logits": self.asr_head(frames)[0],
-            "st_logits": self.st_head(frames)[0],
-        }
+        outputs = {"encoder_out": frames, "frame_lengths": lengths}
+        if "asr" in parts:
+            outputs["asr_logits"] = self.asr_head(frames)[0]
+        if "st" in parts:
+            outputs["st_logits"] = self.st_head(frames)[0]
+        return outputs
 
     def decode(
         self,
@@ -114,6 +121,7 @@ class EchoStreamModel(nn.Module):
         target_text_tokens: Tensor,
         word_ids: Tensor,
         visible_frames: Tensor | None = None,
+        parts: Collection[str] = PARTS,
     ) -> Outputs:
         """Both decoders, teacher-forced.
 
@@ -123,6 +131,7 @@ class EchoStreamModel(nn.Module):
             target_text_tokens: ``(B, N)`` target, which the unit decoder speaks.
             word_ids: ``(B, N)`` word number of each target token.
             visible_frames: ``(B, N)`` frames there when a token was written; None: all.
+            parts: of which there is to be an output; ``unit`` is the unit decoder.
 
         Returns:
             ``mt_logits (B, N, target vocabulary)``, ``unit_logits (B, N * frames_per_token, units + 1)`` and
@@ -133,13 +142,12 @@ class EchoStreamModel(nn.Module):
             visible_frames = lengths[:, None].expand_as(prev_text_tokens)
         mask = self.mt_decoder.frame_mask(lengths, frames.size(1), visible_frames)
         hidden, mt_logits, _ = self.mt_decoder(prev_text_tokens, frames, mask)
-        unit_logits, _ = self.unit_decoder(self.text_states(hidden, target_text_tokens), word_ids)
-        num_tokens = target_text_tokens.ne(PADDING).sum(dim=1)
-        return {
-            "mt_logits": mt_logits,
-            "unit_logits": unit_logits,
-            "unit_lengths": num_tokens * self.unit_decoder.frames_per_token,
-        }
+        outputs = {"mt_logits": mt_logits}
+        if "unit" in parts:
+            outputs["unit_logits"], _ = self.unit_decoder(self.text_states(hidden, target_text_tokens), word_ids)
+            num_tokens = target_text_tokens.ne(PADDING).sum(dim=1)
+            outputs["unit_lengths"] = num_tokens * self.unit_decoder.frames_per_token
+        return outputs
 
     def text_states(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """What the unit decoder reads: the state that predicted a token, and the token, ``(B, N, mt_dim)``."""
@@ -156,18 +164,22 @@ class EchoStreamModel(nn.Module):
         align: Callable[[Outputs], Tensor | None] | None = None,
         right_context: int | None = None,
         unlabelled: Tensor | None = None,
+        parts: Collection[str] = PARTS,
     ) -> Outputs:
         """:meth:`encode`, then ``align(encoded)`` for the MT decoder's visible frames, then :meth:`decode`.
 
         Speech without transcripts, ``unlabelled (P, T, 80)``, is encoded alone. It is part of the same call because
         distributed training allows one: the output then holds ``unlabelled_layers (layers, P, T', D)``, the frames
-        after each of the encoder's layers.
+        after each of the encoder's layers. What is not among ``parts`` is not computed, unless ``align`` needs it.
         """
-        encoded = self.encode(src_tokens, src_lengths, segment, right_context)
-        visible = align(encoded) if align is not None else None
-        outputs = {**encoded, **self.decode(encoded, prev_text_tokens, target_text_tokens, word_ids, visible)}
-        if visible is not None:
-            outputs["visible_frames"] = visible
+        decodes = "mt" in parts or "unit" in parts
+        needed = {*parts, "asr", "st"} if decodes and align is not None else parts
+        outputs = self.encode(src_tokens, src_lengths, segment, right_context, needed)
+        if decodes:
+            visible = align(outputs) if align is not None else None
+            outputs |= self.decode(outputs, prev_text_tokens, target_text_tokens, word_ids, visible, parts)
+            if visible is not None:
+                outputs["visible_frames"] = visible
         if unlabelled is not None:
             layers: list[Tensor] = []
             self.encoder(unlabelled, segment=segment, right_context=right_context, layer_outputs=layers)

@@ -12,6 +12,8 @@ from echostream.criterions import EchoStreamMultiTaskCriterion, EchoStreamMultiT
 from echostream.criterions.losses import cross_entropy_sum, ctc_infeasible, ctc_sum, symmetric_kl_sum
 from echostream.criterions.targets import UNKNOWN_PHONE
 from echostream.decoding.policy import Budget, FixedRatePolicy, WaitKPolicy
+from echostream.models.config import architecture_config
+from echostream.models.echostream_model import EchoStreamModel
 
 PAD, EOS = 1, 2
 BATCH, FRAMES, TOKENS, PER_TOKEN, UNITS = 3, 12, 5, 4, 7
@@ -393,3 +395,45 @@ def test_a_checkpoint_names_no_code():
     with pytest.raises(ValueError, match=r"code that a file names is not run: .*--model-overrides"):
         make_criterion(task, policy=OWN)
     assert make_criterion(task, policy="wait-k").policy == WaitKPolicy()
+
+
+def real_model(seed: int = 0) -> EchoStreamModel:
+    torch.manual_seed(seed)
+    cfg = architecture_config("echostream_tiny")
+    cfg.dropout = cfg.encoder_layer_drop = 0.0
+    return EchoStreamModel(cfg, 8, 8, UNITS).train()
+
+
+@pytest.mark.parametrize(
+    ("weights", "idle"),
+    [
+        ({"st_weight": 0, "mt_weight": 0, "unit_weight": 0}, {"st_head", "mt_decoder", "unit_decoder"}),
+        ({"unit_weight": 0}, {"unit_decoder"}),
+        ({"asr_weight": 0, "mt_weight": 0, "unit_weight": 0}, {"asr_head", "mt_decoder", "unit_decoder"}),
+        ({"st_weight": 0}, set()),  # the policy that is simulated reads the head all the same
+    ],
+)
+def test_what_has_no_weight_is_not_computed_and_changes_nothing(sample, weights, idle):
+    sample["net_input"]["src_tokens"] = torch.randn(BATCH, 48, 80)
+    model = real_model()
+    called = set()
+    for name in ("asr_head", "st_head", "mt_decoder", "unit_decoder"):
+        getattr(model, name).register_forward_hook(lambda *_, name=name: called.add(name))
+    loss, size, log = make_criterion(**weights)(model.train(), sample)
+    loss.backward()
+    assert called == {"asr_head", "st_head", "mt_decoder", "unit_decoder"} - idle
+    whole = real_model().eval()  # where everything is computed
+    expected, same_size, _ = make_criterion(**weights).eval()(whole, sample)
+    expected.backward()
+    assert size == same_size and float(loss) == pytest.approx(float(expected), rel=1e-5)
+    for (name, one), (_, other) in zip(model.named_parameters(), whole.named_parameters(), strict=True):
+        if one.grad is None:
+            assert other.grad is None or not other.grad.any(), name
+        else:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4)
+    metrics.reset()
+    with metrics.aggregate() as meters:
+        EchoStreamMultiTaskCriterion.reduce_metrics([log])
+    logged = meters.get_smoothed_values()
+    left_out = {name.removesuffix("_weight") for name in weights}
+    assert left_out.isdisjoint(logged) or weights == {"st_weight": 0}
