@@ -1,0 +1,169 @@
+"""Train the unit decoder of a checkpoint alone, on what its text decoder says; everything else stays as it is.
+
+    python scripts/training/train_unit_decoder.py --checkpoint runs/people/checkpoint_last.pt --data runs/everyday \\
+        --output runs/people/checkpoint_units.pt --minutes 20
+
+Beside the large parts of a model the unit decoder is small, and it learns how words sound more slowly than the others
+learn what they mean. Here the text states of each training utterance are computed once (whole utterance, the text as it
+is in the data set) and kept in memory in half precision, so that a second of training hears many sentences. The rate
+rises over the first 5 % of the time and then falls to zero with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from echostream.criterions.losses import ctc_sum
+from echostream.models.echostream_model import EchoStreamModel
+from scripts.recipes.recipe import atomic_path, require
+from scripts.training.average_checkpoints import load
+
+WARM_UP = 0.05
+LOG_S = 30.0
+Utterance = tuple[Tensor, Tensor, Tensor]  # text states (N, mt_dim), word numbers (N,), units (U,)
+
+
+def load_task(checkpoint: Path, data: Path) -> tuple[EchoStreamModel, Any]:
+    """The model of a checkpoint, and its task with the training set.
+
+    Raises:
+        ValueError, OSError: a checkpoint or data set that is none, or that don't belong together.
+    """
+    from fairseq import checkpoint_utils
+
+    import echostream.tasks  # noqa: F401  # registers them
+
+    (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], {"data": str(data)})
+    task.load_dataset("train")
+    return model.eval().requires_grad_(False), task
+
+
+@torch.inference_mode()
+def text_states(model: EchoStreamModel, task: Any, limit: int, max_tokens: int) -> list[Utterance]:
+    """What the unit decoder reads of the utterances that have units, those with most words a second first."""
+    data = task.dataset("train")
+    spoken = [index for index in range(len(data)) if len(data.utterances[index].units)]
+    spoken.sort(key=lambda index: data.utterances[index].n_frames / len(data.utterances[index].units))
+    chosen = sorted(spoken[: limit or None], key=data.num_tokens)
+    batches: list[list[int]] = [[]]
+    for index in chosen:
+        if batches[-1] and data.num_tokens(index) * (len(batches[-1]) + 1) > max_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    found: list[Utterance] = []
+    for batch in require("tqdm").tqdm(batches, desc="text states", unit="batch", mininterval=5):
+        sample = data.collater([data[index] for index in batch])
+        source, target = sample["net_input"], sample["target_text"]
+        frames, lengths, _ = model.encoder(source["src_tokens"], source["src_lengths"], segment=0)
+        mask = model.mt_decoder.frame_mask(lengths, frames.size(1), lengths[:, None].expand_as(target))
+        hidden, _, _ = model.mt_decoder(source["prev_text_tokens"], frames, mask)
+        states = model.text_states(hidden, target).half()
+        for row, (tokens, units) in enumerate(
+            zip(sample["target_text_lengths"].tolist(), sample["unit_lengths"].tolist(), strict=True)
+        ):
+            numbers = sample["word_ids"][row, :tokens]
+            found.append((states[row, :tokens].clone(), numbers.clone(), sample["units"][row, :units].clone()))
+    return found
+
+
+def batches_of(utterances: list[Utterance], tokens: int, generator: random.Random) -> Iterator[list[Utterance]]:
+    """Without end: batches of about ``tokens`` text tokens, of utterances of about one length."""
+    while True:
+        order = sorted(utterances, key=lambda utterance: len(utterance[0]) + generator.random())
+        batches: list[list[Utterance]] = [[]]
+        for utterance in order:
+            if batches[-1] and len(utterance[0]) * (len(batches[-1]) + 1) > tokens:
+                batches.append([])
+            batches[-1].append(utterance)
+        generator.shuffle(batches)
+        yield from batches
+
+
+def loss_of(model: EchoStreamModel, batch: list[Utterance]) -> tuple[Tensor, int]:
+    """CTC loss of the units, summed, and the number of units."""
+    states, words, units = zip(*batch, strict=True)
+    lengths = torch.tensor([len(row) for row in states])
+    unit_lengths = torch.tensor([len(row) for row in units])
+    numbers = pad_sequence(list(words), batch_first=True, padding_value=int(max(row[-1] for row in words)) + 1)
+    decoder = model.unit_decoder
+    logits, _ = decoder(pad_sequence([row.float() for row in states], batch_first=True), numbers)
+    targets = pad_sequence(list(units), batch_first=True) + 1
+    loss, infeasible = ctc_sum(logits, lengths * decoder.frames_per_token, targets, unit_lengths)
+    return loss, int((unit_lengths * ~infeasible).sum())
+
+
+def train(
+    model: EchoStreamModel, utterances: list[Utterance], minutes: float, rate: float, tokens: int, seed: int
+) -> list[float]:
+    """Train the unit decoder in place; the mean losses in nats a unit, one for every half minute."""
+    decoder = model.unit_decoder.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    began = logged = time.monotonic()
+    losses: list[float] = []
+    total, units, updates = 0.0, 0, 0
+    for batch in batches_of(utterances, tokens, random.Random(seed)):
+        share = (time.monotonic() - began) / (60 * minutes)
+        if share >= 1 and updates:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(share / WARM_UP + 0.01, (1 - share) / (1 - WARM_UP), 1.0)
+        loss, count = loss_of(model, batch)
+        optimizer.zero_grad()
+        (loss / max(1, count)).backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        optimizer.step()
+        total, units, updates = total + float(loss.detach()), units + count, updates + 1
+        if time.monotonic() - logged > LOG_S:
+            losses.append(total / max(1, units))
+            print(f"{share * 100:3.0f} %  {updates} updates  {losses[-1]:.3f} nats a unit", flush=True)
+            total, units, logged = 0.0, 0, time.monotonic()
+    decoder.requires_grad_(False).eval()
+    losses.append(total / max(1, units))
+    return losses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the unit decoder of a checkpoint, and nothing else of it.")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of fairseq-train")
+    parser.add_argument("--data", type=Path, required=True, help="data set with units")
+    parser.add_argument("--output", type=Path, required=True, help="checkpoint to write, without optimizer state")
+    parser.add_argument("--minutes", type=float, default=20, help="after the states (default %(default)s)")
+    parser.add_argument("--utterances", type=int, default=0, help="the ones with most units a second; 0: all (default)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="(default %(default)s)")
+    parser.add_argument("--batch-tokens", type=int, default=1000, help="text tokens in a batch (default %(default)s)")
+    parser.add_argument("--max-tokens", type=int, default=6000, help="frames encoded at a time (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="(default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="(default %(default)s)")
+    args = parser.parse_args()
+    if args.minutes <= 0 or args.lr <= 0 or min(args.batch_tokens, args.max_tokens) < 1:
+        parser.error("--minutes, --lr, --batch-tokens and --max-tokens must be positive")
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    try:
+        state = load(args.checkpoint)
+        model, task = load_task(args.checkpoint, args.data)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    utterances = text_states(model, task, args.utterances, args.max_tokens)
+    if not utterances:
+        raise SystemExit(f"error: no utterance in {args.data} has units (the column tgt_audio of train.tsv)")
+    losses = train(model, utterances, args.minutes, args.lr, args.batch_tokens, args.seed)
+    for name, value in model.unit_decoder.state_dict().items():
+        state["model"][f"unit_decoder.{name}"] = value
+    state.pop("last_optimizer_state", None)
+    with atomic_path(args.output) as temporary:
+        torch.save(state, temporary)
+    print(f"{args.output}: {len(utterances)} utterances, {losses[0]:.3f} to {losses[-1]:.3f} nats a unit", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The unit decoder is trained alone: it learns, nothing else changes, and the checkpoint stays one."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from fairseq import checkpoint_utils
+from tasks.conftest import corpus  # noqa: F401  # a fixture
+from tasks.test_training import train
+
+from echostream.checkpoints.model_files import load_model
+from scripts.training import train_unit_decoder
+from scripts.training.train_unit_decoder import load_task, loss_of, text_states
+
+
+@pytest.fixture
+def checkpoint(corpus, tmp_path):  # noqa: F811
+    train(corpus.folder, tmp_path / "run", 1, "--batch-size", "3")
+    return tmp_path / "run" / "checkpoint_last.pt"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*options: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["train_unit_decoder.py", *map(str, options)])
+        train_unit_decoder.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_only_the_unit_decoder_learns(corpus, checkpoint, tmp_path, run):  # noqa: F811
+    output = tmp_path / "units.pt"
+    options = ["--checkpoint", checkpoint, "--data", corpus.folder, "--output", output, "--threads", "1"]
+    assert "6 utterances" in run(*options, "--minutes", "0.05", "--lr", "0.02")
+    model, task = load_task(checkpoint, corpus.folder)
+    utterances = text_states(model, task, 0, 10_000)
+    before, units = loss_of(model, utterances)
+    assert units == sum(len(row) for _, _, row in utterances) > 0
+    (trained,), _, _ = checkpoint_utils.load_model_ensemble_and_task([str(output)], {"data": str(corpus.folder)})
+    after, _ = loss_of(trained.eval(), utterances)
+    assert float(after) < 0.9 * float(before)
+    first, second = (load_model(path).model.state_dict() for path in (checkpoint, output))
+    changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {"unit_decoder"}
+    assert "last_optimizer_state" not in torch.load(output, weights_only=True)
+
+
+def test_states_are_those_of_training(corpus, checkpoint):  # noqa: F811
+    """Whatever batch an utterance is in, and as many tokens and units as it has."""
+    model, task = load_task(checkpoint, corpus.folder)
+    alone, together = (text_states(model, task, 0, size) for size in (1, 10_000))
+    assert [len(row[0]) for row in alone] == [len(row[1]) for row in alone]
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one[0], other[0], rtol=0, atol=2e-3)  # half precision
+        assert torch.equal(one[1], other[1]) and torch.equal(one[2], other[2])
+    loss, _ = loss_of(model, together)
+    assert sum(float(loss_of(model, [row])[0]) for row in alone) == pytest.approx(float(loss), rel=1e-3)
+    assert len(text_states(model, task, 2, 10_000)) == 2
+
+
+def test_what_can_not_be_trained_is_named(corpus, checkpoint, tmp_path, run):  # noqa: F811
+    options = ["--output", tmp_path / "units.pt", "--minutes", "0.01"]
+    with pytest.raises(SystemExit, match=r"error: .*nowhere"):
+        run("--checkpoint", tmp_path / "nowhere.pt", "--data", corpus.folder, *options)
+    with pytest.raises(SystemExit, match=r"echostream: .*elsewhere: no such data folder"):
+        run("--checkpoint", checkpoint, "--data", tmp_path / "elsewhere", *options)
+    assert not (tmp_path / "units.pt").exists()
