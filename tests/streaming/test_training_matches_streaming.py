@@ -44,18 +44,17 @@ def syllables(seconds: float, seed: int) -> np.ndarray:
 
 
 def record(translator: StreamingTranslator, wave: np.ndarray):
-    """Words, text states, units, and the number of frames when each word was committed, for the whole hypothesis."""
-    tokens, states, units, there = [], [], [], []
+    """Words, units, and the number of frames when each word was committed, for the whole hypothesis."""
+    written, units, there = [], [], []
     writer = translator.writer
     name = "_extend" if writer.beam == 1 else "_extend_by_beam"
     extend, speak = getattr(writer, name), writer._speak
 
     def recording_extend(*args):
-        words, word_states, following = yield from extend(*args)
-        tokens.extend(words)
+        words, following = yield from extend(*args)
+        written.extend(words)
         there.extend([args[1].num_frames] * len(words))
-        states.extend(word_states)
-        return words, word_states, following
+        return words, following
 
     def recording_speak(*args):
         spoken, following = speak(*args)
@@ -67,7 +66,7 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
     state = translator.init_state()
     for start in range(0, wave.size, 640):
         translator.step(wave[start : start + 640], state, is_last=start + 640 >= wave.size)
-    return tokens, torch.cat(states, dim=1), units, there
+    return written, units, there
 
 
 @pytest.mark.parametrize(("segment", "beam"), [(1, 1), (4, 1), (8, 1), (4, 3)])
@@ -80,7 +79,8 @@ def test_forward_gives_the_states_of_streaming(segment, beam, seed, monkeypatch)
     translator = make_translator(seed, wave)
     translator.segment_ms, translator.writer.beam = segment * 40, beam
     translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = 10**6  # one sentence, as in training
-    words, states, units, there = record(translator, wave)
+    written, units, there = record(translator, wave)
+    words = [word.tokens for word in written]
     assert len(set(there)) >= 3, "the policy should have let words be written bit by bit"
 
     model = translator.model
@@ -105,7 +105,11 @@ def test_forward_gives_the_states_of_streaming(segment, beam, seed, monkeypatch)
     previous = torch.cat([torch.tensor([[END]]), target[:, :-1]], dim=1)
     mask = model.mt_decoder.frame_mask(encoded["frame_lengths"], encoded["encoder_out"].size(1), visible)
     hidden, logits, _ = model.mt_decoder(previous, encoded["encoder_out"], mask)
+    states = torch.cat([word.text_states for word in written], dim=1)
     torch.testing.assert_close(model.text_states(hidden, target), states, rtol=1e-5, atol=1e-5)
+    log_probs = torch.tensor([log_prob for word in written for log_prob in word.log_probs])
+    expected = logits.log_softmax(-1)[0].gather(1, target[0, :, None])[:, 0]
+    torch.testing.assert_close(log_probs, expected, rtol=1e-5, atol=1e-5)
     scores = (logits + translator.writer.forbidden)[0]
     history = previous[0].tolist()
     for place, row in enumerate(scores):
@@ -141,8 +145,8 @@ def test_beam_search_finds_better_hypotheses_than_greedy_search():
         translator = make_translator(2, wave)
         translator.segment_ms, translator.writer.beam = 0, beam
         translator.model.mt_decoder.stack.norm.weight.mul_(0.3)  # flatter probabilities
-        tokens, _, _, _ = record(translator, wave)
-        target = torch.tensor([[token for word in tokens for token in word]])
+        written, _, _ = record(translator, wave)
+        target = torch.tensor([[token for word in written for token in word.tokens]])
         model = translator.model
         features, _ = model.fbank(torch.from_numpy(wave))
         encoded = model.encode(features[None], torch.tensor([features.size(0)]))
