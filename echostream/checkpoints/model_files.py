@@ -208,7 +208,7 @@ def _weights_in(path: Path, description: Path, names: Any) -> dict[str, Tensor]:
         CheckpointError: names that are none, or weights that two files have.
     """
     is_list = isinstance(names, list) and 1 <= len(names) <= MAX_FILES and len({*map(str, names)}) == len(names)
-    if not is_list or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    if not is_list or not all(isinstance(name, str) and _is_file_name(name) for name in names):
         raise CheckpointError(f"{description}: weights must be names of different files beside it, not {_short(names)}")
     if path.name != names[0]:
         raise CheckpointError(f"{description} is of the weights in {names[0]}, not of {path.name}")
@@ -225,6 +225,10 @@ def _weights_in(path: Path, description: Path, names: Any) -> dict[str, Tensor]:
             raise CheckpointError(f"{part} holds {twice[0]}, which another file of the model has as well")
         weights |= found
     return weights
+
+
+def _is_file_name(name: str) -> bool:
+    return name.isprintable() and name not in ("", "..") and Path(name).name == name
 
 
 def _trained(path: Path, content: Any) -> ModelContent:

@@ -174,10 +174,12 @@ class EchoStreamModel(nn.Module):
         """
         decodes = "mt" in parts or "unit" in parts
         needed = {*parts, "asr", "st"} if decodes and align is not None else parts
-        outputs = self.encode(src_tokens, src_lengths, segment, right_context, needed)
+        # A model class of one's own need know nothing of parts where all are computed.
+        only = {} if set(needed) == set(PARTS) else {"parts": needed}
+        outputs = self.encode(src_tokens, src_lengths, segment, right_context, **only)
         if decodes:
             visible = align(outputs) if align is not None else None
-            outputs |= self.decode(outputs, prev_text_tokens, target_text_tokens, word_ids, visible, parts)
+            outputs |= self.decode(outputs, prev_text_tokens, target_text_tokens, word_ids, visible, **only)
             if visible is not None:
                 outputs["visible_frames"] = visible
         if unlabelled is not None:

@@ -200,5 +200,15 @@ class SentenceStage:
         return words, np.concatenate(pieces), replace(state, output=output, vocoder=vocoder)
 
     def _sure(self, words: Iterable[TargetWord]) -> list[TargetWord]:
-        """The words that are sure enough, and ends of sentences, which are no words."""
-        return [word for word in words if not word.text or word.confidence >= self.least_confidence]
+        """The words that are sure enough, and ends of sentences, which are no words.
+
+        What continues a word that is left out is left out with it.
+        """
+        sure: list[TargetWord] = []
+        is_left_out = False
+        for word in words:
+            if word.text and not (word.joined and is_left_out):
+                is_left_out = word.confidence < self.least_confidence
+            if not word.text or not is_left_out:
+                sure.append(word)
+        return sure

@@ -224,7 +224,9 @@ class _Decoder:
         kind = self._classes.get(name)
         if kind is None:
             raise StateError(f"it holds a {str(name)[:80]}, which is no state that is known here")
-        names = {field.name for field in dataclasses.fields(kind)}
-        if set(fields) != names:
+        names = {field.name: field for field in dataclasses.fields(kind)}
+        lacking = [field for name, field in names.items() if name not in fields]
+        # A field that is younger than the bytes has its default, if it has one.
+        if not fields.keys() <= names.keys() or any(field.default is dataclasses.MISSING for field in lacking):
             raise StateError(f"its {kind.__name__} has other fields than this program's")
         return kind(**{field: self.decode(value) for field, value in fields.items()})

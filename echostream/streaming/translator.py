@@ -7,6 +7,7 @@ same segments, so the output depends on the audio alone.
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -142,6 +143,10 @@ class StreamingTranslator:
     ) -> None:
         if not 0 <= least_confidence < 1:
             raise ValueError(f"least_confidence must be at least 0 and below 1, got {least_confidence}")
+        if (confidence_slope is None) != (confidence_offset is None):
+            raise ValueError("confidence_slope and confidence_offset belong together: give both or neither")
+        if not all(math.isfinite(value) for value in (confidence_slope or 0.0, confidence_offset or 0.0)):
+            raise ValueError("confidence_slope and confidence_offset must be finite numbers")
         if not 1 <= beam <= MAX_BEAM:
             raise ValueError(f"beam must be at least 1 and at most {MAX_BEAM}, got {beam}")
         for name, value in (("lm_weight", lm_weight), ("lm_bonus", lm_bonus)):

@@ -117,14 +117,21 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
+    if not (args.model / SETTINGS_NAME).is_file():
+        raise SystemExit(f"error: no {SETTINGS_NAME} in {args.model} (--model)")
     pairs: list[tuple[str, str]] = []
     for text in args.sets:
         lists = [Path(part) for part in text.partition("=")[::2]]
         if missing := [path for path in lists if not path.is_file()]:
             raise SystemExit(f"error: no list {missing[0]} (--set SOURCE=TARGET)")
-        pairs += zip(*(text_lines(path) for path in lists), strict=True)
+        sources, targets = (text_lines(path) for path in lists)
+        if len(sources) != len(targets):
+            raise SystemExit(f"error: {lists[0]} has {len(sources)} lines, {lists[1]} has {len(targets)}")
+        pairs += zip(sources, targets, strict=True)
     try:
-        translator = StreamingTranslator.from_checkpoint(args.model, task="s2tt", segment_ms=args.segment_ms)
+        translator = StreamingTranslator.from_checkpoint(
+            args.model, task="s2tt", segment_ms=args.segment_ms, least_confidence=0.0
+        )
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     translator.writer.confidence = Confidence()
@@ -132,7 +139,7 @@ def main() -> None:
     for number, (recording, reference) in enumerate(require("tqdm").tqdm(pairs, desc="translating", unit="utt")):
         halves[number % 2] += words_of(translator, Path(recording), reference)
     words = halves[0] + halves[1]
-    if len(words) < LEAST_WORDS:
+    if len(words) < LEAST_WORDS or not all(halves):
         raise SystemExit(f"error: {len(words)} words were written, {LEAST_WORDS} are needed: give more recordings")
     found = fit(words)
     print(f"{len(words)} words of {len(pairs)} recordings, {100 * sum(r for _, r in words) / len(words):.1f} % right")

@@ -190,7 +190,7 @@ def build_agent(args: argparse.Namespace) -> EchoStreamWordLevelAgent:
 def note(watch: Watch, state: EchoStreamState, audio_s: float, progress: Progress) -> None:
     """Clock, size and memory of a stream after a step."""
     if not state.finished:
-        watch.clock(audio_s - state.waiting_samples / SAMPLE_RATE - state.frames * 0.04)
+        watch.clock(audio_s - state.waiting_samples / SAMPLE_RATE - state.frames * state.frame_ms / 1000)
         watch.state(state.nbytes)
         progress.update(int(audio_s), int(watch.report.audio_s), "s of audio")
     while watch.is_due(audio_s):

@@ -118,6 +118,8 @@ def test_missing_doubled_and_foreign_files_are_refused_in_one_line(trained, tmp_
         ([], "names of different files beside it"),
         ("model.safetensors", "names of different files beside it"),
         ([1], "names of different files beside it"),
+        (["model.safetensors", ""], "names of different files beside it"),
+        (["model.safetensors", ".."], "names of different files beside it"),
         (["model_2.safetensors", "model.safetensors"], "is of the weights in model_2.safetensors"),
         (["model.safetensors", "model_99.safetensors"], "names model_99.safetensors, which is not beside it"),
         (["model.safetensors"], "there are none for encoder_layers|tensors differ"),

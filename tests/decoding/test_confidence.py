@@ -10,6 +10,10 @@ import torch
 
 from echostream.decoding.confidence import Confidence, log_probs_of
 from echostream.streaming import StreamingTranslator
+from echostream.streaming.recomposer import WaitingWord
+from echostream.streaming.state_file import pack, unpack
+from echostream.streaming.text_to_speech import TextToSpeech
+from echostream.streaming.word_level_translator import TargetWord
 
 SPEECH = np.random.default_rng(3).normal(0, 0.1, 16_000 * 6).astype(np.float32)
 
@@ -64,3 +68,36 @@ def test_words_that_are_less_sure_are_left_out(task):
 def test_a_threshold_that_is_none_is_refused(value):
     with pytest.raises(ValueError, match="least_confidence must be at least 0 and below 1"):
         StreamingTranslator.random("echostream_tiny", least_confidence=value)
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(1.0, None), (None, 1.0), (math.nan, 1.0), (1.0, math.inf)])
+def test_half_a_calibration_is_refused(slope, offset):
+    with pytest.raises(ValueError, match="confidence_slope and confidence_offset"):
+        StreamingTranslator.random("echostream_tiny", confidence_slope=slope, confidence_offset=offset)
+
+
+def test_what_continues_a_word_that_is_left_out_goes_with_it():
+    stage = StreamingTranslator.random("echostream_tiny", task="s2tt", least_confidence=0.5).sentences
+    words = [
+        TargetWord("foo", (), confidence=0.9),
+        TargetWord("wonder", (), confidence=0.2),
+        TargetWord("ful", (), joined=True, confidence=0.9),
+        TargetWord("bar", (), confidence=0.6),
+        TargetWord("", (), confidence=0.1),
+    ]
+    assert [word.text for word in stage._sure(words)] == ["foo", "bar", ""]
+
+
+def test_a_text_is_spoken_whole():
+    translator = StreamingTranslator.random("echostream_tiny", seed=5, least_confidence=0.99)
+    assert TextToSpeech(translator).stage.least_confidence == 0
+    assert translator.sentences.least_confidence == 0.99
+
+
+def test_a_state_of_before_there_were_confidences_goes_on():
+    waiting = {"waiting": [WaitingWord("word", 1.0, False, 3, confidence=1.0)]}
+    data = pack(waiting, {"model": "m"})
+    added = b',\\"confidence\\":1.0'
+    older = data.replace(added, b" " * len(added))
+    assert older != data
+    assert unpack(older, {"model": "m"}, "cpu")[0] == waiting
