@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from scripts.training.average_checkpoints import load
 
 WARM_UP = 0.05
 LOG_S = 30.0
+T = TypeVar("T")
 Utterance = tuple[Tensor, Tensor, Tensor]  # text states (N, mt_dim), word numbers (N,), units (U,)
 
 
@@ -47,18 +48,23 @@ def load_task(checkpoint: Path, data: Path) -> tuple[EchoStreamModel, Any]:
     return model.eval().requires_grad_(False), task
 
 
+def grouped(items: Sequence[T], size: Callable[[T], int], limit: int) -> list[list[T]]:
+    """Batches of items of about one size, which have at most ``limit`` with padding; a larger item is alone."""
+    batches: list[list[T]] = [[]]
+    for item in sorted(items, key=size):
+        if batches[-1] and size(item) * (len(batches[-1]) + 1) > limit:
+            batches.append([])
+        batches[-1].append(item)
+    return batches
+
+
 @torch.inference_mode()
 def text_states(model: EchoStreamModel, task: Any, limit: int, max_tokens: int) -> list[Utterance]:
-    """What the unit decoder reads of the utterances that have units, those with most words a second first."""
+    """What the unit decoder reads of the utterances that have units, those with most units a second first."""
     data = task.dataset("train")
     spoken = [index for index in range(len(data)) if len(data.utterances[index].units)]
     spoken.sort(key=lambda index: data.utterances[index].n_frames / len(data.utterances[index].units))
-    chosen = sorted(spoken[: limit or None], key=data.num_tokens)
-    batches: list[list[int]] = [[]]
-    for index in chosen:
-        if batches[-1] and data.num_tokens(index) * (len(batches[-1]) + 1) > max_tokens:
-            batches.append([])
-        batches[-1].append(index)
+    batches = grouped(spoken[: limit or None], data.num_tokens, max_tokens)
     found: list[Utterance] = []
     for batch in require("tqdm").tqdm(batches, desc="text states", unit="batch", mininterval=5):
         sample = data.collater([data[index] for index in batch])
@@ -78,12 +84,8 @@ def text_states(model: EchoStreamModel, task: Any, limit: int, max_tokens: int) 
 def batches_of(utterances: list[Utterance], tokens: int, generator: random.Random) -> Iterator[list[Utterance]]:
     """Without end: batches of about ``tokens`` text tokens, of utterances of about one length."""
     while True:
-        order = sorted(utterances, key=lambda utterance: len(utterance[0]) + generator.random())
-        batches: list[list[Utterance]] = [[]]
-        for utterance in order:
-            if batches[-1] and len(utterance[0]) * (len(batches[-1]) + 1) > tokens:
-                batches.append([])
-            batches[-1].append(utterance)
+        shuffled = generator.sample(utterances, len(utterances))  # those of one length come together anew each time
+        batches = grouped(shuffled, lambda utterance: len(utterance[0]), tokens)
         generator.shuffle(batches)
         yield from batches
 
