@@ -1,4 +1,7 @@
-"""Reading files without running what is in them, and without taking more memory than they are large."""
+"""Reading files without running what is in them, and without taking much more memory than they are large.
+
+Packed weights take four times their file when they are unpacked, and nothing takes more.
+"""
 
 from __future__ import annotations
 

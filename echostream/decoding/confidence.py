@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-DOUBTFUL = 0.5  # words that are less sure are marked where a person reads them
 LARGEST_LOGIT = 30.0
 
 

@@ -1,6 +1,6 @@
 // A growing text: a paragraph for each sentence, the newest words in view.
 
-// As echostream.decoding.confidence has it.
+// Words that are less sure are marked.
 const DOUBTFUL = 0.5;
 
 export class Transcript {
