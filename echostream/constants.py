@@ -3,8 +3,12 @@
 SAMPLE_RATE = 16_000  # Hz, of everything that the model hears
 FRAME_MS = 40  # an encoder frame of the front end fbank, and the unit of policies; see EchoStreamModel.frame_ms
 FRAME_S = FRAME_MS / 1000
+UNIT_SAMPLES = 320  # a frame of units: 20 ms
+DEFAULT_SEGMENT_MS = 320  # of audio heard at a time, where nobody says otherwise
 TASKS = ("s2st", "s2tt", "asr")  # speech to speech, speech to text, transcription
 POLICY_NAMES = ("alignment", "token-alignment", "stride", "wait-k", "fixed-rate")  # see decoding/policy.py
+DEFAULT_POLICY = "alignment"
+LM_WEIGHT, LM_BONUS = 0.8, 2.0  # of the source's language model: see decoding/prefix_beam_search.py
 SUBTITLE_CLOCKS = ("source", "speech")  # the recording's time, or that of the spoken translation alone
 PCM_FORMATS = ("s16le", "f32le")  # of samples in a pipe
 MAX_PEAK = 16.0  # of samples in [-1, 1]; larger ones must be integers that were not scaled to floating point

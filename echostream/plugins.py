@@ -9,11 +9,40 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # Folders in which fairseq, too, imports every module of a user-dir.
 REGISTERING = ("tasks", "models")
+
+
+class _FolderFinder:
+    """Python's search for modules in one folder; where its own search finds them is left as it is.
+
+    Args:
+        folder: where to look.
+        name: the only top-level module to find there; None: any.
+    """
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        self.folder, self.name = folder, name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _FolderFinder) and (self.folder, self.name) == (other.folder, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.folder, self.name))
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The protocol of ``importlib.abc.MetaPathFinder``."""
+        if path is not None or self.name not in (None, fullname):
+            return None
+        return PathFinder.find_spec(fullname, [str(self.folder)], target)
 
 
 class PluginError(ValueError):
@@ -40,9 +69,9 @@ def load_object(name: str, what: str) -> Any:
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
         raise PluginError(f"the {what} '{name}' is not of the form module:Class, such as my_package.my_module:MyClass")
-    folder = str(Path.cwd())
-    if not {folder, ""} & set(sys.path):
-        sys.path.append(folder)
+    here = _FolderFinder(Path.cwd())
+    if here not in sys.meta_path:
+        sys.meta_path.append(here)
     module = _import(module_name, f"cannot load the {what} '{name}'")
     if not hasattr(module, attribute):
         raise PluginError(
@@ -67,7 +96,7 @@ def import_user_dir(path: str | os.PathLike[str]) -> None:
         raise PluginError(f"--user-dir {path}: '{folder.name}' is not the name of a Python package: rename the folder")
     known = sys.modules.get(folder.name)
     if known is None:
-        sys.path.insert(0, str(folder.parent))
+        sys.meta_path.insert(0, _FolderFinder(folder.parent, folder.name))
     elif str(folder) not in [str(Path(place).resolve()) for place in getattr(known, "__path__", [])]:
         raise PluginError(f"--user-dir {path}: there is another package '{folder.name}' already: rename the folder")
     found = [folder.name]

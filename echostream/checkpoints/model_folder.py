@@ -19,7 +19,7 @@ from typing import Any
 
 from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.model_store import SETTINGS_NAME, read_settings
-from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, LM_BONUS, LM_WEIGHT
 from echostream.plugins import names_code
 
 FILES = ("checkpoint", "vocoder", "source_lm")
@@ -51,9 +51,9 @@ class ModelSettings:
     source_lang: str = ""
     target_lang: str = ""
     description: str = ""
-    segment_ms: int = 320
+    segment_ms: int = DEFAULT_SEGMENT_MS
     right_context_frames: int | None = None
-    policy: str = "alignment"
+    policy: str = DEFAULT_POLICY
     stride_n: int | None = None
     lag_k: int | None = None
     beam: int = 1

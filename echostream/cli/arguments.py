@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from echostream.cli.options import add_model_options, add_user_dir, add_verbosity, add_voice_options, at_least
-from echostream.constants import PCM_FORMATS, SUBTITLE_CLOCKS, TASKS
+from echostream.constants import PCM_FORMATS, SAMPLE_RATE, SUBTITLE_CLOCKS, TASKS
 
 TRANSLATE_HELP = """
 what goes in:
@@ -90,7 +90,9 @@ def add_translate_arguments(parser: argparse.ArgumentParser, task: str | None = 
     group = parser.add_argument_group("input")
     group.add_argument("--realtime", action="store_true", help="take the recording no faster than it plays")
     group.add_argument("--input-format", choices=PCM_FORMATS, help="of raw samples (s16le)")
-    group.add_argument("--input-rate", type=at_least(4000), metavar="HZ", help="sample rate of raw samples (16000)")
+    group.add_argument(
+        "--input-rate", type=at_least(4000), metavar="HZ", help=f"sample rate of raw samples ({SAMPLE_RATE})"
+    )
     group.add_argument(
         "--input-channels", type=at_least(1), metavar="N", help="interleaved channels of raw samples (1)"
     )

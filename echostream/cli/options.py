@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echostream.constants import FRAME_MS
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FRAME_MS, LM_BONUS, LM_WEIGHT
 from echostream.decoding.policy_arguments import (
     POLICY_HELP,
     POLICY_OPTION_HELP,
@@ -51,9 +51,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--segment-ms",
         type=segment_ms,
         metavar="MS",
-        help=f"how much is heard at a time, a multiple of {FRAME_MS} ms; 0: the whole recording (320)",
+        help=f"how much is heard at a time, a multiple of {FRAME_MS} ms; 0: the whole recording ({DEFAULT_SEGMENT_MS})",
     )
-    group.add_argument("--policy", type=policy_argument, metavar="NAME", help=f"{POLICY_HELP} (alignment)")
+    group.add_argument("--policy", type=policy_argument, metavar="NAME", help=f"{POLICY_HELP} ({DEFAULT_POLICY})")
     group.add_argument("--stride-n", type=at_least(1), metavar="N", help="new target tokens that a write needs (1)")
     group.add_argument("--lag-k", type=at_least(0), metavar="K", help="target tokens to stay behind (the policy's own)")
     group.add_argument(
@@ -61,8 +61,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--beam", type=at_least(1), metavar="N", help="hypotheses of the MT decoder (1: greedy)")
     group.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of the source's subwords (none)")
-    group.add_argument("--lm-weight", type=float, metavar="W", help="of its log-probabilities (0.8)")
-    group.add_argument("--lm-bonus", type=float, metavar="B", help="for each of its subwords, in nats (2)")
+    group.add_argument("--lm-weight", type=float, metavar="W", help=f"of its log-probabilities ({LM_WEIGHT:g})")
+    group.add_argument("--lm-bonus", type=float, metavar="B", help=f"for each of its subwords, in nats ({LM_BONUS:g})")
     group.add_argument(
         "--least-confidence", type=float, metavar="P", help="leave out words of less than this, 0 to 1 (0: none)"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from echostream.audio.errors import AudioError
+from echostream.constants import DEFAULT_SEGMENT_MS
 
 if TYPE_CHECKING:
     from echostream.audio.output import SpeechWriter
@@ -98,7 +99,8 @@ class Session:
             if not self.translator.segment_ms and self.heard_s >= MAX_WHOLE_S:
                 failure = AudioError(
                     f"more than {MAX_WHOLE_S:.0f} s can't be taken as a whole, as --segment-ms 0 asks for: what came "
-                    "after that is left out; give --segment-ms 320"
+                    "after that is left out; give --segment-ms "
+                    f"{DEFAULT_SEGMENT_MS}"
                 )
                 break
             if realtime:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from echostream.constants import SAMPLE_RATE
+from echostream.constants import DEFAULT_SEGMENT_MS, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from echostream.streaming import StreamingTranslator
@@ -25,7 +25,6 @@ EASY = 0.2  # real-time factor at which one thread leaves room for everything el
 WORTH_IT = 0.8  # of the time that half as many threads take
 ROUNDS = 3  # interleaved; the fastest of each counts
 STEPS = 2  # segments that are timed together
-WHOLE_MS = 320  # segment to measure at where the translator waits for the whole recording
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def choose_threads(translator: StreamingTranslator, most: int | None = None) -> 
         most: threads to consider; None: as many as there are cores for this process.
     """
     most = len(os.sched_getaffinity(0)) if most is None else most
-    view = translator.view(task="asr", segment_ms=translator.segment_ms or WHOLE_MS)
+    view = translator.view(task="asr", segment_ms=translator.segment_ms or DEFAULT_SEGMENT_MS)
     noise = np.random.default_rng(0).normal(0, 0.05, view.segment_ms * SAMPLE_RATE // 1000).astype(np.float32)
     state = view.init_state()
     for _ in range(2):  # until segments come with the right context that they wait for

@@ -19,7 +19,7 @@ from heapq import nlargest
 
 from torch import Tensor
 
-from echostream.constants import FRAME_MS
+from echostream.constants import FRAME_MS, LM_BONUS, LM_WEIGHT
 from echostream.decoding.ngram import NGramModel
 from echostream.decoding.word_boundary import SourceWord
 from echostream.decoding.words import PAUSE_MS
@@ -32,7 +32,6 @@ LEAST_LOG_PROB = -9.0  # of a symbol that is tried
 OPEN_MS = 2000  # after that, a word is finalised even where hypotheses disagree
 OPEN_SYMBOLS = 64
 AGREEMENT_NATS = 3.0  # hypotheses that score lower than the best by more than this have no say
-LM_WEIGHT, LM_BONUS = 0.8, 2.0
 SENTENCE_PAUSE_MS = 1000
 NEVER = -math.inf
 

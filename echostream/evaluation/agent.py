@@ -14,7 +14,7 @@ from simuleval.data.segments import EmptySegment, Segment, SpeechSegment, TextSe
 
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
-from echostream.constants import FRAME_MS
+from echostream.constants import DEFAULT_SEGMENT_MS, FRAME_MS
 from echostream.decoding.policy_arguments import (
     POLICY_HELP,
     POLICY_OPTION_HELP,
@@ -31,8 +31,6 @@ from echostream.evaluation.states import StreamStates
 from echostream.printing import one_printable_line, printable
 from echostream.streaming import OutputWord, StepOutput, StreamingTranslator
 from echostream.streaming.live import LiveView
-
-DEFAULT_SEGMENT_MS = 320
 
 
 class EchoStreamAgent(GenericAgent):
@@ -307,7 +305,8 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
 def model_segment_ms(args: Namespace) -> int:
     """Segment of the model in ms: ``--segment-ms``, or else ``--source-segment-size`` rounded up to frames of 40 ms.
 
-    In a server, SimulEval's default of 1 ms says nothing about the segments of the clients; 320 ms is used instead.
+    In a server, SimulEval's default of 1 ms says nothing about the segments of the clients, and
+    ``DEFAULT_SEGMENT_MS`` takes its place.
     """
     if args.segment_ms is not None:
         return args.segment_ms

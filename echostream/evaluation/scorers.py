@@ -191,13 +191,18 @@ class SimulEvalTokenDelay(ATDScorer):
     SimulEval counts the computation of a piece of speech as if it began when the piece before had been played.
     """
 
-    output: str | None = None  # a class attribute for the same reason as that of RecordScorer
+    output: str | None = None  # of an instance, as that of RecordScorer
 
     @classmethod
     def from_args(cls, args: Namespace) -> LatencyScorer:
         """Build the metric on the ideal clock."""
-        cls.output = args.output
-        return super().from_args(args)
+        scorer = super().from_args(args)
+        scorer.take_options(args)
+        return scorer
+
+    def take_options(self, args: Namespace) -> None:
+        """Options of the evaluation that this scorer belongs to."""
+        self.output = args.output
 
     def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
         if not self.computation_aware:
@@ -336,7 +341,7 @@ def install() -> None:
     def init(self: SentenceLevelEvaluator, *arguments: Any, **named: Any) -> None:
         original(self, *arguments, **named)
         for scorer in self.latency_scorers.values():
-            if isinstance(scorer, RecordScorer):
+            if isinstance(scorer, (RecordScorer, SimulEvalTokenDelay)):
                 scorer.take_options(self.args)
 
     SentenceLevelEvaluator.__init__ = init

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from argparse import SUPPRESS, ArgumentParser, Namespace
 
+from echostream.constants import SAMPLE_RATE
+
 logger = logging.getLogger(__name__)
 
 IN_CHECKPOINT = "the checkpoint holds dictionaries, subwords and normalisation"
@@ -72,8 +74,10 @@ def apply(args: Namespace) -> None:
     for option, (only, reason) in FIXED.items():
         if value(option) not in (None, only):
             raise SystemExit(f"error: {option} is StreamSpeech's, and {value(option)} has no equivalent: {reason}")
-    if value("--sample-rate") not in (None, 16000):
-        raise SystemExit(f"error: --sample-rate {args.sample_rate}: the model needs 16000 Hz: resample the sources")
+    if value("--sample-rate") not in (None, SAMPLE_RATE):
+        raise SystemExit(
+            f"error: --sample-rate {args.sample_rate}: the model needs {SAMPLE_RATE} Hz: resample the sources"
+        )
     notes: dict[str, list[str]] = {}
     for option, reason in (NOT_NEEDED | FLAGS).items():
         if value(option):

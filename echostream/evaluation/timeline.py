@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from echostream.constants import SAMPLE_RATE
 from echostream.evaluation.record import UtteranceRecord
 
-HALF_SAMPLE_MS = 0.5 / 16  # at 16 kHz; shorter gaps are rounding errors
+HALF_SAMPLE_MS = 500 / SAMPLE_RATE  # shorter gaps are rounding errors
 
 
 @dataclass(frozen=True)

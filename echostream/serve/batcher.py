@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from echostream.constants import FRAME_S
 from echostream.serve.metrics import Metrics
 from echostream.serve.protocol import Settings
 from echostream.streaming import EchoStreamState, StepOutput, StreamingTranslator
@@ -144,7 +145,7 @@ class Stream:
             self._needed = self.translator.missing_samples(self.state)
         self.compute_s += compute_s
         source_s = self.used_samples / self.translator.sample_rate
-        return Step(output, source_s, now - arrived, self.compute_s / max(source_s, 0.04), is_last)
+        return Step(output, source_s, now - arrived, self.compute_s / max(source_s, FRAME_S), is_last)
 
 
 class Batcher:

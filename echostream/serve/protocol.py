@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from echostream.constants import FRAME_MS, TASKS
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FRAME_MS, TASKS
 from echostream.decoding.policy import POLICIES
 from echostream.streaming import StepOutput
 from echostream.streaming.translator import StreamingTranslator
@@ -60,8 +60,8 @@ class Settings:
     A client may choose all of them but ``policy_options``, which belong to the server's own policy.
     """
 
-    segment_ms: int = 320
-    policy: str = "alignment"
+    segment_ms: int = DEFAULT_SEGMENT_MS
+    policy: str = DEFAULT_POLICY
     task: str = "s2st"
     stride_n: int | None = None
     lag_k: int | None = None

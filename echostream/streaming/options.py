@@ -23,6 +23,11 @@ class TranslatorOptions:
         policy: decides when to write, and how much.
         task: ``s2st``: speech and text; ``s2tt``: text; ``asr``: source text only.
         frame_ms: duration of an encoder frame, which is the model's.
+        least_confidence: words that are surer than this are given out, 0 to below 1; the others are left out of text
+            and speech, while the decoder goes on from them.
+
+    What is kept between segments depends on the beam and the language model; they belong to the stages that were built
+    with them.
 
     Raises:
         ValueError: an option out of range.
@@ -33,8 +38,11 @@ class TranslatorOptions:
     policy: Policy
     task: str
     frame_ms: int = FRAME_MS
+    least_confidence: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.least_confidence < 1:
+            raise ValueError(f"least_confidence must be at least 0 and below 1, got {self.least_confidence}")
         if self.segment_ms < 0 or self.segment_ms % self.frame_ms:
             raise ValueError(
                 f"segment_ms must be a multiple of {self.frame_ms} (0: whole utterance), got {self.segment_ms}"

@@ -59,7 +59,6 @@ class SentenceStage:
         recomposer: knows where sentences end, and places words in the output.
         breaks: finds sentence breaks in the source; None: only pauses and punctuation end sentences.
         vocoder: speaks the units; None for text.
-        least_confidence: words of less than that are neither given out nor spoken.
     """
 
     def __init__(
@@ -68,10 +67,8 @@ class SentenceStage:
         recomposer: SentenceRecomposer,
         breaks: SentenceBreakDetector | None = None,
         vocoder: UnitVocoder | None = None,
-        least_confidence: float = 0.0,
     ) -> None:
         self.writer, self.recomposer, self.breaks, self.vocoder = writer, recomposer, breaks, vocoder
-        self.least_confidence = least_confidence
 
     def init_state(self, with_speech: bool) -> SentenceStageState:
         """The state of a fresh stream."""
@@ -153,7 +150,7 @@ class SentenceStage:
             if ends:
                 budget = self.writer.decide_at_end(policy, sentence)
             if budget is not None and not (ends and sentence.is_silent):
-                words, sentence = yield from self.writer.writing_words(budget, sentence, ends, with_units)
+                words, sentence = yield from self.writer.translate_word(budget, sentence, ends, with_units)
                 closes = ends or sentence.ended or any(self.recomposer.ends_sentence(0, word.text) for word in words)
             writings.append(Writing(words, closes))
             if not closes:
@@ -164,16 +161,21 @@ class SentenceStage:
             sentence = following
 
     def speak(
-        self, writings: Iterable[Writing], state: SentenceStageState
+        self, writings: Iterable[Writing], state: SentenceStageState, least_confidence: float = 0.0
     ) -> tuple[list[OutputWord], np.ndarray, SentenceStageState]:
         """Speak and recompose: samples of what was written, and the place of each word in them.
+
+        Args:
+            writings: what was written, in order.
+            state: of the segments before.
+            least_confidence: words of less than that are neither given out nor spoken.
 
         Returns:
             the words (with speech: those that have their place now), samples ``(m,)``, and the next state.
         """
         source_time_s = state.frames * self.writer.model.frame_ms / 1000
-        if self.least_confidence:
-            writings = [replace(writing, words=self._sure(writing.words)) for writing in writings]
+        if least_confidence:
+            writings = [replace(writing, words=_sure(writing.words, least_confidence)) for writing in writings]
         if self.vocoder is None or state.vocoder is None:
             written = (word for writing in writings for word in writing.words if word.text)
             words = [
@@ -199,16 +201,17 @@ class SentenceStage:
                 output, vocoder = self.recomposer.end_sentence(output), self.vocoder.init_state()
         return words, np.concatenate(pieces), replace(state, output=output, vocoder=vocoder)
 
-    def _sure(self, words: Iterable[TargetWord]) -> list[TargetWord]:
-        """The words that are sure enough, and ends of sentences, which are no words.
 
-        What continues a word that is left out is left out with it.
-        """
-        sure: list[TargetWord] = []
-        is_left_out = False
-        for word in words:
-            if word.text and not (word.joined and is_left_out):
-                is_left_out = word.confidence < self.least_confidence
-            if not word.text or not is_left_out:
-                sure.append(word)
-        return sure
+def _sure(words: Iterable[TargetWord], least_confidence: float) -> list[TargetWord]:
+    """The words that are sure enough, and ends of sentences, which are no words.
+
+    What continues a word that is left out is left out with it.
+    """
+    sure: list[TargetWord] = []
+    is_left_out = False
+    for word in words:
+        if word.text and not (word.joined and is_left_out):
+            is_left_out = word.confidence < least_confidence
+        if not word.text or not is_left_out:
+            sure.append(word)
+    return sure

@@ -7,7 +7,6 @@ and the words alone say what to speak.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,8 +47,7 @@ class TextToSpeech:
         if translator.vocoder is None:
             raise ValueError("speech needs a vocoder: give one")
         self.model, self.writer = translator.model, translator.writer
-        self.stage, self.recomposer = copy.copy(translator.sentences), translator.recomposer
-        self.stage.least_confidence = 0.0  # the text is given: all of it is said
+        self.stage, self.recomposer = translator.sentences, translator.recomposer
         self.output_sample_rate = translator.output_sample_rate
         self.splitter = SubwordSplitter(translator.writer.symbols)
 

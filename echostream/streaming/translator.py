@@ -22,10 +22,10 @@ from echostream.checkpoints.model_files import load_model
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
 from echostream.checkpoints.vocoder_files import load_vocoder
-from echostream.constants import SAMPLE_RATE
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, LM_BONUS, LM_WEIGHT, SAMPLE_RATE
 from echostream.decoding.confidence import Confidence
 from echostream.decoding.policy import Policy, choose_policy
-from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT, SourceTranscriber
+from echostream.decoding.prefix_beam_search import SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetector
 from echostream.models.echostream_model import EchoStreamModel
@@ -107,8 +107,7 @@ class StreamingTranslator:
         lm_weight, lm_bonus: weight of the language model, and nats added for each symbol.
         confidence_slope, confidence_offset: what the decoder's probabilities mean, see
             :class:`echostream.decoding.confidence.Confidence`; None: not calibrated.
-        least_confidence: words that are surer than this are given out, 0 to below 1; the others are left out of text
-            and speech, while the decoder goes on from them.
+        least_confidence: see :class:`TranslatorOptions`.
 
     Attributes:
         options: the options that can be changed, an immutable value.
@@ -126,9 +125,9 @@ class StreamingTranslator:
         source_symbols: Sequence[str],
         target_symbols: Sequence[str],
         vocoder: UnitVocoder | None = None,
-        segment_ms: int = 320,
+        segment_ms: int = DEFAULT_SEGMENT_MS,
         right_context_frames: int | None = None,
-        policy: str | Policy = "alignment",
+        policy: str | Policy = DEFAULT_POLICY,
         task: str = "s2st",
         stride_n: int | None = None,
         lag_k: int | None = None,
@@ -141,8 +140,6 @@ class StreamingTranslator:
         confidence_offset: float | None = None,
         least_confidence: float = 0.0,
     ) -> None:
-        if not 0 <= least_confidence < 1:
-            raise ValueError(f"least_confidence must be at least 0 and below 1, got {least_confidence}")
         if (confidence_slope is None) != (confidence_offset is None):
             raise ValueError("confidence_slope and confidence_offset belong together: give both or neither")
         if not all(math.isfinite(value) for value in (confidence_slope or 0.0, confidence_offset or 0.0)):
@@ -176,10 +173,10 @@ class StreamingTranslator:
         self.recomposer = SentenceRecomposer(
             self.output_sample_rate, vocoder.hop_samples if vocoder is not None else 2 * SHIFT_SAMPLES
         )
-        self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder, least_confidence)
+        self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder)
         right_context = model.cfg.right_context_frames if right_context_frames is None else right_context_frames
         chosen = choose_policy(policy, **{**(policy_options or {}), "stride_n": stride_n, "lag_k": lag_k})
-        self.options = TranslatorOptions(segment_ms, right_context, chosen, task, model.frame_ms)
+        self.options = TranslatorOptions(segment_ms, right_context, chosen, task, model.frame_ms, least_confidence)
 
     @classmethod
     def from_checkpoint(
@@ -284,6 +281,7 @@ class StreamingTranslator:
         stride_n: int | None = None,
         lag_k: int | None = None,
         policy_options: Mapping[str, Any] | None = None,
+        least_confidence: float | None = None,
     ) -> StreamingTranslator:
         """The same model under other options, which are those of this translator where None is given.
 
@@ -299,6 +297,8 @@ class StreamingTranslator:
             other.segment_ms = segment_ms
         chosen = {**(policy_options or {}), "stride_n": stride_n, "lag_k": lag_k}
         other.options = other.options.with_policy(policy, **chosen)
+        if least_confidence is not None:
+            other.options = replace(other.options, least_confidence=least_confidence)
         if task is not None:
             other.task = task
         return other
@@ -488,6 +488,8 @@ class StreamingTranslator:
         """Speech of what was written, and the words' places in it."""
         for written, stream in zip(writings, segment.streams, strict=True):
             assert stream.state.translation is not None  # but for the task asr there is one
-            words, samples, stream.state.translation = self.sentences.speak(written, stream.state.translation)
+            words, samples, stream.state.translation = self.sentences.speak(
+                written, stream.state.translation, self.options.least_confidence
+            )
             stream.words += words
             stream.pieces.append(samples)

@@ -18,7 +18,7 @@ from torch import Tensor
 from echostream.constants import FRAME_MS
 from echostream.decoding.beam_search import search
 from echostream.decoding.confidence import Confidence, log_probs_of
-from echostream.decoding.greedy_search import Reading, Search, search_alone
+from echostream.decoding.greedy_search import Reading, Search
 from echostream.decoding.policy import Budget, Evidence, Policy, PolicyState, last_budget
 from echostream.decoding.repetition import MEMORY, repeating
 from echostream.decoding.target_tokens import END, forbidden_tokens, token_limit
@@ -212,8 +212,11 @@ class WordLevelTranslator:
 
     def translate_word(
         self, budget: Budget, state: SentenceState, is_last: bool = False, with_units: bool = True
-    ) -> tuple[list[TargetWord], SentenceState]:
+    ) -> Search[tuple[list[TargetWord], SentenceState]]:
         """Write the words that a finished source word allows.
+
+        It is a search, which asks for one token to be read at a time: ``search_alone`` carries it out alone,
+        ``search_together`` with those of other streams.
 
         Args:
             budget: of the policy.
@@ -224,12 +227,6 @@ class WordLevelTranslator:
         Returns:
             the words that are committed now, none or several, and the next state.
         """
-        return search_alone(self.model.mt_decoder, self.writing_words(budget, state, is_last, with_units))
-
-    def writing_words(
-        self, budget: Budget, state: SentenceState, is_last: bool = False, with_units: bool = True
-    ) -> Search[tuple[list[TargetWord], SentenceState]]:
-        """:meth:`translate_word` as a search, to be carried out alone or together with others."""
         extend = self._extend if self.beam == 1 else self._extend_by_beam
         words, state = yield from extend(budget, state, is_last)
         return self._target_words(words, state, with_units)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from echostream.constants import SAMPLE_RATE
 from echostream.vocoders.duration_predictor import DurationPredictor
 from echostream.vocoders.hifigan import ConvolutionCache, HiFiGANGenerator
 from echostream.vocoders.interface import (
@@ -88,7 +89,7 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         except ValueError as error:
             raise VocoderError(str(error)) from error
         self.config = dict(config)
-        self.sample_rate = config.get("sampling_rate", 16000)
+        self.sample_rate = config.get("sampling_rate", SAMPLE_RATE)
         self.hop_samples = 1
         for rate in config["upsample_rates"]:
             self.hop_samples *= rate

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
 from echostream.modules.causal_context import with_left_context
 from echostream.modules.module_list import TypedModuleList
 from echostream.vocoders.duration_predictor import DurationPredictor
@@ -119,8 +120,8 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = dict(config)
-        self.sample_rate = config.get("sampling_rate", 16000)
-        self.hop_samples = config.get("code_hop_size", 320)
+        self.sample_rate = config.get("sampling_rate", SAMPLE_RATE)
+        self.hop_samples = config.get("code_hop_size", UNIT_SAMPLES)
         self.num_units = config["num_embeddings"]
         self.spectra_per_frame, self.n_fft = config["spectra_per_frame"], config["n_fft"]
         self.stride = self.hop_samples // self.spectra_per_frame

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from echostream.constants import SAMPLE_RATE
 from scripts.data.fbank_archive import ARCHIVE_BYTES, log_mel, read_archive, write_archive, write_cmvn
 from scripts.data.subwords import borrow_subwords, train_subwords
 from scripts.recipes.recipe import borrow, positive, require, write_text
@@ -32,7 +33,7 @@ DATA_CONFIG = """\
 # Paths here and in the .tsv files are relative to this folder.
 # {splits}
 audio_root: .
-sample_rate: 16000
+sample_rate: {sample_rate}
 input_channels: 1
 input_feat_per_channel: 80
 # {units}
@@ -271,7 +272,7 @@ def main() -> None:
         if args.text_targets
         else "Not every cluster need occur in the training data; the vocoder knows them all."
     )
-    config = DATA_CONFIG.format(splits=note, num_units=args.num_units or 1, units=unit_note)
+    config = DATA_CONFIG.format(sample_rate=SAMPLE_RATE, splits=note, num_units=args.num_units or 1, units=unit_note)
     write_text(args.data_root / "config_gcmvn.yaml", config)
     write_text(args.data_root / "config_multitask.yaml", MULTITASK_CONFIG)
     sizes = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from echostream.constants import SAMPLE_RATE
 from scripts.recipes.recipe import require
 
 WORD = re.compile(r"[a-z']+")
@@ -21,7 +22,7 @@ class PhoneAligner:
     """Aligns one utterance at a time; the acoustic model and a pronouncing dictionary come with the package."""
 
     def __init__(self) -> None:
-        self._decoder = require("pocketsphinx").Decoder(loglevel="FATAL", bestpath=False, samprate=16000, lm=None)
+        self._decoder = require("pocketsphinx").Decoder(loglevel="FATAL", bestpath=False, samprate=SAMPLE_RATE, lm=None)
 
     def __call__(self, samples: np.ndarray, text: str) -> list[str] | None:
         """Phone of each 20 ms frame of `samples` (float32 `(n,)`, 16 kHz); `n // 320` names.

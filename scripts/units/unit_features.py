@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
 from scripts.recipes.recipe import require
 
-UNIT_SAMPLES = 320
 FeatureExtractor = Callable[[np.ndarray], np.ndarray]
 
 
@@ -27,7 +27,7 @@ class MfccFeatures:
 
         waveform = torch.from_numpy(samples)[None] * 2**15
         cepstra = kaldi.mfcc(
-            waveform, num_ceps=20, num_mel_bins=40, sample_frequency=16000, frame_shift=20.0, snip_edges=False
+            waveform, num_ceps=20, num_mel_bins=40, sample_frequency=SAMPLE_RATE, frame_shift=20.0, snip_edges=False
         ).T  # (20, frames)
         deltas = compute_deltas(cepstra)
         features = torch.cat([cepstra, deltas, compute_deltas(deltas)]).T
@@ -56,8 +56,8 @@ class WhisperFeatures:
             ValueError: the utterance is longer than the encoder's 30 s.
         """
         frames = len(samples) // UNIT_SAMPLES
-        if len(samples) > self.max_seconds * 16000:
-            raise ValueError(f"an utterance of {len(samples) / 16000:.1f} s is longer than Whisper's 30 s")
+        if len(samples) > self.max_seconds * SAMPLE_RATE:
+            raise ValueError(f"an utterance of {len(samples) / SAMPLE_RATE:.1f} s is longer than Whisper's 30 s")
         log_mel = self._model.feature_extractor(samples)[:, : 2 * frames]  # (80, 2 * frames) @100 Hz
         return np.asarray(self._model.encode(log_mel))[0, :frames]
 

@@ -11,9 +11,11 @@ import torch
 from echostream.decoding.confidence import Confidence, log_probs_of
 from echostream.streaming import StreamingTranslator
 from echostream.streaming.recomposer import WaitingWord
+from echostream.streaming.sentence_stage import Writing
 from echostream.streaming.state_file import pack, unpack
 from echostream.streaming.text_to_speech import TextToSpeech
 from echostream.streaming.word_level_translator import TargetWord
+from echostream.text import WORD_MARK
 
 SPEECH = np.random.default_rng(3).normal(0, 0.1, 16_000 * 6).astype(np.float32)
 
@@ -77,7 +79,7 @@ def test_half_a_calibration_is_refused(slope, offset):
 
 
 def test_what_continues_a_word_that_is_left_out_goes_with_it():
-    stage = StreamingTranslator.random("echostream_tiny", task="s2tt", least_confidence=0.5).sentences
+    stage = StreamingTranslator.random("echostream_tiny", task="s2tt").sentences
     words = [
         TargetWord("foo", (), confidence=0.9),
         TargetWord("wonder", (), confidence=0.2),
@@ -85,13 +87,24 @@ def test_what_continues_a_word_that_is_left_out_goes_with_it():
         TargetWord("bar", (), confidence=0.6),
         TargetWord("", (), confidence=0.1),
     ]
-    assert [word.text for word in stage._sure(words)] == ["foo", "bar", ""]
+    spoken, _, _ = stage.speak([Writing(words, ends=False)], stage.init_state(with_speech=False), 0.5)
+    assert [word.text for word in spoken] == ["foo", "bar"]
 
 
 def test_a_text_is_spoken_whole():
-    translator = StreamingTranslator.random("echostream_tiny", seed=5, least_confidence=0.99)
-    assert TextToSpeech(translator).stage.least_confidence == 0
-    assert translator.sentences.least_confidence == 0.99
+    translator = StreamingTranslator.random("echostream_tiny", seed=5)
+    text = " ".join(symbol[1:] for symbol in translator.writer.symbols[10:40] if symbol.startswith(WORD_MARK))
+    given = []
+    for view in (translator, translator.view(least_confidence=0.99)):
+        speaker = TextToSpeech(view)
+        given.append(speaker.step(text, speaker.init_state(), is_last=True)[0])
+    assert given[0].words == given[1].words and len(given[0].words) > 0
+
+
+def test_a_view_has_a_threshold_of_its_own():
+    translator = StreamingTranslator.random("echostream_tiny", least_confidence=0.2)
+    assert translator.view(least_confidence=0.5).options.least_confidence == 0.5
+    assert translator.view().options.least_confidence == translator.options.least_confidence == 0.2
 
 
 def test_a_state_of_before_there_were_confidences_goes_on():

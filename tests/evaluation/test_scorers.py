@@ -142,10 +142,11 @@ def test_evaluations_in_one_process_do_not_share_options(speech_log, evaluator, 
     for folder, end in ((speech_log, "0.25"), (moved, "0.30")):
         ends = tmp_path / f"{end}.txt"
         ends.write_text(f"{end}\n0.40\n", encoding="utf-8")
-        names = ("ECHO_StartOffset", "ECHO_StartOffset_FirstWord")
+        names = ("ECHO_StartOffset", "ECHO_StartOffset_FirstWord", "ATD")
         made.append(evaluator(folder, names, first_word_ends=str(ends), computation_aware=True))
     first, second = (made_one.latency for made_one in made)
     assert (first["ECHO_StartOffset_CA"], second["ECHO_StartOffset_CA"]) == (460, 560)
+    assert second["ATD_CA"] > first["ATD_CA"] > first["ATD"] == second["ATD"]
     assert (first["ECHO_StartOffset_FirstWord"], second["ECHO_StartOffset_FirstWord"]) == (150, 100)
     assert (first["ECHO_StartOffset_FirstWord_CA"], second["ECHO_StartOffset_FirstWord_CA"]) == (210, 260)
 
