@@ -17,16 +17,19 @@ import math
 from collections import Counter
 from pathlib import Path
 
-import soundfile
+import numpy as np
 import torch
 import yaml
 
+from echostream.audio.errors import AudioError
+from echostream.audio.input import open_audio
 from echostream.checkpoints.model_store import SETTINGS_NAME, read_settings
 from echostream.decoding.confidence import Confidence
 from echostream.evaluation.quality import normalise
 from echostream.streaming import StreamingTranslator
 from echostream.text import text_lines
 from scripts.recipes.recipe import require, write_text
+from scripts.release.export_model import renew_digest
 
 BINS = 10
 LEAST_WORDS = 50
@@ -35,9 +38,11 @@ Words = list[tuple[float, bool]]  # mean log-probability, and whether the refere
 
 def words_of(translator: StreamingTranslator, recording: Path, reference: str) -> Words:
     """The words that the model writes for a recording."""
-    samples, rate = soundfile.read(recording, dtype="float32")
-    if rate != translator.sample_rate:
-        raise SystemExit(f"error: {recording} has {rate} Hz, not {translator.sample_rate}")
+    try:
+        with open_audio(recording) as stream:
+            samples = np.concatenate([np.zeros(0, np.float32), *stream])
+    except AudioError as error:
+        raise SystemExit(f"error: {error}") from error
     output = translator.step(samples, translator.init_state(), is_last=True)
     left = Counter(normalise(reference).split())
     found: Words = []
@@ -155,6 +160,7 @@ def main() -> None:
     if args.write:
         file = args.model / SETTINGS_NAME
         write_text(file, yaml.safe_dump({**read_settings(file), **values}, sort_keys=False))
+        renew_digest(args.model, SETTINGS_NAME)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,14 @@ from torch import Tensor
 
 import echostream
 from echostream.checkpoints.model_classes import find_model_class
-from echostream.checkpoints.model_files import WEIGHTS_NAME, ModelContent, known_options, save_released
+from echostream.checkpoints.model_files import (
+    DESCRIPTION_NAME,
+    MORE_WEIGHTS,
+    WEIGHTS_NAME,
+    ModelContent,
+    known_options,
+    save_released,
+)
 from echostream.checkpoints.model_store import SETTINGS_NAME
 from echostream.checkpoints.vocoder_files import (
     CONFIG_NAME,
@@ -154,16 +161,23 @@ def build(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     played = {name: value for name, value in played.items() if value is not None}
     (folder / SETTINGS_NAME).write_text(yaml.safe_dump(played, sort_keys=False), encoding="utf-8")
     facts["check"] = compare(args.checkpoint, args.vocoder, folder, args.data / args.check_set, args.check)
-    facts["files"] = {
-        str(path): {"bytes": (folder / path).stat().st_size, "sha256": digest_of(folder / path)}
-        for path in files_below(folder)
-    }
+    facts["files"] = {str(path): file_facts(folder / path) for path in files_below(folder)}
     return facts
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's contents, hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size, and SHA-256 of the contents, hex."""
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def renew_digest(folder: Path, name: str) -> None:
+    """Have release.json, if there is one, say how large a file of the folder is now, and its digest."""
+    path = folder / RELEASE
+    if path.is_file():
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["files"][name] = file_facts(folder / name)
+        write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
@@ -221,10 +235,11 @@ def publish(folder: Path, output: Path, facts: dict[str, Any], max_mb: float) ->
     """
     write_text(folder / RELEASE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     new = files_below(folder)
+    stale = others_of_weights(output, new)
     others = [
         path
         for path in files_below(output)
-        if path not in new and path.parts[0] != "vocoder" and str(path) != "checkpoint.pt"
+        if path not in new and path.parts[0] != "vocoder" and output / path not in stale
     ]
     sizes = {path: (folder / path).stat().st_size for path in new} | {
         path: (output / path).stat().st_size for path in others
@@ -237,10 +252,18 @@ def publish(folder: Path, output: Path, facts: dict[str, Any], max_mb: float) ->
             "nothing was written"
         )
     shutil.rmtree(output / "vocoder", ignore_errors=True)  # it may hold weights of another name
-    (output / "checkpoint.pt").unlink(missing_ok=True)  # of a release in the older format
-    for path in new:
+    for path in stale:
+        path.unlink()
+    # model.json comes last: where this is cut short, what is there doesn't fit the old one, and a reader says so.
+    for path in sorted(new, key=lambda path: str(path) == DESCRIPTION_NAME):
         (output / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).replace(output / path)
+
+
+def others_of_weights(output: Path, new: list[Path]) -> list[Path]:
+    """Weights of an earlier release in ``output`` that a new one of these files doesn't replace."""
+    found = [*output.glob(MORE_WEIGHTS.format("*")), *output.glob("checkpoint.pt")]
+    return [path for path in found if path.relative_to(output) not in new]
 
 
 def report(facts: dict[str, Any], output: Path) -> None:

@@ -29,6 +29,7 @@ from echostream.criterions import EchoStreamMultiTaskCriterion, EchoStreamMultiT
 from echostream.models import ARCHITECTURES, EchoStreamModel, architecture_config
 from echostream.percentiles import percentile
 from echostream.tasks.segments import parse_segment_sizes, segment_name
+from echostream.text import WORD_MARK
 from scripts.benchmarks.benchmarking import (
     Progress,
     Record,
@@ -141,7 +142,7 @@ def dictionary(size: int) -> Dictionary:
     """So many symbols; every other one begins a word."""
     result = Dictionary()
     for number in range(size - result.nspecial):
-        result.add_symbol(f"{'▁' if number % 2 else ''}{number}")
+        result.add_symbol(f"{WORD_MARK if number % 2 else ''}{number}")
     return result
 
 

@@ -83,6 +83,11 @@ def main() -> None:
         vocabulary = [entry.split()[0] for entry in text_lines(args.dictionary)]
     except (ManifestError, OSError) as error:
         sys.exit(f"error: {error}")
+    known = set(vocabulary)
+    if strange := next((symbol for sentence in sentences for symbol in sentence if symbol not in known), None):
+        sys.exit(
+            f"error: {args.texts} has the subword '{strange}', {args.dictionary} has not: take two of one data set"
+        )
     sections = estimate(sentences, vocabulary, args.order, args.min_count)
     lines = ["\\data\\", *(f"ngram {length}={len(section)}" for length, section in enumerate(sections, 1))]
     for length, section in enumerate(sections, 1):

@@ -146,8 +146,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="(default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default %(default)s)")
     args = parser.parse_args()
-    if args.minutes <= 0 or args.lr <= 0 or min(args.batch_tokens, args.max_tokens) < 1:
-        parser.error("--minutes, --lr, --batch-tokens and --max-tokens must be positive")
+    if not (0 < args.minutes < float("inf") and 0 < args.lr < float("inf")):
+        parser.error("--minutes and --lr must be positive numbers")
+    if min(args.batch_tokens, args.max_tokens, args.threads) < 1 or args.utterances < 0:
+        parser.error("--batch-tokens, --max-tokens and --threads must be at least 1, --utterances at least 0")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     try:

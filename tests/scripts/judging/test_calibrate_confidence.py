@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 
@@ -16,6 +17,7 @@ from echostream.decoding.confidence import Confidence
 from echostream.streaming import StreamingTranslator
 from scripts.judging import calibrate_confidence
 from scripts.judging.calibrate_confidence import calibration_error, discrimination, fit, report
+from scripts.release.export_model import file_facts
 
 TRUE = Confidence(1.5, -0.5)
 
@@ -64,11 +66,14 @@ def test_what_was_found_is_written_and_used(tmp_path, monkeypatch, capsys):
     for name, lines in (("source.txt", sources), ("target.txt", targets)):
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     lists = f"{tmp_path / 'source.txt'}={tmp_path / 'target.txt'}"
+    (folder / "release.json").write_text(json.dumps({"files": {"model.yaml": {"bytes": 1, "sha256": "0"}}}))
     monkeypatch.setattr(sys, "argv", ["calibrate", "--model", str(folder), "--set", lists, "--write"])
     calibrate_confidence.main()
     printed = capsys.readouterr().out
     assert "of 6 recordings" in printed and "fitted on the other half" in printed
     settings = ModelSettings.of(folder)
+    facts = json.loads((folder / "release.json").read_text())["files"]["model.yaml"]
+    assert facts == file_facts(folder / "model.yaml")
     assert yaml.safe_load(printed.splitlines()[-2])["confidence_slope"] == settings.confidence_slope
     confidence = StreamingTranslator.from_checkpoint(folder, task="s2tt").writer.confidence
     assert (confidence.slope, confidence.offset) == (settings.confidence_slope, settings.confidence_offset)

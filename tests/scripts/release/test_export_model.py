@@ -123,9 +123,11 @@ def test_a_release_is_small_and_whole_and_can_be_moved(export, training):
 
 def test_matrices_can_be_bytes_and_the_vocoder_is_not(export, training):
     export(*options(training))
+    (training / "release" / "model_2.safetensors").write_bytes(b"of a larger model that was here before")
     half = (training / "release" / "model.safetensors").stat().st_size
     export(*options(training), "--precision", "int8")
     assert (training / "release" / "model.safetensors").stat().st_size < 0.6 * half
+    assert not (training / "release" / "model_2.safetensors").exists()
     facts = json.loads((training / "release" / "release.json").read_text(encoding="utf-8"))
     assert facts["precision"] == "int8" and facts["check"]["logit_difference"] > 0
     (voice,) = (training / "release" / "vocoder").glob("*.safetensors")
