@@ -33,6 +33,7 @@ from omegaconf import II
 from torch import Tensor
 
 from echostream.checkpoints.errors import CheckpointError
+from echostream.constants import DEFAULT_POLICY
 from echostream.criterions.distillation import EncoderDistillation, load_teacher
 from echostream.criterions.losses import cross_entropy_sum, ctc_sum, frame_cross_entropy_sum, symmetric_kl_sum
 from echostream.criterions.targets import UNKNOWN_PHONE, word_starts
@@ -99,7 +100,7 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
         },
     )
     policy: str = field(
-        default="alignment",
+        default=DEFAULT_POLICY,
         metadata={"help": f"the policy of inference, which training simulates; {POLICY_HELP}"},
     )
     stride_n: Optional[int] = field(  # noqa: UP045
@@ -165,6 +166,8 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         if self.teacher_weight < 0:
             raise ValueError(f"--encoder-teacher-weight is {self.teacher_weight:g}; it must not be negative")
         self.distillation = _teacher(cfg, task)
+        if not any(self.weights.values()) and not self.phone_weight and not (self.distillation and self.teacher_weight):
+            raise ValueError("all weights are 0: there is nothing to learn from; give one of --asr-weight ... a weight")
         self.align_by_policy = str(cfg.mt_alignment) == "policy"
         self.policy = _policy(cfg, task)
         self.sentence_avg = cfg.sentence_avg is True  # outside of a training it is a reference to fairseq's option

@@ -6,7 +6,7 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, MISSING
 
-from echostream.decoding.prefix_beam_search import LM_BONUS, LM_WEIGHT
+from echostream.constants import LM_BONUS, LM_WEIGHT
 
 
 @dataclass
@@ -125,6 +125,14 @@ class EchoStreamTaskConfig(FairseqDataclass):
         metadata={
             "help": "share of the learning rate for the encoder and the text decoder if they start from Whisper's "
             "weights; needs --optimizer echostream_adamw"
+        },
+    )
+    freeze: str = field(
+        default="",
+        metadata={
+            "help": "parts of the model that stay as they are, separated by commas: encoder, asr_head, st_head, "
+            "mt_decoder, unit_decoder. With the encoder among them a training hears about three times as much in a "
+            "second, and fits the decoders to it alone"
         },
     )
     init_decoders_from: Optional[str] = field(  # noqa: UP045

@@ -29,7 +29,7 @@ from echostream.tasks.generation import (
     UnitFile,
     unit_dictionary,
 )
-from echostream.tasks.initial_weights import load_initial_weights
+from echostream.tasks.initial_weights import freeze_parts, load_initial_weights
 from echostream.tasks.manifests import (
     Manifest,
     ManifestError,
@@ -331,10 +331,12 @@ class EchoStreamTask(FairseqTask):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
             load_initial_weights(model, self.cfg, self.state.state_dict)
             if self.cfg.init_encoder_from_whisper:
-                scale_learning_rate(model.encoder.emformer, self.cfg.pretrained_lr_scale)
-                scale_learning_rate(model.encoder.subsampler, self.cfg.pretrained_lr_scale)
+                # With the layer that joins frames: it starts as their mean, and all that was learned goes through it.
+                scale_learning_rate(model.encoder, self.cfg.pretrained_lr_scale)
             if self.cfg.init_mt_decoder_from_whisper:
                 scale_learning_rate(model.mt_decoder, self.cfg.pretrained_lr_scale)
+            with exit_with_message(ValueError):
+                freeze_parts(model, self.cfg.freeze)
         self.model_cfg = model.cfg
         if self.phone_inventory and model.frame_ms != self.frame_ms:
             raise SystemExit(

@@ -59,6 +59,21 @@ def load_initial_weights(model: nn.Module, cfg: EchoStreamTaskConfig, task_state
         logger.warning(warning)
 
 
+def freeze_parts(model: nn.Module, names: str) -> None:
+    """Keep the parts of ``--freeze``, separated by commas, out of the training.
+
+    Raises:
+        ValueError: a part that there isn't, or nothing left to train.
+    """
+    parts = dict(model.named_children())
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if name not in parts:
+            raise ValueError(f"--freeze {name}: the model has no such part, but {', '.join(parts)}")
+        parts[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"--freeze {names} leaves nothing to train")
+
+
 def take_whisper_encoder(model: nn.Module, path: str) -> str:
     """Copy Whisper's encoder into that of ``model``; what was taken, in one line.
 

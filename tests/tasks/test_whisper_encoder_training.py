@@ -128,6 +128,22 @@ def test_a_normalisation_over_the_corpus_is_refused(corpus, tmp_path):
         train(corpus.folder, tmp_path / "x", 1, *OPTIONS)
 
 
+def test_frozen_parts_stay_as_they_are(corpus, tmp_path, whisper_file):
+    without_normalisation(corpus)
+    start = [*OPTIONS, "--init-encoder-from-whisper", str(whisper_file)]
+    _, before, _ = train(corpus.folder, tmp_path / "before", 1, *start, "--lr", "0", "--weight-decay", "0")
+    _, after, _ = train(corpus.folder, tmp_path / "after", 4, *start, "--freeze", "encoder, asr_head")
+    changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"st_head", "mt_decoder", "unit_decoder"}
+    everything = "encoder,asr_head,st_head,mt_decoder,unit_decoder"
+    for names, message in (
+        ("ears", "--freeze ears: the model has no such part, but"),
+        (everything, "nothing to train"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            train(corpus.folder, tmp_path / "x", 1, *start, "--freeze", names)
+
+
 def unlabelled(corpus) -> list[str]:
     """Options with the corpus's own audio as speech without transcripts."""
     rows = [line.split("\t") for line in (corpus.folder / "train.tsv").read_text().splitlines()]

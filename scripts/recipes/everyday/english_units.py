@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream.constants import UNIT_SAMPLES
 from scripts.recipes.everyday.record import read_recordings
 from scripts.recipes.everyday.texts import SEPARATOR, seconds_of, table
 from scripts.recipes.recipe import (
@@ -31,7 +32,6 @@ from scripts.recipes.recipe import (
     write_text,
 )
 from scripts.speech.audio import SAMPLE_RATE, speech_pcm
-from scripts.speech.english_voice import UNIT_SAMPLES
 from scripts.speech.speech_synthesis import read_table
 from scripts.units.unit_features import FeatureExtractor, make_extractor, one_thread
 from scripts.units.units import UnitModel

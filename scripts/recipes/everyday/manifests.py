@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from echostream.constants import SAMPLE_RATE
 from scripts.data.fbank_archive import log_mel, write_cmvn
 from scripts.data.manifests import CMVN_NAME, DATA_CONFIG, MULTITASK_CONFIG, write_tsv
 from scripts.data.subwords import train_subwords
@@ -38,7 +39,7 @@ from scripts.units.units import remove_repeats
 WHISPER_CONFIG = """\
 # Paths here and in the .tsv files are relative to this folder.
 audio_root: .
-sample_rate: 16000
+sample_rate: {sample_rate}
 input_channels: 1
 input_feat_per_channel: 80
 num_units: {num_units}
@@ -186,12 +187,12 @@ def main() -> None:
         print(f"manifests: {task}: {model.get_piece_size()} pieces", flush=True)
     note = "dev and test have no sentence in common with train."
     unit_note = "Not every cluster need occur in the training data; the vocoder knows them all."
-    config = DATA_CONFIG.format(splits=note, num_units=args.num_units, units=unit_note)
+    config = DATA_CONFIG.format(sample_rate=SAMPLE_RATE, splits=note, num_units=args.num_units, units=unit_note)
     write_text(
         root / "config_gcmvn.yaml",
         f"{config}# What holds no French words has no text and no units.\nallow_empty_targets: true\n",
     )
-    write_text(root / "config_whisper.yaml", WHISPER_CONFIG.format(num_units=args.num_units))
+    write_text(root / "config_whisper.yaml", WHISPER_CONFIG.format(sample_rate=SAMPLE_RATE, num_units=args.num_units))
     write_text(root / "config_multitask.yaml", MULTITASK_CONFIG)
 
     references: dict[str, list[str]] = defaultdict(list)

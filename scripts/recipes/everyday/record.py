@@ -34,7 +34,7 @@ from scripts.speech.sounds import generator_of
 from scripts.speech.speech_synthesis import read_table
 
 # Raise it when the sound changes: what there is, is then made again.
-KIND = "everyday v1"
+KIND = "everyday v2"
 SHARD_SIZE = 256
 SPEEDS = (0.85, 1.2)
 PITCH_SEMITONES = 1.0  # by which a speaker's pitch differs from one recording to the next
