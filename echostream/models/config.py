@@ -131,6 +131,8 @@ WHISPER_BASE: dict[str, Any] = {
 # What differs from the defaults above.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "echostream": {},
+    # An encoder of as many parameters as the published Conformer, whose layers have two feed-forwards: 33.4 M.
+    "echostream_conformer_size": {"encoder_ffn_dim": 4240},
     "echostream_streamspeech_units": {
         "unit_text_layers": 2,
         "unit_layers": 2,

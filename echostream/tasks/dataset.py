@@ -123,6 +123,11 @@ class SpeechTranslationDataset(FairseqDataset):
                 self._skipped.add(index)
                 logger.warning(f"skipped {message}")
             return None
+        return self.example(index, features)
+
+    def example(self, index: int, features: Tensor) -> TrainingExample:
+        """One utterance with given features ``(T, 80)`` in place of its own."""
+        utterance = self.utterances[index]
         target_text = torch.from_numpy(self.target_texts[index].astype(np.int64))
         target_text = torch.cat([target_text, torch.tensor([self.target_dictionary.eos()])])
         return TrainingExample(

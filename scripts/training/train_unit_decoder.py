@@ -5,8 +5,10 @@
 
 Beside the large parts of a model the unit decoder is small, and it learns how words sound more slowly than the others
 learn what they mean. Here the text states of each training utterance are computed once (whole utterance, the text as it
-is in the data set) and kept in memory in half precision, so that a second of training hears many sentences. The rate
-rises over the first 5 % of the time and then falls to zero with it.
+is in the data set) and kept in memory in half precision, so that a second of training hears many sentences. How English
+sounds doesn't depend on the French: with ``--heard N`` only N utterances are encoded, which takes most of the time, and
+every sentence is read as text alone as well, as `echostream speak` reads it. The rate rises over the first 5 % of the
+time and then falls to zero with it.
 """
 
 from __future__ import annotations
@@ -58,27 +60,55 @@ def grouped(items: Sequence[T], size: Callable[[T], int], limit: int) -> list[li
     return batches
 
 
-@torch.inference_mode()
-def text_states(model: EchoStreamModel, task: Any, limit: int, max_tokens: int) -> list[Utterance]:
-    """What the unit decoder reads of the utterances that have units, those with most units a second first."""
+def text_states(model: EchoStreamModel, task: Any, limit: int, max_tokens: int, heard: int = 0) -> list[Utterance]:
+    """What the unit decoder reads of the utterances that have units.
+
+    Args:
+        limit: utterances that are taken, those with most units a second first; 0: all.
+        max_tokens: features that are encoded at a time.
+        heard: utterances of these that are heard, spread evenly; every sentence is then read as text alone as well. 0:
+            all are heard, and none is read alone.
+    """
     data = task.dataset("train")
     spoken = [index for index in range(len(data)) if len(data.utterances[index].units)]
     spoken.sort(key=lambda index: data.utterances[index].n_frames / len(data.utterances[index].units))
-    batches = grouped(spoken[: limit or None], data.num_tokens, max_tokens)
+    spoken = spoken[: limit or None]
+    chosen = spoken[:: max(1, len(spoken) // heard)][:heard] if heard else spoken
     found: list[Utterance] = []
-    for batch in require("tqdm").tqdm(batches, desc="text states", unit="batch", mininterval=5):
+    for batch in _progress(grouped(chosen, data.num_tokens, max_tokens), "heard"):
         sample = data.collater([data[index] for index in batch])
-        source, target = sample["net_input"], sample["target_text"]
-        frames, lengths, _ = model.encoder(source["src_tokens"], source["src_lengths"], segment=0)
-        mask = model.mt_decoder.frame_mask(lengths, frames.size(1), lengths[:, None].expand_as(target))
-        hidden, _, _ = model.mt_decoder(source["prev_text_tokens"], frames, mask)
-        states = model.text_states(hidden, target).half()
-        for row, (tokens, units) in enumerate(
-            zip(sample["target_text_lengths"].tolist(), sample["unit_lengths"].tolist(), strict=True)
+        source = sample["net_input"]
+        with torch.inference_mode():
+            frames, lengths, _ = model.encoder(source["src_tokens"], source["src_lengths"], segment=0)
+        found += _states(model, sample, frames, lengths)
+    if heard:
+        sentences = {data.target_texts[index].tobytes(): index for index in spoken}
+        nothing = torch.zeros(1, data.reader.num_features)
+        for batch in _progress(
+            grouped(list(sentences.values()), lambda index: data.size(index)[1], max_tokens), "read"
         ):
-            numbers = sample["word_ids"][row, :tokens]
-            found.append((states[row, :tokens].clone(), numbers.clone(), sample["units"][row, :units].clone()))
+            sample = data.collater([data.example(index, nothing) for index in batch])
+            # One frame of zeros, as in echostream/streaming/text_to_speech.py.
+            frames = torch.zeros(len(batch), 1, model.cfg.encoder_dim)
+            found += _states(model, sample, frames, torch.ones(len(batch), dtype=torch.int64))
     return found
+
+
+def _progress(batches: list[list[int]], what: str) -> Any:
+    return require("tqdm").tqdm(batches, desc=f"text states, {what}", unit="batch", mininterval=5)
+
+
+@torch.inference_mode()
+def _states(model: EchoStreamModel, sample: dict[str, Any], frames: Tensor, lengths: Tensor) -> Iterator[Utterance]:
+    """Text states of a batch over these encoder frames."""
+    target = sample["target_text"]
+    mask = model.mt_decoder.frame_mask(lengths, frames.size(1), lengths[:, None].expand_as(target))
+    hidden, _, _ = model.mt_decoder(sample["net_input"]["prev_text_tokens"], frames, mask)
+    states = model.text_states(hidden, target).half()
+    sizes = zip(sample["target_text_lengths"].tolist(), sample["unit_lengths"].tolist(), strict=True)
+    for row, (tokens, units) in enumerate(sizes):
+        numbers = sample["word_ids"][row, :tokens]
+        yield states[row, :tokens].clone(), numbers.clone(), sample["units"][row, :units].clone()
 
 
 def batches_of(utterances: list[Utterance], tokens: int, generator: random.Random) -> Iterator[list[Utterance]]:
@@ -140,6 +170,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="checkpoint to write, without optimizer state")
     parser.add_argument("--minutes", type=float, default=20, help="after the states (default %(default)s)")
     parser.add_argument("--utterances", type=int, default=0, help="the ones with most units a second; 0: all (default)")
+    parser.add_argument(
+        "--heard", type=int, default=0, help="utterances of these to hear, the others are read alone; 0: all (default)"
+    )
     parser.add_argument("--lr", type=float, default=1e-3, help="(default %(default)s)")
     parser.add_argument("--batch-tokens", type=int, default=1000, help="text tokens in a batch (default %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=6000, help="frames encoded at a time (default %(default)s)")
@@ -148,8 +181,10 @@ def main() -> None:
     args = parser.parse_args()
     if not (0 < args.minutes < float("inf") and 0 < args.lr < float("inf")):
         parser.error("--minutes and --lr must be positive numbers")
-    if min(args.batch_tokens, args.max_tokens, args.threads) < 1 or args.utterances < 0:
-        parser.error("--batch-tokens, --max-tokens and --threads must be at least 1, --utterances at least 0")
+    if min(args.batch_tokens, args.max_tokens, args.threads) < 1 or min(args.utterances, args.heard) < 0:
+        parser.error(
+            "--batch-tokens, --max-tokens and --threads must be at least 1, --utterances and --heard at least 0"
+        )
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     try:
@@ -157,7 +192,7 @@ def main() -> None:
         model, task = load_task(args.checkpoint, args.data)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    utterances = text_states(model, task, args.utterances, args.max_tokens)
+    utterances = text_states(model, task, args.utterances, args.max_tokens, args.heard)
     if not utterances:
         raise SystemExit(f"error: no utterance in {args.data} has units (the column tgt_audio of train.tsv)")
     losses = train(model, utterances, args.minutes, args.lr, args.batch_tokens, args.seed)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 TINY = ["--arch", "echostream_tiny", "--threads", "1", "--repetitions", "1"]
-ENCODER = [*TINY, "--vocab", "50", "--training-batch", "2", "--training-s", "1"]
+ENCODER = [*TINY, "--reencoding-arch", "echostream_tiny", "--vocab", "50", "--training-batch", "2", "--training-s", "1"]
 
 
 def start(script, *options):
@@ -187,3 +188,38 @@ def test_word_delays_count_audio_and_compute():
     push(0.695, 16, 1600, [word])
     push(1.015, 24, 1600, [late])
     assert delays.delays_ms == pytest.approx([50, 370])
+
+
+def test_training_benchmark(tmp_path):
+    report = tmp_path / "train.json"
+    options = ["--arch", "echostream_tiny", "--threads", 1, "--repetitions", 1, "--batch-s", 4, "--utterances-s", 4]
+    output = run("benchmarks/benchmark_train.py", *options, "--segments-ms", 40, 320, 0, "--json", report)
+    rows = json.loads(report.read_text())["rows"]
+    assert [row["segment_ms"] for row in rows] == [40, 320, 0]
+    for row in rows:
+        assert row["audio_s_per_s"] == pytest.approx(4 / (row["forward_s"] + row["backward_s"]))
+        assert 0 < row["attention"] < 1
+    # One frame of right context for each frame, one for eight, none; 100 frames are padded to 128.
+    assert [row["positions"] for row in rows] == pytest.approx([2 * 1.28, 1.125 * 1.28, 1])
+    assert rows[-1]["cost"] == 1
+    assert "an encoder of" in output and "| whole" in output
+
+
+def test_training_benchmark_on_a_data_set(tmp_path):
+    rows = []
+    for number, seconds in enumerate((1.0, 1.5, 2.0)):
+        samples = np.random.default_rng(number).normal(0, 0.1, round(seconds * 16_000))
+        soundfile.write(tmp_path / f"{number}.wav", samples, 16_000)
+        rows.append(f"{number}\t{number}.wav\t{round(100 * seconds)}")
+    (tmp_path / "train.tsv").write_text("\n".join(["id\tsrc_audio\tsrc_n_frames", *rows]) + "\n")
+    (tmp_path / "config.yaml").write_text("audio_root: .\nsample_rate: 16000\ninput_feat_per_channel: 80\n")
+    options = ["--arch", "echostream_tiny", "--threads", 1, "--repetitions", 1, "--batch-s", 1, "--utterances-s", 1]
+    options += ["--segments-ms", 0, "--data", tmp_path, "--config", "config.yaml"]
+    # A batch of the two shorter ones, of which 50 frames are padding, and one of the longest.
+    assert "padding: 10.0 % of the batches" in run("benchmarks/benchmark_train.py", *options, "--max-tokens", 300)
+
+
+def test_training_benchmark_refuses_segments_between_frames():
+    process = start("benchmarks/benchmark_train.py", "--segments-ms", 50)
+    assert "segments of 50 ms: echostream has frames of 40 ms" in process.communicate(timeout=60)[1]
+    assert process.returncode == 2

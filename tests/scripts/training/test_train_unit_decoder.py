@@ -61,6 +61,26 @@ def test_states_are_those_of_training(corpus, checkpoint):  # noqa: F811
     assert len(text_states(model, task, 2, 10_000)) == 2
 
 
+def test_sentences_are_read_alone_as_well_if_not_all_are_heard(corpus, checkpoint):  # noqa: F811
+    model, task = load_task(checkpoint, corpus.folder)
+    data = task.dataset("train")
+    heard = text_states(model, task, 0, 10_000)
+    some = text_states(model, task, 0, 10_000, heard=2)
+    sentences = {data.target_texts[index].tobytes() for index in range(len(data)) if len(data.utterances[index].units)}
+    assert len(some) == 2 + len(sentences)
+    for states, _, _ in some[:2]:
+        assert any(torch.allclose(states, other, atol=2e-3) for other, _, _ in heard if other.shape == states.shape)
+    # Read alone, a sentence has the states that a text to be spoken has: over one frame of zeros.
+    for index in range(len(data)):
+        target = data[index].target_text[None]
+        hidden, _, _ = model.mt_decoder(target.roll(1, 1), torch.zeros(1, 1, model.cfg.encoder_dim))
+        expected = model.text_states(hidden, target)[0].half()
+        close = [
+            torch.allclose(states, expected, atol=2e-3) for states, _, _ in some[2:] if len(states) == len(expected)
+        ]
+        assert any(close)
+
+
 def test_what_can_not_be_trained_is_named(corpus, checkpoint, tmp_path, run):  # noqa: F811
     options = ["--output", tmp_path / "units.pt", "--minutes", "0.01"]
     with pytest.raises(SystemExit, match=r"error: .*nowhere"):
