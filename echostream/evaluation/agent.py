@@ -14,7 +14,7 @@ from simuleval.data.segments import EmptySegment, Segment, SpeechSegment, TextSe
 
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
-from echostream.constants import DEFAULT_SEGMENT_MS, FRAME_MS
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FRAME_MS
 from echostream.decoding.policy_arguments import (
     POLICY_HELP,
     POLICY_OPTION_HELP,
@@ -31,6 +31,7 @@ from echostream.evaluation.states import StreamStates
 from echostream.printing import one_printable_line, printable
 from echostream.streaming import OutputWord, StepOutput, StreamingTranslator
 from echostream.streaming.live import LiveView
+from echostream.streaming.state import join_words
 
 
 class EchoStreamAgent(GenericAgent):
@@ -66,15 +67,17 @@ class EchoStreamAgent(GenericAgent):
         group.add_argument(
             "--segment-ms",
             type=int,
-            help="segment of the model, ms, a multiple of 40, 0 for the whole utterance "
+            help=f"segment of the model, ms, a multiple of {FRAME_MS}, 0 for the whole utterance "
             "(default: --source-segment-size)",
         )
         group.add_argument(
             "--right-context-frames",
             type=int,
-            help="look-ahead of the encoder in frames of 40 ms (default: the trained one)",
+            help="look-ahead of the encoder in its frames (default: the trained one)",
         )
-        group.add_argument("--policy", type=policy_argument, metavar="NAME", help=f"{POLICY_HELP} (default: alignment)")
+        group.add_argument(
+            "--policy", type=policy_argument, metavar="NAME", help=f"{POLICY_HELP} (default: {DEFAULT_POLICY})"
+        )
         group.add_argument(
             "--stride-n", type=int, help="new target tokens in the evidence that a write needs (default: 1)"
         )
@@ -259,8 +262,7 @@ class EchoStreamASRAgent(EchoStreamS2TTAgent):
 
 def source_word_record(word: SourceWord) -> WordRecord:
     """The record of a recognised word; its text starts with a space unless it continues the previous word."""
-    text = word.text if word.joined else f" {word.text}"
-    return WordRecord(text, 1000 * word.end_s, 1000 * word.start_s, 1000 * word.end_s)
+    return WordRecord(join_words([word]), 1000 * word.end_s, 1000 * word.start_s, 1000 * word.end_s)
 
 
 def load_translator(args: Namespace, task: str) -> StreamingTranslator:
@@ -303,7 +305,7 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
 
 
 def model_segment_ms(args: Namespace) -> int:
-    """Segment of the model in ms: ``--segment-ms``, or else ``--source-segment-size`` rounded up to frames of 40 ms.
+    """Segment of the model in ms: ``--segment-ms``, or else ``--source-segment-size`` rounded up to whole frames.
 
     In a server, SimulEval's default of 1 ms says nothing about the segments of the clients, and
     ``DEFAULT_SEGMENT_MS`` takes its place.

@@ -58,7 +58,7 @@ def check_options(args: argparse.Namespace) -> None:
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {args.port}")
     if model_settings(args).segment_ms == 0:
-        raise ValueError("--segment-ms 0, the whole recording, has no end in a live session: give at least 40")
+        raise ValueError("--segment-ms 0, the whole recording, has no end in a live session: give a length")
     if args.key and not args.certificate:
         raise ValueError("--key needs --certificate")
     for path in (args.certificate, args.key):

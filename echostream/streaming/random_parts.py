@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from echostream.constants import SAMPLE_RATE
+from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
 from echostream.models.config import architecture_config
 from echostream.models.echostream_model import EchoStreamModel
-from echostream.modules.fbank import SHIFT_SAMPLES
 from echostream.text import WORD_MARK
 from echostream.vocoders.interface import UnitVocoder
 from echostream.vocoders.registry import build_vocoder
@@ -34,7 +33,7 @@ def random_parts(arch: str, seed: int) -> tuple[EchoStreamModel, list[str], Unit
                 "resblock_kernel_sizes": [3, 7, 11],
                 "resblock_dilation_sizes": [[1, 3, 5]] * 3,
                 "sampling_rate": SAMPLE_RATE,
-                "code_hop_size": 2 * SHIFT_SAMPLES,
+                "code_hop_size": UNIT_SAMPLES,
                 "dur_prediction_weight": 1.0,
                 "dur_predictor_params": {
                     "encoder_embed_dim": 32 if small else 128,

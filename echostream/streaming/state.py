@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -90,7 +91,17 @@ class StepOutput:
         return join_words(self.source_words)
 
 
-def join_words(words: Sequence[OutputWord] | Sequence[SourceWord]) -> str:
+class Word(Protocol):
+    """A word as it is written, whatever else is known of it."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def joined(self) -> bool: ...
+
+
+def join_words(words: Sequence[Word]) -> str:
     """Words as text, each but a joined one with a space before it."""
     return "".join(word.text if word.joined else f" {word.text}" for word in words)
 

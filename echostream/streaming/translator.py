@@ -22,14 +22,13 @@ from echostream.checkpoints.model_files import load_model
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
 from echostream.checkpoints.vocoder_files import load_vocoder
-from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, LM_BONUS, LM_WEIGHT, SAMPLE_RATE
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, LM_BONUS, LM_WEIGHT, SAMPLE_RATE, UNIT_SAMPLES
 from echostream.decoding.confidence import Confidence
 from echostream.decoding.policy import Policy, choose_policy
 from echostream.decoding.prefix_beam_search import SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetector
 from echostream.models.echostream_model import EchoStreamModel
-from echostream.modules.fbank import SHIFT_SAMPLES
 from echostream.modules.state import stack, unstack
 from echostream.streaming.options import TranslatorOptions
 from echostream.streaming.random_parts import random_parts
@@ -171,7 +170,7 @@ class StreamingTranslator:
         confidence = Confidence(confidence_slope, confidence_offset)
         self.writer = WordLevelTranslator(model, target_symbols, beam, confidence)
         self.recomposer = SentenceRecomposer(
-            self.output_sample_rate, vocoder.hop_samples if vocoder is not None else 2 * SHIFT_SAMPLES
+            self.output_sample_rate, vocoder.hop_samples if vocoder is not None else UNIT_SAMPLES
         )
         self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder)
         right_context = model.cfg.right_context_frames if right_context_frames is None else right_context_frames

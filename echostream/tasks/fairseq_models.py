@@ -9,11 +9,18 @@ from typing import Any
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.models import ARCH_CONFIG_REGISTRY, BaseFairseqModel, FairseqEncoder, register_model
+from fairseq.models import (
+    ARCH_CONFIG_REGISTRY,
+    BaseFairseqModel,
+    FairseqEncoder,
+    register_model,
+    register_model_architecture,
+)
+from fairseq.models.speech_to_text.s2t_transformer import S2TTransformerModel, base_architecture
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from echostream.models.config import ACTIVATIONS, ARCHITECTURES, EchoStreamConfig
+from echostream.models.config import ACTIVATIONS, ARCHITECTURES, EchoStreamConfig, architecture_config
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 
@@ -40,24 +47,27 @@ class EchoStreamFairseqSpeechEncoder(FairseqEncoder):
 
     Args:
         cfg: sizes.
+        segment: in 40 ms frames, where a call doesn't say; 0: the whole utterance.
     """
 
-    def __init__(self, cfg: EchoStreamConfig) -> None:
+    def __init__(self, cfg: EchoStreamConfig, segment: int = 0) -> None:
         super().__init__(None)
-        self.encoder = EchoStreamSpeechEncoder(cfg)
+        self.encoder, self.segment = EchoStreamSpeechEncoder(cfg), segment
 
-    def forward(self, src_tokens: Tensor, src_lengths: Tensor, segment: int = 0, **_: Any) -> dict[str, list[Tensor]]:
+    def forward(
+        self, src_tokens: Tensor, src_lengths: Tensor, segment: int | None = None, **_: Any
+    ) -> dict[str, list[Tensor]]:
         """Encode whole utterances.
 
         Args:
             src_tokens: ``(B, T, 80)`` normalised features @100 Hz.
             src_lengths: ``(B,)``.
-            segment: encoder segment in 40 ms frames; 0: the whole utterance.
+            segment: encoder segment in 40 ms frames; 0: the whole utterance; None: that of the encoder.
 
         Returns:
             fairseq's dictionary: ``encoder_out`` holds ``(T', B, D)`` and ``encoder_padding_mask`` ``(B, T')``.
         """
-        frames, lengths, _ = self.encoder(src_tokens, src_lengths, segment=segment)
+        frames, lengths, _ = self.encoder(src_tokens, src_lengths, segment=self.segment if segment is None else segment)
         padding = torch.arange(frames.size(1), device=frames.device) >= lengths[:, None]
         return {
             "encoder_out": [frames.transpose(0, 1)],
@@ -78,6 +88,43 @@ class EchoStreamFairseqSpeechEncoder(FairseqEncoder):
     def max_positions(self) -> None:
         """None: there is no maximum length."""
         return
+
+
+FBANK_ARCHITECTURES = [arch for arch in ARCHITECTURES if architecture_config(arch).front_end == "fbank"]
+
+
+@register_model("echostream_s2t_transformer")
+class EchoStreamS2TTransformerModel(S2TTransformerModel):
+    """fairseq's speech-to-text Transformer with the speech encoder of EchoStream, for fairseq's task speech_to_text.
+
+    fairseq's options of the encoder have no effect; ``--echostream-arch`` gives its sizes.
+    """
+
+    @staticmethod
+    def add_args(parser: Any) -> None:
+        """fairseq's options, and those of the encoder."""
+        S2TTransformerModel.add_args(parser)
+        parser.add_argument(
+            "--echostream-arch", choices=FBANK_ARCHITECTURES, help="whose speech encoder it has (echostream)"
+        )
+        parser.add_argument(
+            "--echostream-segment", type=int, metavar="FRAMES", help="its segment, 40 ms frames; 0: whole (8)"
+        )
+
+    @classmethod
+    def build_encoder(cls, args: Any) -> EchoStreamFairseqSpeechEncoder:
+        """The speech encoder, with fairseq's interface."""
+        return EchoStreamFairseqSpeechEncoder(architecture_config(args.echostream_arch), args.echostream_segment)
+
+
+@register_model_architecture("echostream_s2t_transformer", "echostream_s2t_transformer")
+def s2t_transformer_architecture(args: Any) -> None:
+    """fairseq's base sizes, the encoder's apart."""
+    args.echostream_arch = getattr(args, "echostream_arch", None) or "echostream"
+    segment = getattr(args, "echostream_segment", None)
+    args.echostream_segment = 8 if segment is None else segment
+    args.encoder_embed_dim = architecture_config(args.echostream_arch).encoder_dim
+    base_architecture(args)
 
 
 def _fairseq_config(arch: str) -> type:

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import sacrebleu
-import torch
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from torch import Tensor
 
-from echostream.decoding.greedy_search import greedy_steps
+from echostream.decoding import offline
+from echostream.decoding.target_tokens import END
 from echostream.modules.ctc import greedy_collapse
 from echostream.text import WORD_MARK, edit_distance
 
@@ -113,39 +112,10 @@ def count(
     }
     if mt_bleu:
         limit = 2 * sample["target_text"].size(1) + 10
-        translated = greedy_translate(model, output, target.eos(), limit)
+        found = offline.translate(model, output, limits=[limit] * len(target_refs))
+        translated = [[token for token in best.tokens if token != END] for best, *_ in found]
         counts |= bleu_counts("mt", [detokenise(t, target) for t in translated], target_refs)
     return counts
-
-
-@torch.no_grad()
-def greedy_translate(model: Any, output: dict[str, Tensor], eos: int, max_tokens: int) -> list[list[int]]:
-    """Translate encoded utterances offline and greedily.
-
-    Args:
-        model: its text decoder is used.
-        output: output of the model with ``encoder_out (B, T, D)`` and ``frame_lengths (B,)``.
-        eos: index of EOS.
-        max_tokens: maximum length of a translation.
-
-    Returns:
-        Tokens of each translation, without EOS.
-    """
-    memory, frames = output["encoder_out"], output["frame_lengths"]
-    batch = memory.size(0)
-    visible = frames[:, None]
-    mask = model.mt_decoder.frame_mask(frames, memory.size(1), visible)
-    tokens = torch.full((batch, 1), eos, device=memory.device)
-    done = torch.zeros(batch, dtype=torch.bool, device=memory.device)
-    hypotheses: list[Tensor] = []
-    steps = greedy_steps(model.mt_decoder, tokens, memory, model.mt_decoder.init_state(batch), mask)
-    for step in islice(steps, max_tokens):
-        done |= step.tokens == eos
-        if bool(done.all()):
-            break
-        hypotheses.append(torch.where(done, eos, step.tokens))
-    rows = torch.stack(hypotheses, 1).tolist() if hypotheses else [[] for _ in range(batch)]
-    return [row[: row.index(eos)] if eos in row else row for row in rows]
 
 
 def _log_ratio(name: str, totals: dict[str, float], numerator: str, denominator: str) -> None:

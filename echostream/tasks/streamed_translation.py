@@ -15,14 +15,14 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from echostream.constants import SAMPLE_RATE
+from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
 from echostream.decoding.greedy_search import Search, search_together
 from echostream.decoding.policy import Policy
 from echostream.decoding.word_boundary import WordBoundaryDetector
-from echostream.modules.fbank import SHIFT_SAMPLES
 from echostream.streaming.recogniser import Recogniser
 from echostream.streaming.recomposer import SentenceRecomposer
 from echostream.streaming.sentence_stage import SentenceStage
+from echostream.streaming.state import join_words
 from echostream.streaming.word_level_translator import WordLevelTranslator
 
 
@@ -42,7 +42,7 @@ def translate_as_streamed(
     """
     writer = WordLevelTranslator(model, target.symbols)
     writer.overdue_tokens = math.inf  # each utterance is one sentence
-    recomposer = SentenceRecomposer(SAMPLE_RATE, hop_samples=2 * SHIFT_SAMPLES)
+    recomposer = SentenceRecomposer(SAMPLE_RATE, hop_samples=UNIT_SAMPLES)
     recomposer.end_silence_ms = math.inf
     detector = WordBoundaryDetector(source.symbols, model.frame_ms)
     recogniser = Recogniser(model.asr_head, model.st_head, target.symbols, detector)
@@ -61,8 +61,7 @@ def translate_as_streamed(
             )
             frames = encoded["encoder_out"][row : row + 1, start:end]
             writings, stage_state = yield from stage.writing(frames, recognition, policy, stage_state, is_last)
-            words = [word for writing in writings for word in writing.words if word.text]
-            text += "".join(word.text if word.joined else f" {word.text}" for word in words)
+            text += join_words([word for writing in writings for word in writing.words if word.text])
         return text.strip()
 
     searches = [translating(row, length) for row, length in enumerate(encoded["frame_lengths"].tolist())]

@@ -29,6 +29,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS
 from echostream.models.config import ARCHITECTURES
 from echostream.percentiles import percentile
 from scripts.benchmarks.benchmarking import describe_machine, machine_facts
@@ -84,7 +85,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="checkpoint to measure instead of random weights")
     parser.add_argument("--vocoder", type=Path, help="its vocoder (the folder vocoder beside it)")
     parser.add_argument("--audio", type=Path, help="folder of 16 kHz wav files to speak (noise)")
-    parser.add_argument("--segment-ms", type=int, default=320, help=f"encoder segment, a multiple of {FRAME_MS} ms")
+    parser.add_argument(
+        "--segment-ms", type=int, default=DEFAULT_SEGMENT_MS, help=f"encoder segment, a multiple of {FRAME_MS} ms"
+    )
     parser.add_argument("--lag-k", type=int, help="of the policy, with --model")
     parser.add_argument("--threads", type=int, default=2, help="threads of the server (2)")
     parser.add_argument("--seconds", type=float, default=20, help="how long each number of sessions is tried (s)")
@@ -144,7 +147,7 @@ def serve(args: argparse.Namespace) -> None:
             raise SystemExit(f"error: {error}") from error
     else:
         translator = build_translator(args.arch, args.segment_ms)
-    policy = "alignment" if args.model else "fixed-rate"
+    policy = DEFAULT_POLICY if args.model else "fixed-rate"
     settings = Settings(args.segment_ms, policy, "s2st", lag_k=args.lag_k)
     # A session that falls behind is to be measured, not ended.
     limits = Limits(max_sessions=args.max_sessions + 1, max_buffer_s=60, max_speed=60, max_unsent_kb=100_000)

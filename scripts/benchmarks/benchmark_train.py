@@ -177,7 +177,7 @@ def loading(args: argparse.Namespace) -> Record:
     front_end = architecture_config(args.arch).front_end
     reader = FeatureReader(load_speech_config(args.data / args.config), "train", True, front_end=front_end)
     files = AudioFiles(args.data)
-    rows = [row for _, row in read_rows(manifest, ("src_audio", "src_n_frames"))]
+    rows = [row for _, row in read_rows(manifest, ("id", "src_audio", "src_n_frames"))]
     chosen = rows[:: max(1, len(rows) // READ_ROWS)]
     begun = time.perf_counter()
     frames = sum(reader.read(files.name(manifest, 1, row["src_audio"])).size(0) for row in chosen)

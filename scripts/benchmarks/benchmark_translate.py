@@ -15,7 +15,7 @@ import time
 from bisect import bisect_right
 from pathlib import Path
 
-from echostream.constants import FRAME_S
+from echostream.constants import DEFAULT_SEGMENT_MS, FRAME_S
 from echostream.models.config import ARCHITECTURES
 from echostream.percentiles import percentile
 from echostream.streaming import EchoStreamState, StepOutput
@@ -56,7 +56,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="echostream", help="size of the model")
     parser.add_argument("--lengths-s", type=float, nargs="+", default=[10, 30, 60, 300], help="stream lengths (s)")
-    parser.add_argument("--segment-ms", type=int, default=320, help=f"encoder segment, a multiple of {FRAME_MS} ms")
+    parser.add_argument(
+        "--segment-ms", type=int, default=DEFAULT_SEGMENT_MS, help=f"encoder segment, a multiple of {FRAME_MS} ms"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[2], help="threads, each in a process of its own")
     parser.add_argument("--max-stream-s", type=float, default=300, help="longest stream of ours (s)")
     parser.add_argument("--max-prefix-s", type=float, default=300, help="longest prefix recomputed (s)")

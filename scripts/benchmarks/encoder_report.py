@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from echostream.constants import DEFAULT_SEGMENT_MS
 from echostream.percentiles import percentile
 from scripts.benchmarks.benchmarking import SAMPLE_RATE, Record
 from scripts.benchmarks.figures import (
@@ -16,7 +17,7 @@ from scripts.benchmarks.figures import (
     plot,
 )
 
-FLATNESS_SEGMENT_MS = 320
+FLATNESS_SEGMENT_MS = DEFAULT_SEGMENT_MS
 
 
 def summarise(records: list[Record], args: argparse.Namespace) -> list[Record]:

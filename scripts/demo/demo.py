@@ -17,7 +17,7 @@ from echostream.audio.output import WavWriter
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.cli.options import UserError
 from echostream.cli.recordings import find_recordings
-from echostream.constants import FRAME_MS
+from echostream.constants import DEFAULT_SEGMENT_MS, FRAME_MS
 from echostream.evaluation.asr import find_model, model_name
 from echostream.text import text_lines
 from scripts.benchmarks.figures import write_json
@@ -234,7 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, help="recording or folder of recordings (default: the model's samples)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument(
-        "--segments", type=segment_sizes, default=[320], help="segment sizes in ms, the page shows the first"
+        "--segments",
+        type=segment_sizes,
+        default=[DEFAULT_SEGMENT_MS],
+        help="segment sizes in ms, the page shows the first",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     try:

@@ -24,6 +24,7 @@ import yaml
 from echostream.audio.errors import AudioError
 from echostream.audio.input import open_audio
 from echostream.checkpoints.model_store import SETTINGS_NAME, read_settings
+from echostream.constants import DEFAULT_SEGMENT_MS
 from echostream.decoding.confidence import Confidence
 from echostream.evaluation.quality import normalise
 from echostream.streaming import StreamingTranslator
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument(
         "--set", dest="sets", action="append", required=True, metavar="SOURCE=TARGET", help="two lists, as SimulEval's"
     )
-    parser.add_argument("--segment-ms", type=int, default=320, help="(default: %(default)s)")
+    parser.add_argument("--segment-ms", type=int, default=DEFAULT_SEGMENT_MS, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="put what was found into model.yaml")
     args = parser.parse_args()

@@ -32,6 +32,7 @@ from pathlib import Path
 from threading import Lock
 
 from echostream.checkpoints.model_folder import ModelSettings
+from echostream.constants import DEFAULT_SEGMENT_MS
 from scripts.benchmarks.benchmarking import machine_facts
 from scripts.benchmarks.figures import require_plotting, write_json
 from scripts.judging.evaluation import RUN, SCORES, read_scores
@@ -48,7 +49,7 @@ from scripts.judging.judgement import (
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 # The main ones first: a judgement that is stopped has them.
-RUN_ORDER = (320, OFFLINE, 40, 160, 640)
+RUN_ORDER = (DEFAULT_SEGMENT_MS, OFFLINE, 40, 160, 640)
 LISTS = ("source.txt", "target.txt", "source_text.txt")
 
 
@@ -98,8 +99,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--wait-k", type=int, help="words that the policy wait-k stays behind (default: its own)")
     parser.add_argument("--no-cascade", action="store_true", help="leave Whisper base and Hibari out")
     parser.add_argument(
-        "--streaming-cascade-ms", type=int, nargs="*", default=[320, 960], metavar="MS",
-        help="segments after which Whisper listens again and what it repeats is final (default: 320 960; costly)",
+        "--streaming-cascade-ms", type=int, nargs="*", default=[DEFAULT_SEGMENT_MS, 960], metavar="MS",
+        help="segments after which Whisper listens again and what it repeats is final (default: %(default)s; costly)",
     )  # fmt: skip
     parser.add_argument(
         "--limit",
@@ -110,7 +111,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--asr-models", nargs="+", default=["base", "tiny.en"], help="judges, the main one first")
     parser.add_argument(
-        "--beside-at", type=int, nargs="*", default=[320, OFFLINE], metavar="MS", help="where the other judges read too"
+        "--beside-at",
+        type=int,
+        nargs="*",
+        default=[DEFAULT_SEGMENT_MS, OFFLINE],
+        metavar="MS",
+        help="where the other judges read too",
     )
     parser.add_argument("--asr-compute", choices=("float32", "int8"), default="int8", help="(default %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="evaluations at a time, a thread each")

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from echostream.constants import DEFAULT_SEGMENT_MS
 from scripts.benchmarks.figures import markdown_table
 from scripts.judging.judgement_plots import draw_policies, draw_sets
 
 OFFLINE = 0
 SEGMENTS = (40, 160, 320, 640)
-SUMMARY_MS = 320
+SUMMARY_MS = DEFAULT_SEGMENT_MS
 POLICIES = ("alignment", "stride", "wait-k")
 CASCADE, STREAMING_CASCADE = "cascade", "streaming-cascade"
 # name: which recipe made it, its folder of lists, what a reader calls it
@@ -163,7 +164,7 @@ def baselines(results: Results) -> str:
     rows = []
     for name in sets_of(results):
         ours = {row["segment_ms"]: row for row in select(results, name)}
-        systems = [(f"ours, {size(ms)}", ours[ms]) for ms in (320, OFFLINE) if ms in ours]
+        systems = [(f"ours, {size(ms)}", ours[ms]) for ms in (SUMMARY_MS, OFFLINE) if ms in ours]
         systems += [("cascade: Whisper base, Hibari", row) for row in select(results, name, CASCADE)]
         for row in select(results, name, STREAMING_CASCADE):
             systems.append((f"streaming cascade, every {size(row['segment_ms'])}", row))
@@ -187,9 +188,9 @@ def reach(results: Results) -> str:
         value = rows.get(ms, {}).get(metric)
         return math.nan if value is None else value
 
-    offline, at_320, at_40 = (score(ms, "ECHO_ASR_BLEU") for ms in (OFFLINE, 320, 40))
-    start = score(320, "ECHO_StartOffset_FirstWord") / 1000
-    wer = score(320, "ECHO_SourceWER")
+    offline, at_320, at_40 = (score(ms, "ECHO_ASR_BLEU") for ms in (OFFLINE, SUMMARY_MS, 40))
+    start = score(SUMMARY_MS, "ECHO_StartOffset_FirstWord") / 1000
+    wer = score(SUMMARY_MS, "ECHO_SourceWER")
     lines = [
         ("ASR-BLEU at 320 ms", at_320, "at least 60", at_320 >= 60, ".1f"),
         (

@@ -27,7 +27,6 @@ from echostream.text import text_lines
 from scripts.recipes.recipe import digest, write_text
 
 TIME_STEP_S = 0.02  # of Whisper's encoder
-FEATURES_PER_STEP = 2
 ONSET_BLOCK_S = 0.02
 ONSET_LEVEL = 0.05  # of the loudest block
 

@@ -9,11 +9,12 @@ import numpy as np
 import soundfile
 import torch
 
+from echostream.constants import DEFAULT_SEGMENT_MS
 from echostream.evaluation.quality import bleu
 from echostream.streaming import StreamingTranslator
 from echostream.text import text_lines
 
-SEGMENT_MS = 320
+SEGMENT_MS = DEFAULT_SEGMENT_MS
 # Rounding to bytes moves logits by 1 % of their size, in root mean square, and single ones by ten times that; a tensor
 # gone wrong moves most of them by their size.
 LARGEST_SHARE = 0.05
@@ -72,5 +73,5 @@ def logits(translator: StreamingTranslator, samples: np.ndarray) -> torch.Tensor
     """Logits of both CTC heads for one recording, ``(T, source vocabulary + target vocabulary)``."""
     features, _ = translator.model.fbank(torch.from_numpy(samples), translator.model.fbank.init_state())
     lengths = torch.tensor([len(features)])
-    encoded = translator.model.encode(features[None], lengths, segment=SEGMENT_MS // 40)
+    encoded = translator.model.encode(features[None], lengths, segment=SEGMENT_MS // translator.model.frame_ms)
     return torch.cat([encoded["asr_logits"][0], encoded["st_logits"][0]], dim=-1)

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from echostream.constants import SAMPLE_RATE
+from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
 from scripts.recipes.recipe import require
 
 WORD = re.compile(r"[a-z']+")
@@ -45,7 +45,7 @@ class PhoneAligner:
             return None
         if alignment is None:
             return None
-        labels = [SILENCE] * (len(samples) // 320)
+        labels = [SILENCE] * (len(samples) // UNIT_SAMPLES)
         for phone in (phone for word in alignment for phone in word):
             # A unit frame belongs to the phone at its middle.
             first = phone.start // ALIGNER_FRAMES_PER_UNIT

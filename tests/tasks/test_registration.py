@@ -3,11 +3,15 @@
 import dataclasses
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
-from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
 from echostream.criterions import EchoStreamMultiTaskCriterion, EchoStreamMultiTaskCriterionConfig
@@ -36,6 +40,29 @@ def test_registered():
     assert CRITERION_REGISTRY["echostream_multitask"] is EchoStreamMultiTaskCriterion
     assert CRITERION_DATACLASS_REGISTRY["echostream_multitask"] is EchoStreamMultiTaskCriterionConfig
     assert "echostream_tiny" in ARCH_MODEL_REGISTRY
+
+
+def test_the_speech_encoder_serves_in_a_model_of_fairseq():
+    """fairseq's own speech-to-text Transformer is built with it by name, learns, and hears what the encoder hears."""
+    dictionary = Dictionary()
+    for symbol in "abcdef":
+        dictionary.add_symbol(symbol)
+    args = Namespace(echostream_arch="echostream_tiny", echostream_segment=4, dropout=0.0, decoder_layers=1)
+    ARCH_CONFIG_REGISTRY["echostream_s2t_transformer"](args)
+    model_class = ARCH_MODEL_REGISTRY["echostream_s2t_transformer"]
+    model = model_class.build_model(args, SimpleNamespace(target_dictionary=dictionary))
+    features, lengths = torch.randn(2, 120, 80), torch.tensor([120, 70])
+    logits, _ = model(features, lengths, torch.tensor([[2, 4, 5], [2, 6, 1]]))
+    assert logits.shape == (2, 3, len(dictionary))
+    logits.square().sum().backward()
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.encoder.emformer.layers.parameters()
+    )
+    model.eval()
+    out = model.encoder(features, lengths)
+    frames, frame_lengths, _ = model.encoder.encoder(features, lengths, segment=4)
+    torch.testing.assert_close(out["encoder_out"][0].transpose(0, 1), frames)
+    assert out["encoder_padding_mask"][0].logical_not().sum(1).tolist() == frame_lengths.tolist()
 
 
 @pytest.mark.parametrize("config", [EchoStreamTaskConfig, EchoStreamMultiTaskCriterionConfig, EchoStreamConfig])

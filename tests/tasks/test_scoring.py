@@ -8,6 +8,9 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.logging import metrics
 
+from echostream.decoding import offline
+from echostream.decoding.repetition import repeating
+from echostream.decoding.target_tokens import END, forbidden_tokens
 from echostream.models import EchoStreamModel, architecture_config
 from echostream.tasks import scoring
 from echostream.text import edit_distance
@@ -122,15 +125,16 @@ def test_greedy_translation_equals_that_of_the_full_decoder(dictionary):
     features, lengths = torch.randn(2, 60, 80), torch.tensor([60, 35])
     with torch.no_grad():
         encoded = model.encode(features, lengths)
-        translated = scoring.greedy_translate(model, encoded, dictionary.eos(), 6)
-        for b, tokens in enumerate(translated):
-            frames = encoded["frame_lengths"][b]
-            memory = encoded["encoder_out"][b : b + 1, :frames]
-            prefix = torch.tensor([[dictionary.eos(), *tokens]])
-            _, logits, _ = model.mt_decoder(prefix, memory)
-            best = logits[0].argmax(-1).tolist()
-            assert best[: len(tokens)] == tokens
-            assert len(tokens) == 6 or best[len(tokens)] == dictionary.eos()
+        forbidden = forbidden_tokens(len(dictionary), torch.device("cpu"))
+        for b, (hypothesis,) in enumerate(offline.translate(model, encoded, limits=[6, 6])):
+            tokens = list(hypothesis.tokens)
+            assert len(tokens) == 6 or tokens[-1] == END
+            memory = encoded["encoder_out"][b : b + 1, : encoded["frame_lengths"][b]]
+            _, logits, _ = model.mt_decoder(torch.tensor([[END, *tokens[:-1]]]), memory)
+            for place, token in enumerate(tokens):
+                scores = logits[0, place] + forbidden
+                scores[list(repeating((END, *tokens[:place])))] = float("-inf")
+                assert int(scores.argmax()) == token
 
 
 def test_mt_bleu_is_counted_on_request(dictionary):

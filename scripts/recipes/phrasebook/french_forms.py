@@ -31,10 +31,7 @@ POSSESSIVES = {1: ("mon", "notre"), 2: ("ton", "votre"), 3: ("son", "leur")}
 REFLEXIVES = {1: ("me", "nous"), 2: ("te", "vous"), 3: ("se", "se")}
 # Words that lose their vowel before another, wherever they stand in a template.
 _ELIDABLE = ("je", "me", "te", "se", "ne", "de", "que", "jusque", "lorsque", "puisque", "le", "la")
-ELIDED = {
-    word: f"{word[:-1]}'"
-    for word in ["je", "me", "te", "se", "ne", "de", "que", "jusque", "lorsque", "puisque", "le", "la"]
-}
+ELIDED = {word: f"{word[:-1]}'" for word in _ELIDABLE}
 VOWEL = re.compile(r"[aàâeéèêëiîïoôuùûüœæh]|y\b|y[^aeiouéèy]", re.IGNORECASE)
 
 IMPERFECT = ("ais", "ais", "ait", "ions", "iez", "aient")
