@@ -90,7 +90,11 @@ class EchoStreamMultiTaskCriterionConfig(FairseqDataclass):
         },
     )
     encoder_teacher_weight: float = field(
-        default=1.0, metadata={"help": "weight of the distance from the teacher per frame, beside the losses per unit"}
+        default=1.0,
+        metadata={
+            "help": "weight of the distance from the teacher, a mean over frames; the other losses are per unit of the "
+            "batch, or per utterance with --sentence-avg"
+        },
     )
     mt_alignment: ChoiceEnum(["policy", "none"]) = field(  # type: ignore[valid-type]  # made at run time
         default="policy",

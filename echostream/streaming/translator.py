@@ -75,9 +75,9 @@ class _Segment:
     """The next segment of streams that can be computed together.
 
     Attributes:
-        streams: whose segment it is.
-        num_samples: that each of them puts in.
-        is_last: their sources end with it.
+        streams: the streams whose next segment it is.
+        num_samples: how many samples each of these streams contributes.
+        is_last: whether the sources of these streams end with it.
     """
 
     streams: list[_Stream]

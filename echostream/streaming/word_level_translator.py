@@ -125,19 +125,22 @@ class WordLevelTranslator:
         symbols: the target dictionary.
         beam: hypotheses kept over the uncommitted tokens; 1 is greedy.
         confidence: what the decoder's probabilities mean.
-
-    Attributes:
         overdue_tokens: how many tokens the ST CTC reads beyond the decoder's end before that end is committed and the
             next sentence starts; with ``math.inf`` only silence and punctuation end sentences.
     """
 
     def __init__(
-        self, model: EchoStreamModel, symbols: Sequence[str], beam: int = 1, confidence: Confidence | None = None
+        self,
+        model: EchoStreamModel,
+        symbols: Sequence[str],
+        beam: int = 1,
+        confidence: Confidence | None = None,
+        overdue_tokens: float = OVERDUE_TOKENS,
     ) -> None:
         self.model = model
         self.beam = beam
         self.confidence = confidence or Confidence()
-        self.overdue_tokens: float = OVERDUE_TOKENS
+        self.overdue_tokens = overdue_tokens
         self.symbols = list(symbols)
         self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
         self.forbidden = forbidden_tokens(len(self.symbols), next(model.parameters()).device)

@@ -40,10 +40,9 @@ def translate_as_streamed(
         source, target: dictionaries.
         policy: decides when to write, and how much.
     """
-    writer = WordLevelTranslator(model, target.symbols)
-    writer.overdue_tokens = math.inf  # each utterance is one sentence
-    recomposer = SentenceRecomposer(SAMPLE_RATE, hop_samples=UNIT_SAMPLES)
-    recomposer.end_silence_ms = math.inf
+    # Each utterance is one sentence: neither an overdue end nor a pause parts it.
+    writer = WordLevelTranslator(model, target.symbols, overdue_tokens=math.inf)
+    recomposer = SentenceRecomposer(SAMPLE_RATE, hop_samples=UNIT_SAMPLES, end_silence_ms=math.inf)
     detector = WordBoundaryDetector(source.symbols, model.frame_ms)
     recogniser = Recogniser(model.asr_head, model.st_head, target.symbols, detector)
     stage = SentenceStage(writer, recomposer)
