@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from echostream.decoding.beam_search import Hypothesis, search_batch
-from echostream.decoding.greedy_search import greedy_steps
+from echostream.decoding.greedy_search import Reading, Search, search_together
 from echostream.decoding.prefix_beam_search import SourceTranscriber
 from echostream.decoding.repetition import repeating
 from echostream.decoding.target_tokens import END, PADDING, forbidden_tokens, token_limit
@@ -72,43 +72,35 @@ def translate(
     limits = limits or [token_limit(length, model.frame_ms) for length in lengths.tolist()]
     heads = [greedy_collapse(encoded[name].argmax(dim=-1), lengths) for name in ("asr_logits", "st_logits")]
     spoken = [bool(source or target) for source, target in zip(*heads, strict=True)]
-    decoder, batch = model.mt_decoder, frames.size(0)
-    mask = decoder.frame_mask(lengths, frames.size(1), lengths[:, None])
+    decoder = model.mt_decoder
     forbidden = forbidden_tokens(decoder.embedding.num_embeddings, frames.device)
     if beam == 1:
-        found = _translate_greedily(model, frames, mask, forbidden, limits)
+        seen = [row[None, max(0, end - decoder.window_frames) : end] for row, end in zip(frames, lengths, strict=True)]
+        searches = [_greedy(model, own, forbidden, limit) for own, limit in zip(seen, limits, strict=True)]
+        found = search_together(decoder, searches)
     else:
-        state = decoder.init_state(batch)
+        mask = decoder.frame_mask(lengths, frames.size(1), lengths[:, None])
+        state = decoder.init_state(frames.size(0))
         found = search_batch(
             decoder, (END,), frames, state, beam, limits, forbidden, lambda t: t[-1] == END, mask, length_penalty
         )
     return [hypotheses if speaks else [Hypothesis()] for hypotheses, speaks in zip(found, spoken, strict=True)]
 
 
-def _translate_greedily(
-    model: EchoStreamModel, frames: Tensor, mask: Tensor, forbidden: Tensor, limits: Sequence[int]
-) -> list[list[Hypothesis]]:
-    tokens: list[list[int]] = [[] for _ in limits]
-    scores: list[list[float]] = [[] for _ in limits]
-    open_rows = list(range(len(limits)))
-
-    def adjust(logits: Tensor) -> Tensor:
-        logits = logits + forbidden
-        for row in open_rows:
-            logits[row, list(repeating((END, *tokens[row])))] = float("-inf")
-        return logits
-
-    start = torch.full((len(limits), 1), END, device=frames.device)
-    steps = greedy_steps(model.mt_decoder, start, frames, model.mt_decoder.init_state(len(limits)), mask, adjust)
-    while open_rows:
-        step = next(steps)
-        chosen = step.scores.float().log_softmax(dim=-1).gather(1, step.tokens[:, None])[:, 0].tolist()
-        for row, token in enumerate(step.tokens.tolist()):
-            if row in open_rows:
-                tokens[row].append(token)
-                scores[row].append(chosen[row])
-        open_rows = [row for row in open_rows if tokens[row][-1] != END and len(tokens[row]) < limits[row]]
-    return [[Hypothesis(tuple(t), tuple(accumulate(s)))] for t, s in zip(tokens, scores, strict=True)]
+def _greedy(model: EchoStreamModel, frames: Tensor, forbidden: Tensor, limit: int) -> Search[list[Hypothesis]]:
+    """Greedy search for one utterance, whose decoder sees ``frames (1, T, D)``."""
+    tokens: list[int] = []
+    scores: list[float] = []
+    state = model.mt_decoder.init_state()
+    while len(tokens) < limit and END not in tokens:
+        answer = yield Reading(tokens[-1] if tokens else END, frames, state)
+        state = answer.state
+        logits = answer.logits + forbidden
+        logits[0, list(repeating((END, *tokens)))] = float("-inf")
+        log_probs = logits[0].float().log_softmax(dim=-1)
+        tokens.append(int(log_probs.argmax()))
+        scores.append(float(log_probs[tokens[-1]]))
+    return [Hypothesis(tuple(tokens), tuple(accumulate(scores)))]
 
 
 @torch.no_grad()
