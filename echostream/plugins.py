@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from typing import Any
 REGISTERING = ("tasks", "models")
 
 
+@dataclass(frozen=True)
 class _FolderFinder:
     """Python's search for modules in one folder; where its own search finds them is left as it is.
 
@@ -27,14 +29,8 @@ class _FolderFinder:
         name: the only top-level module to find there; None: any.
     """
 
-    def __init__(self, folder: Path, name: str | None = None) -> None:
-        self.folder, self.name = folder, name
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _FolderFinder) and (self.folder, self.name) == (other.folder, other.name)
-
-    def __hash__(self) -> int:
-        return hash((self.folder, self.name))
+    folder: Path
+    name: str | None = None
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

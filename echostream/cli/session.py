@@ -99,8 +99,7 @@ class Session:
             if not self.translator.segment_ms and self.heard_s >= MAX_WHOLE_S:
                 failure = AudioError(
                     f"more than {MAX_WHOLE_S:.0f} s can't be taken as a whole, as --segment-ms 0 asks for: what came "
-                    "after that is left out; give --segment-ms "
-                    f"{DEFAULT_SEGMENT_MS}"
+                    f"after that is left out; give --segment-ms {DEFAULT_SEGMENT_MS}"
                 )
                 break
             if realtime:

@@ -20,6 +20,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from echostream.models.config import ARCHITECTURES, architecture_config
+from echostream.models.front_ends import find_front_end
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 from echostream.modules.band import Band
 from echostream.percentiles import percentile
@@ -56,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.plot = None
-    frame_ms = EchoStreamSpeechEncoder(architecture_config(args.arch)).layer_frame_ms
+    frame_ms = find_front_end(architecture_config(args.arch).front_end).frame_ms
     for name, values in (("segments", args.segments_ms), ("right context", [args.right_context_ms or 0])):
         if wrong := [value for value in values if value < 0 or value % frame_ms]:
             parser.error(f"{name} of {wrong[0]} ms: {args.arch} has frames of {frame_ms} ms")
