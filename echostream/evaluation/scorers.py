@@ -37,21 +37,28 @@ from echostream.text import text_lines
 logger = logging.getLogger("echostream.evaluation.scorers")
 
 
-class RecordScorer(LatencyScorer):
-    """Base class of metrics that are computed from the records of the agents.
-
-    SimulEval builds the additional scorers of ``--computation-aware`` without its options. Therefore :func:`install`
-    has every evaluator give its options to its scorers, with :meth:`take_options`.
+class TakesOptions:
+    """A scorer that is told by :func:`install` which evaluation it belongs to.
 
     Attributes:
         output: SimulEval's output folder, for instances that were read from its log.
     """
 
-    metric = ""
+    output: str | None = None
 
-    def __init__(self, computation_aware: bool = False, use_ref_len: bool = True) -> None:
-        super().__init__(computation_aware, use_ref_len)
-        self.output: str | None = None
+    def take_options(self, args: Namespace) -> None:
+        """Options of the evaluation that this scorer belongs to."""
+        self.output = args.output
+
+
+class RecordScorer(TakesOptions, LatencyScorer):
+    """Base class of metrics that are computed from the records of the agents.
+
+    SimulEval builds the additional scorers of ``--computation-aware`` without its options. Therefore :func:`install`
+    has every evaluator give its options to its scorers, with :meth:`take_options`.
+    """
+
+    metric = ""
 
     @classmethod
     def from_args(cls, args: Namespace) -> RecordScorer:
@@ -59,10 +66,6 @@ class RecordScorer(LatencyScorer):
         scorer = cls(use_ref_len=not args.no_use_ref_len)
         scorer.take_options(args)
         return scorer
-
-    def take_options(self, args: Namespace) -> None:
-        """Options of the evaluation that this scorer belongs to."""
-        self.output = args.output
 
     @property
     def metric_name(self) -> str:
@@ -185,13 +188,11 @@ for _name, _measure in TIMELINE_METRICS.items():
 
 
 @register_latency_scorer("ATD")
-class SimulEvalTokenDelay(ATDScorer):
+class SimulEvalTokenDelay(TakesOptions, ATDScorer):
     """SimulEval's own Average Token Delay, and ``ECHO_ATD_CA`` where it counts computation.
 
     SimulEval counts the computation of a piece of speech as if it began when the piece before had been played.
     """
-
-    output: str | None = None  # of an instance, as that of RecordScorer
 
     @classmethod
     def from_args(cls, args: Namespace) -> LatencyScorer:
@@ -199,10 +200,6 @@ class SimulEvalTokenDelay(ATDScorer):
         scorer = super().from_args(args)
         scorer.take_options(args)
         return scorer
-
-    def take_options(self, args: Namespace) -> None:
-        """Options of the evaluation that this scorer belongs to."""
-        self.output = args.output
 
     def __call__(self, instances: Mapping[int, AnyInstance]) -> float:
         if not self.computation_aware:
@@ -341,7 +338,7 @@ def install() -> None:
     def init(self: SentenceLevelEvaluator, *arguments: Any, **named: Any) -> None:
         original(self, *arguments, **named)
         for scorer in self.latency_scorers.values():
-            if isinstance(scorer, (RecordScorer, SimulEvalTokenDelay)):
+            if isinstance(scorer, TakesOptions):
                 scorer.take_options(self.args)
 
     SentenceLevelEvaluator.__init__ = init
