@@ -96,6 +96,13 @@ class EchoStreamConfig:
         default=5, metadata={"help": "CTC frames that one position predicts (StreamSpeech: 1)"}
     )
     unit_window_tokens: int = field(default=8, metadata={"help": "earlier subwords that the unit decoder looks back"})
+    unit_normalise_text: bool = field(
+        default=False,
+        metadata={
+            "help": "normalise the MT decoder's states and the subwords, each, before the unit decoder reads their "
+            "sum; with Whisper's weights the states are 40 times as large"
+        },
+    )
     dropout: float = field(default=0.1, metadata={"help": "dropout probability everywhere"})
     encoder_layer_drop: float = field(
         default=0.0, metadata={"help": "probability of skipping an encoder layer in training"}
@@ -125,6 +132,7 @@ WHISPER_BASE: dict[str, Any] = {
     "mt_positions": "learned",
     "mt_prompt_tokens": 3,
     "mt_scale_embedding": False,
+    "unit_normalise_text": True,
     "dropout": 0.0,
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
 from echostream.models.config import EchoStreamConfig
 from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
@@ -150,8 +151,17 @@ class EchoStreamModel(nn.Module):
         return outputs
 
     def text_states(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """What the unit decoder reads: the state that predicted a token, and the token, ``(B, N, mt_dim)``."""
-        return hidden + self.mt_decoder.embed(tokens)
+        """What the unit decoder reads: the state that predicted a token, and the token, ``(B, N, mt_dim)``.
+
+        With ``unit_normalise_text`` each of the two has mean 0 and variance 1 before they are added. In Whisper's
+        weights the states have a norm of 210, and the scaled embeddings differ from their mean by 5: a unit decoder
+        that reads the plain sum hardly sees which word it is to speak.
+        """
+        if not self.cfg.unit_normalise_text:
+            return hidden + self.mt_decoder.embed(tokens)
+        embedding = self.mt_decoder.embedding
+        size = hidden.shape[-1:]
+        return layer_norm(hidden, size) + layer_norm(embedding(tokens) - embedding.weight.mean(dim=0), size)
 
     def forward(
         self,

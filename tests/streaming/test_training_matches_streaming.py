@@ -69,15 +69,18 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
     return written, units, there
 
 
-@pytest.mark.parametrize(("segment", "beam"), [(1, 1), (4, 1), (8, 1), (4, 3)])
+@pytest.mark.parametrize(
+    ("segment", "beam", "normalise_text"), [(1, 1, False), (4, 1, True), (8, 1, False), (4, 3, True)]
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @torch.inference_mode()
-def test_forward_gives_the_states_of_streaming(segment, beam, seed, monkeypatch):
+def test_forward_gives_the_states_of_streaming(segment, beam, normalise_text, seed, monkeypatch):
     # In training, too, a sentence is written to its end, however little of it was read.
     monkeypatch.setattr("echostream.streaming.word_level_translator.last_budget", lambda *_: UNLIMITED)
     wave = syllables(4.0, seed)
     translator = make_translator(seed, wave)
     translator.segment_ms, translator.writer.beam = segment * 40, beam
+    translator.model.cfg.unit_normalise_text = normalise_text
     translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = 10**6  # one sentence, as in training
     written, units, there = record(translator, wave)
     words = [word.tokens for word in written]
@@ -155,3 +158,16 @@ def test_beam_search_finds_better_hypotheses_than_greedy_search():
         scores = (logits + translator.writer.forbidden).log_softmax(-1)
         likelihoods[beam] = scores[0].gather(1, target[0, :, None]).mean().item()
     assert likelihoods[8] >= likelihoods[1]
+
+
+def test_the_unit_decoder_can_see_the_subwords_beside_large_states():
+    """Whisper's states are 40 times as large as its embeddings; what is spoken must not drown in them."""
+    model = StreamingTranslator.random(arch="echostream_tiny").model
+    model.cfg.unit_normalise_text = True
+    hidden = torch.randn(1, 6, model.cfg.mt_dim, generator=torch.Generator().manual_seed(0))
+    tokens, others = torch.arange(4, 10)[None], torch.arange(10, 16)[None]
+    states = model.text_states(hidden, tokens)
+    torch.testing.assert_close(model.text_states(200 * hidden + 3, tokens), states, rtol=1e-5, atol=1e-5)
+    # Two unrelated vectors of one norm differ by the root of two norms.
+    difference = (model.text_states(hidden, others) - states).norm(dim=-1)
+    assert (difference > model.cfg.mt_dim**0.5).all()
