@@ -131,8 +131,9 @@ class EchoStreamTaskConfig(FairseqDataclass):
         default="",
         metadata={
             "help": "parts of the model that stay as they are, separated by commas: encoder, asr_head, st_head, "
-            "mt_decoder, unit_decoder. With the encoder among them a training hears about three times as much in a "
-            "second, and fits the decoders to it alone"
+            "mt_decoder, unit_decoder, or parts of these such as encoder.subsampler and encoder.emformer.layers.0. "
+            "With the encoder among them a training hears about three times as much in a second, and fits the decoders "
+            "to it alone"
         },
     )
     init_decoders_from: Optional[str] = field(  # noqa: UP045

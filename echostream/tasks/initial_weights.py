@@ -60,15 +60,17 @@ def load_initial_weights(model: nn.Module, cfg: EchoStreamTaskConfig, task_state
 
 
 def freeze_parts(model: nn.Module, names: str) -> None:
-    """Keep the parts of ``--freeze``, separated by commas, out of the training.
+    """Keep the parts of ``--freeze``, separated by commas, out of the training; a part of a part by its whole name.
 
     Raises:
         ValueError: a part that there isn't, or nothing left to train.
     """
-    parts = dict(model.named_children())
+    parts = dict(model.named_modules())
     for name in filter(None, (part.strip() for part in names.split(","))):
         if name not in parts:
-            raise ValueError(f"--freeze {name}: the model has no such part, but {', '.join(parts)}")
+            inside = parts.get(name.rpartition(".")[0], model)
+            known = ", ".join(child for child, _ in inside.named_children())
+            raise ValueError(f"--freeze {name}: the model has no such part, but {known}")
         parts[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"--freeze {names} leaves nothing to train")

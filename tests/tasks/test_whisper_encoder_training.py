@@ -135,9 +135,17 @@ def test_frozen_parts_stay_as_they_are(corpus, tmp_path, whisper_file):
     _, after, _ = train(corpus.folder, tmp_path / "after", 4, *start, "--freeze", "encoder, asr_head")
     changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {"st_head", "mt_decoder", "unit_decoder"}
+    below = "encoder.subsampler,encoder.emformer.layers.0"
+    _, after, _ = train(corpus.folder, tmp_path / "below", 4, *start, "--freeze", below)
+    same = {name for name, value in after.items() if torch.equal(value, before[name])}
+    for name in after:
+        if name.startswith(("encoder.subsampler.", "encoder.emformer.layers.0.")):
+            assert name in same
+    assert "encoder.emformer.layers.1.ffn_in.weight" not in same
     everything = "encoder,asr_head,st_head,mt_decoder,unit_decoder"
     for names, message in (
         ("ears", "--freeze ears: the model has no such part, but"),
+        ("encoder.ears", "--freeze encoder.ears: the model has no such part, but subsampler, "),
         (everything, "nothing to train"),
     ):
         with pytest.raises(SystemExit, match=message):
