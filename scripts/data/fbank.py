@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from scripts.data.fbank_archive import log_mel
-from scripts.recipes.recipe import Work, add_share_arguments, atomic_path, digest, is_too_early, make_files, share
+from scripts.files import atomic_path, digest
 from scripts.speech.audio import read_speech
 from scripts.speech.speech_synthesis import read_table
 from scripts.units.unit_features import one_thread
+from scripts.work import Work, add_share_arguments, is_too_early, make_files, share
 
 # Raise it when the features change: the old ones are then made again.
 KIND = "kaldi fbank 80 v1"

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from echostream.constants import SAMPLE_RATE
+from scripts.command_line import positive, require
 from scripts.data.fbank_archive import ARCHIVE_BYTES, log_mel, read_archive, write_archive, write_cmvn
 from scripts.data.subwords import borrow_subwords, train_subwords
-from scripts.recipes.recipe import borrow, positive, require, write_text
+from scripts.files import borrow, write_text
 from scripts.speech.audio import read_speech
 from scripts.speech.speech_synthesis import read_table
 from scripts.speech.text_normalization import normalize_text

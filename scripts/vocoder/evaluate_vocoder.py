@@ -29,7 +29,7 @@ from scripts.vocoder.unit_corpus import parse_units, read_audio, read_table
 if TYPE_CHECKING:
     from echostream.evaluation.asr import Transcriber
 
-from scripts.recipes.recipe import atomic_path, write_text
+from scripts.files import atomic_path, write_text
 from scripts.speech.text_normalization import normalize_text
 
 # Flushed so often, a stream is about as one of words.

@@ -18,8 +18,10 @@ import soundfile
 
 from echostream.printing import printable
 from echostream.text import split_lines
-from scripts.recipes.recipe import parallel_map, positive, write_text
+from scripts.command_line import positive
+from scripts.files import write_text
 from scripts.speech.audio import SAMPLE_RATE
+from scripts.work import parallel_map
 
 COLUMNS = ("source_wav", "target_wav", "source_text", "target_text", "id", "split")
 CHECKED = ("id", "source_wav", "target_wav", "source_text", "target_text", "split")

@@ -14,8 +14,8 @@ import hashlib
 import sys
 from pathlib import Path
 
+from scripts.files import write_text
 from scripts.recipes.custom.table import read_checked
-from scripts.recipes.recipe import write_text
 from scripts.speech.text_normalization import normalize_text
 
 

@@ -20,10 +20,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scripts.files import write_text
 from scripts.recipes.phrasebook.bilingual_grammar import Sampler, Template, count_sentences, load_templates
 from scripts.recipes.phrasebook.lexicon import Entry, Lexicon, load_lexicon
 from scripts.recipes.phrasebook.slots import SLOT, slot_names
-from scripts.recipes.recipe import write_text
 from scripts.speech.text_normalization import normalize_text
 
 HERE = Path(__file__).resolve().parent

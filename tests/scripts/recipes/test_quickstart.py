@@ -20,7 +20,7 @@ from killing import check_killed_run, with_every_recipe
 
 from echostream.tasks.data_config import load_multitask_config, load_speech_config
 from scripts.data import fbank_archive, manifests
-from scripts.recipes import recipe
+from scripts.files import write_text
 from scripts.recipes.quickstart import make_texts
 from scripts.speech import french_voice
 from scripts.speech.audio import read_speech, write_speech
@@ -63,9 +63,9 @@ def corpus(tmp_path: Path) -> Path:
     for index, (name, _, _) in enumerate(PAIRS):
         write_speech(tmp_path / "audio/fr" / f"{name}.wav", generator.normal(size=9000 + 800 * index), 16000)
         lines.append(f"{name}\taudio/en/{name}.wav\t{index} {index} 7 7 7 {index} 9")
-    recipe.write_text(tmp_path / "units.tsv", "\n".join(lines) + "\n")
+    write_text(tmp_path / "units.tsv", "\n".join(lines) + "\n")
     rows = ["id\tfr\ten", *("\t".join(pair) for pair in PAIRS)]
-    recipe.write_text(tmp_path / "texts/pairs.tsv", "\n".join(rows) + "\n")
+    write_text(tmp_path / "texts/pairs.tsv", "\n".join(rows) + "\n")
     return tmp_path
 
 
@@ -115,21 +115,6 @@ def test_speech_file_is_whole_units_at_16_khz(tmp_path):
     with pytest.raises(ValueError, match="silent"):
         write_speech(tmp_path / "y.wav", silence, 24000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.wav"]
-
-
-def test_ledger_knows_what_is_finished(tmp_path):
-    source = tmp_path / "in.txt"
-    source.write_text("one")
-    ledger = recipe.Ledger(tmp_path / ".done.tsv")
-    ledger.mark("work", recipe.digest("option", source))
-    with ledger.path.open("a") as file:
-        file.write("other\tcut sho")
-    reopened = recipe.Ledger(ledger.path)
-    assert reopened.is_done("work", recipe.digest("option", source), [source])
-    assert not reopened.is_done("work", recipe.digest("option", source), [tmp_path / "lost"])
-    assert not reopened.is_done("other", recipe.digest("option", source))
-    source.write_text("two")
-    assert not reopened.is_done("work", recipe.digest("option", source))
 
 
 def test_run_once_resumes_and_discards(tmp_path):
@@ -280,11 +265,11 @@ def test_a_data_set_that_goes_on_from_another_fits_its_model(corpus, tmp_path_fa
     larger = tmp_path_factory.mktemp("larger")
     shutil.copytree(corpus / "audio", larger / "audio")
     shutil.copy(corpus / "audio/fr/a.wav", larger / "audio/fr/d.wav")
-    recipe.write_text(larger / "units.tsv", (corpus / "units.tsv").read_text() + "d\taudio/en/d.wav\t5 5 6\n")
+    write_text(larger / "units.tsv", (corpus / "units.tsv").read_text() + "d\taudio/en/d.wav\t5 5 6\n")
     rows = (
         corpus / "texts/pairs.tsv"
     ).read_text() + "d\tMerci, la gare est fermée.\tThank you, the station is closed.\n"
-    recipe.write_text(larger / "texts/pairs.tsv", rows)
+    write_text(larger / "texts/pairs.tsv", rows)
     kept = ["gcmvn.npz", *(f"{task}/{name}" for task in TASKS for name in ("dict.txt", "spm_unigram.model"))]
     assert made(larger).returncode == 0
     assert all((larger / name).read_bytes() != (corpus / name).read_bytes() for name in kept)
@@ -305,8 +290,6 @@ def test_errors_are_one_line_with_a_remedy(corpus, tmp_path):
         "data/manifests.py", "--data-root", corpus, "--pairs", corpus / "texts/pairs.tsv", "--num-units", 100
     )
     assert done.returncode == 1 and "no units for b; run the units stage again" in done.stderr.splitlines()[-1]
-    with pytest.raises(SystemExit, match="pip install -e"):
-        recipe.require("no_such_package")
     with pytest.raises(SystemExit, match="--voice-table"):
         french_voice.load_voice_table(tmp_path / "none.npy")
     wrong = subprocess.run(
