@@ -83,7 +83,7 @@ def build_server(args: argparse.Namespace) -> Server:
     from echostream.serve.protocol import Settings
     from echostream.serve.samples import read_samples
     from echostream.serve.session_store import SessionStore
-    from echostream.streaming.state_file import model_fingerprint
+    from echostream.streaming.state_bytes import model_fingerprint
 
     origins = [parse_origin(origin) for origin in args.allow_origin]
     names = [urlsplit(origin).hostname or "" for origin in origins]  # a proxy may pass on its own host name
