@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -134,3 +134,16 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that a reader sees the old file or the whole new one."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_tsv(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str] = ()) -> None:
+    """Write a tab-separated table with a header line.
+
+    Args:
+        path: of the table.
+        rows: the cells by column; they hold no tabs and no line breaks.
+        columns: the names to write, in order; without them, all of the first row.
+    """
+    names = columns or list(rows[0])
+    lines = ["\t".join(names), *("\t".join(row[name] for name in names) for row in rows)]
+    write_text(path, "\n".join(lines) + "\n")

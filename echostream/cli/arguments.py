@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from echostream.cli.options import add_model_options, add_user_dir, add_verbosity, add_voice_options, at_least
-from echostream.constants import PCM_FORMATS, SAMPLE_RATE, SUBTITLE_CLOCKS, TASKS
+from echostream.constants import DEFAULT_PORT, PCM_FORMATS, SAMPLE_RATE, SUBTITLE_CLOCKS, TASKS
 from echostream.serve.limits import add_limits
 
 TRANSLATE_HELP = """
@@ -176,7 +176,9 @@ def add_mic_arguments(parser: argparse.ArgumentParser) -> None:
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``serve``."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any free one (8765)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port to listen on; 0: any free one (%(default)s)"
+    )
     parser.add_argument("--certificate", type=Path, help="TLS certificate (PEM), for https")
     parser.add_argument("--key", type=Path, help="its key (PEM), if the certificate's file doesn't hold it")
     parser.add_argument(

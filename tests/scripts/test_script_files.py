@@ -50,3 +50,11 @@ def test_full_disk_is_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", tool], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: cannot write x.tsv: No space left on device")
+
+
+def test_tables_have_a_header_and_the_columns_asked_for(tmp_path):
+    rows = [{"id": "a", "en": "one", "n": "1"}, {"n": "2", "en": "two", "id": "b"}]
+    files.write_tsv(tmp_path / "all.tsv", rows)
+    files.write_tsv(tmp_path / "some.tsv", rows, ("n", "id"))
+    assert (tmp_path / "all.tsv").read_text() == "id\ten\tn\na\tone\t1\nb\ttwo\t2\n"
+    assert (tmp_path / "some.tsv").read_text() == "n\tid\n1\ta\n2\tb\n"
