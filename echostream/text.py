@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +50,19 @@ def edit_distance(hypothesis: Sequence[Hashable], reference: Sequence[Hashable])
         best[1:] = np.minimum(best[1:], row[:-1] + (right != item))
         row = np.minimum.accumulate(best - columns) + columns
     return int(row[-1])
+
+
+def word_errors(hypotheses: Iterable[str], references: Iterable[str]) -> tuple[int, int]:
+    """Count the word errors of all pairs of texts, and the words of the references.
+
+    Words are what lies between spaces.
+
+    Raises:
+        ValueError: there are more texts of one kind than of the other.
+    """
+    errors = words = 0
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
+        said = reference.split()
+        errors += edit_distance(hypothesis.split(), said)
+        words += len(said)
+    return errors, words

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from echostream.streaming import StreamingTranslator
-from echostream.text import edit_distance
+from echostream.text import word_errors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Long ones: at 40 ms the first word must be guessed from 80 ms of audio, and a guess is wrong more often than not.
@@ -87,17 +87,17 @@ def word_error_rate(checkpoint: Path, corpus: Path, segment_ms: int) -> float:
     translator = StreamingTranslator.from_checkpoint(checkpoint, task="asr", segment_ms=segment_ms)
     with (corpus / "source_unigram/train.tsv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    errors = words = 0
+    texts, references = [], []
     for row in rows:
         samples, _ = soundfile.read(corpus / f"audio/fr/{row['id']}.wav", dtype="float32")
         state, text = translator.init_state(), ""
         for piece in torch.from_numpy(samples).split(640):
             text += translator.step(piece, state).source_text
         text += translator.step(torch.empty(0), state, is_last=True).source_text
-        reference = row["tgt_text"].replace(" ", "").replace("▁", " ").split()
-        errors += edit_distance(text.split(), reference)
-        words += len(reference)
+        texts.append(text)
+        references.append(row["tgt_text"].replace(" ", "").replace("▁", " "))
     assert len(rows) == NUM_SENTENCES
+    errors, words = word_errors(texts, references)
     return 100 * errors / words
 
 

@@ -1,4 +1,4 @@
-"""Every file that is read or written as a model: safe loading, formats and their versions, other people's weights.
+"""Every file that is read or written as a model, and saved states: safe loading, formats, other people's weights.
 
 The package is imported without torch; what is offered here is imported when it is first asked for.
 """

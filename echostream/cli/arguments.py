@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from echostream.cli.options import add_model_options, add_user_dir, add_verbosity, add_voice_options, at_least
-from echostream.constants import PCM_FORMATS, SAMPLE_RATE, SUBTITLE_CLOCKS, TASKS
+from echostream.constants import DEFAULT_PORT, PCM_FORMATS, SAMPLE_RATE, SUBTITLE_CLOCKS, TASKS
+from echostream.serve.limits import add_limits
 
 TRANSLATE_HELP = """
 what goes in:
@@ -59,6 +60,16 @@ examples:
   echostream mic -o me.en.wav --vtt me.vtt
   echostream mic --list
 """
+SERVE_HELP = """
+examples:
+  echostream serve --model models/fr-en
+  echostream serve --model checkpoint_best.pt --task s2tt --segment-ms 160 --port 9000
+  echostream serve --model checkpoint_best.pt --host 0.0.0.0 --certificate cert.pem --key key.pem
+
+The page asks for the microphone, which browsers give to localhost and to https only. The protocol for programs is
+described in docs/protocol.md; scripts/demo/serve_client.py is a client. /health and /metrics (Prometheus) watch the
+server.
+"""
 INFO_HELP = """
 example:
   echostream info models/fr-en
@@ -73,7 +84,7 @@ examples:
 
 
 def add_translate_arguments(parser: argparse.ArgumentParser, task: str | None = None) -> None:
-    """Options of ``translate``, or of ``asr`` where ``task`` says so."""
+    """Add the options of ``translate``, or of ``asr`` where ``task`` says so."""
     parser.add_argument("audio", type=Path, nargs="+", metavar="IN", help="recording or video, folder of them, or -")
     group = parser.add_argument_group("output")
     if task is None:
@@ -101,7 +112,7 @@ def add_translate_arguments(parser: argparse.ArgumentParser, task: str | None = 
 
 
 def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) -> None:
-    """``--text``, and files of text."""
+    """Add ``--text``, and the options that write text to files."""
     language = "translation" if with_clock else "transcript"
     group.add_argument("--text", action="store_true", help="print the text alone, a sentence a line")
     group.add_argument(
@@ -126,7 +137,7 @@ def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) ->
 
 
 def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``speak``."""
+    """Add the options of ``speak``."""
     parser.add_argument("text", nargs="+", metavar="TEXT", help="in the target language; - reads standard input")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=SPEECH_OUTPUT_HELP)
     add_voice_options(parser.add_argument_group("model"))
@@ -147,7 +158,7 @@ def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_mic_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``mic``."""
+    """Add the options of ``mic``."""
     group = parser.add_argument_group("sound devices")
     group.add_argument("--list", action="store_true", help="list the devices and end")
     group.add_argument("--input", metavar="DEVICE", help="microphone: number or part of the name (system's default)")
@@ -162,15 +173,63 @@ def add_mic_arguments(parser: argparse.ArgumentParser) -> None:
     add_verbosity(parser)
 
 
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``serve``."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port to listen on; 0: any free one (%(default)s)"
+    )
+    parser.add_argument("--certificate", type=Path, help="TLS certificate (PEM), for https")
+    parser.add_argument("--key", type=Path, help="its key (PEM), if the certificate's file doesn't hold it")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="another site whose pages may connect, such as https://example.org; may be repeated",
+    )
+    parser.add_argument(
+        "--trust-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="proxy, or network of proxies, whose X-Forwarded-For tells the clients' addresses; may be repeated",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="access tokens, one a line: only who has one is served (or one in the variable ECHOSTREAM_TOKEN)",
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="save sessions there, so that a restarted server, or another one with the same model, goes on with them",
+    )
+    parser.add_argument("--source-lang", metavar="TAG", help="language heard, such as fr (the model's)")
+    parser.add_argument(
+        "--target-lang", metavar="TAG", help="language written, such as en: screen readers need to know (the model's)"
+    )
+    parser.add_argument(
+        "--max-batch", type=at_least(1), default=32, metavar="N", help="sessions in a step; 1: one by one (32)"
+    )
+    parser.add_argument(
+        "--task", choices=TASKS, help="of a session that asks for nothing else (s2st with a vocoder, else s2tt)"
+    )
+    add_model_options(parser)
+    add_limits(parser)
+
+
 def add_info_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``info``."""
+    """Add the options of ``info``."""
     parser.add_argument("model", type=Path, nargs="?", help="as --model of translate (the only model)")
     parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     add_user_dir(parser)
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``models``."""
+    """Add the options of ``models``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="name, languages, size and place of each model", description="List the models.")
     where = actions.add_parser("path", help="where a model is", description="Print where a model is.")

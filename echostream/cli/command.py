@@ -20,11 +20,13 @@ from echostream.cli.arguments import (
     INFO_HELP,
     MIC_HELP,
     MODELS_HELP,
+    SERVE_HELP,
     SPEAK_HELP,
     TRANSLATE_HELP,
     add_info_arguments,
     add_mic_arguments,
     add_models_arguments,
+    add_serve_arguments,
     add_speak_arguments,
     add_translate_arguments,
 )
@@ -55,7 +57,7 @@ RUN = {
     "asr": "echostream.cli.translate",
     "speak": "echostream.cli.speak",
     "mic": "echostream.cli.mic",
-    "serve": "echostream.serve.command",
+    "serve": "echostream.cli.serve",
     "info": "echostream.cli.info",
     "models": "echostream.cli.models",
 }
@@ -63,9 +65,6 @@ RUN = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of the command line."""
-    # The server builds on the command line, not the other way round: only its options are asked for, and here.
-    from echostream.serve.arguments import add_serve_arguments
-
     parser = CommandParser(
         prog="echostream",
         description="Simultaneous speech-to-speech translation: it speaks while the speaker still does.",
@@ -84,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_translate_arguments(add("asr", "transcribe recordings as they play", ASR_HELP + EXIT_STATUS), task="asr")
     add_speak_arguments(add("speak", "speak text in the target language, word by word", SPEAK_HELP))
     add_mic_arguments(add("mic", "translate what the microphone hears", MIC_HELP))
-    add_serve_arguments(add("serve", "translate in the browser, for any number of speakers at once"))
+    add_serve_arguments(add("serve", "translate in the browser, for any number of speakers at once", SERVE_HELP))
     add_info_arguments(add("info", "say what a checkpoint holds", INFO_HELP))
     add_models_arguments(add("models", "list the models, and get more", MODELS_HELP))
     return parser

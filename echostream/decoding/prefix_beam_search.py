@@ -24,7 +24,7 @@ from echostream.decoding.ngram import NGramModel
 from echostream.decoding.word_boundary import SourceWord
 from echostream.decoding.words import PAUSE_MS
 from echostream.modules.ctc import BLANK
-from echostream.modules.state import State
+from echostream.modules.state import State, StatePart
 from echostream.text import WORD_MARK, pieces_to_text
 
 CANDIDATES = 12  # symbols that are tried at each frame
@@ -39,7 +39,7 @@ SymbolSpan = tuple[tuple[int, ...], tuple[int, ...]]  # symbols, and the frame a
 
 
 @dataclass(slots=True)
-class CTCHypothesis:
+class CTCHypothesis(StatePart):
     """What may have been said since the last finalised word.
 
     Attributes:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 from echostream.constants import FRAME_MS
 from echostream.modules.ctc import BLANK
-from echostream.modules.state import State
+from echostream.modules.state import State, StatePart
 
 PAUSE_MS = 400  # of blank end a word
 PAUSE_FRAMES = PAUSE_MS // FRAME_MS
 
 
 @dataclass(frozen=True)
-class WordSpan:
+class WordSpan(StatePart):
     """Subwords of one word and the frames of the first and the last of them, counted from the stream's start.
 
     ``joined`` marks a rest that came after its word had been ended by a pause.

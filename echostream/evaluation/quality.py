@@ -27,7 +27,7 @@ from simuleval.evaluator.scorers.quality_scorer import QualityScorer, register_q
 from echostream.evaluation.asr import INSTALL, Transcriber, find_model
 from echostream.evaluation.instances import AnyInstance, find_records, speech_file
 from echostream.evaluation.spoken_form import spoken_form
-from echostream.text import edit_distance, text_lines
+from echostream.text import text_lines, word_errors
 
 TRANSCRIPTS = "transcripts.jsonl"
 
@@ -56,9 +56,8 @@ def _sacrebleu(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Seque
 
 def wer(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Word error rate of normalised text over all pairs, in percent; NaN if the references are empty."""
-    pairs = [(normalise(h).split(), normalise(r).split()) for h, r in zip(hypotheses, references, strict=True)]
-    words = sum(len(reference) for _, reference in pairs)
-    return 100.0 * sum(edit_distance(h, r) for h, r in pairs) / words if words else math.nan
+    errors, words = word_errors(map(normalise, hypotheses), map(normalise, references))
+    return 100.0 * errors / words if words else math.nan
 
 
 def matched_words(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from echostream.constants import SAMPLE_RATE
+from echostream.contract import require
 from echostream.models.config import EchoStreamConfig
 from echostream.models.front_ends import FrontEnd
 from echostream.modules.front_end import Features, Subsampler
@@ -23,11 +24,6 @@ from echostream.modules.front_end import Features, Subsampler
 CLOSE = 1e-5  # between float32 results of the same sums in another order
 SECONDS = 1.3
 Check = Callable[[FrontEnd], None]
-
-
-def _require(is_kept: bool, broken: str) -> None:
-    if not is_kept:
-        raise AssertionError(broken)
 
 
 def _samples() -> Tensor:
@@ -49,7 +45,7 @@ def check_features_in_pieces(front_end: FrontEnd) -> None:
     """The pieces of a stream give the features of the whole recording, whatever their sizes."""
     features, samples = _modules(front_end)[0], _samples()
     whole, _ = features(samples)
-    _require(whole.shape[1:] == (front_end.num_features,), f"features are {tuple(whole.shape)}, not (T, num_features)")
+    require(whole.shape[1:] == (front_end.num_features,), f"features are {tuple(whole.shape)}, not (T, num_features)")
     for size in (1, 7, 399, 5000):
         state, pieces = features.init_state(), []
         for piece in samples[: 40 * size].split(size):
@@ -57,8 +53,8 @@ def check_features_in_pieces(front_end: FrontEnd) -> None:
             pieces.append(out)
         streamed = torch.cat(pieces)
         expected, _ = features(samples[: 40 * size])
-        _require(streamed.shape == expected.shape, f"pushes of {size} samples give {len(streamed)} features")
-        _require(_distance(streamed, expected) <= CLOSE, f"pushes of {size} samples change the features")
+        require(streamed.shape == expected.shape, f"pushes of {size} samples give {len(streamed)} features")
+        require(_distance(streamed, expected) <= CLOSE, f"pushes of {size} samples change the features")
 
 
 @torch.no_grad()
@@ -70,8 +66,8 @@ def check_missing_samples(front_end: FrontEnd) -> None:
         missing = features.missing_samples(count, state)
         early, _ = features(samples[position : position + missing - 1], state)
         out, state = features(samples[position : position + missing], state)
-        _require(len(early) < count, f"{missing - 1} samples complete {count} features: missing_samples says {missing}")
-        _require(len(out) == count, f"{missing} samples complete {len(out)} features, not {count}")
+        require(len(early) < count, f"{missing - 1} samples complete {count} features: missing_samples says {missing}")
+        require(len(out) == count, f"{missing} samples complete {len(out)} features, not {count}")
         position += missing
 
 
@@ -81,18 +77,18 @@ def check_frames_in_pieces(front_end: FrontEnd) -> None:
     features, subsampler = _modules(front_end)
     x = features(_samples())[0][None]
     whole, lengths, _ = subsampler(x)
-    _require(int(lengths) == whole.size(1), f"{int(lengths)} frames are said to be valid, of {whole.size(1)}")
+    require(int(lengths) == whole.size(1), f"{int(lengths)} frames are said to be valid, of {whole.size(1)}")
     for count in (1, 3, 8):
         state, pieces, position = subsampler.init_state(), [], 0
         while position + (missing := subsampler.missing_features(count, state)) < x.size(1):
             out, _, state = subsampler(x[:, position : position + missing], state=state, is_last=False)
-            _require(out.size(1) == count, f"{missing} features give {out.size(1)} frames, not {count}")
+            require(out.size(1) == count, f"{missing} features give {out.size(1)} frames, not {count}")
             pieces.append(out)
             position += missing
         last, _, _ = subsampler(x[:, position:], state=state)
         streamed = torch.cat([*pieces, last], dim=1)
-        _require(streamed.shape == whole.shape, f"segments of {count} frames give {streamed.size(1)} in all")
-        _require(_distance(streamed, whole) <= CLOSE, f"segments of {count} frames change the frames")
+        require(streamed.shape == whole.shape, f"segments of {count} frames give {streamed.size(1)} in all")
+        require(_distance(streamed, whole) <= CLOSE, f"segments of {count} frames change the frames")
 
 
 @torch.no_grad()
@@ -105,8 +101,8 @@ def check_padding(front_end: FrontEnd) -> None:
     batch[1, length:] = float("nan")
     out, lengths, _ = subsampler(batch, torch.tensor([len(x), length]))
     alone, _, _ = subsampler(x[None, :length])
-    _require(int(lengths[1]) == alone.size(1), f"{int(lengths[1])} frames are said to be valid, of {alone.size(1)}")
-    _require(_distance(out[1, : alone.size(1)], alone[0]) <= CLOSE, "the padding changes the frames")
+    require(int(lengths[1]) == alone.size(1), f"{int(lengths[1])} frames are said to be valid, of {alone.size(1)}")
+    require(_distance(out[1, : alone.size(1)], alone[0]) <= CLOSE, "the padding changes the frames")
 
 
 @torch.no_grad()
@@ -116,12 +112,12 @@ def check_steps_repeat(front_end: FrontEnd) -> None:
     samples = _samples()
     _, state = features(samples[:5000])
     first, second = features(samples[5000:9000], state)[0], features(samples[5000:9000], state)[0]
-    _require(torch.equal(first, second), "a step changes the state of the features that it is given")
+    require(torch.equal(first, second), "a step changes the state of the features that it is given")
     x = features(samples)[0][None]
     start = subsampler.missing_features(4, subsampler.init_state())
     _, _, before = subsampler(x[:, :start], state=subsampler.init_state(), is_last=False)
     once, again = (subsampler(x[:, start:], state=before)[0] for _ in range(2))
-    _require(torch.equal(once, again), "a step changes the state of the subsampler that it is given")
+    require(torch.equal(once, again), "a step changes the state of the subsampler that it is given")
 
 
 CONTRACT: tuple[Check, ...] = (

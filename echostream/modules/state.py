@@ -45,6 +45,12 @@ class State:
         return count_bytes(self)
 
 
+class StatePart:
+    """Marks a dataclass that states hold, but that is no state itself; it is saved with them."""
+
+    __slots__ = ()
+
+
 @dataclass
 class BatchedState(State):
     """A state whose tensors all have the batch as dimension 0, so that streams can share a forward pass.

@@ -1,5 +1,5 @@
-"""``echostream serve``: a web page and a WebSocket server for one model, see docs/protocol.md.
+"""The server: a web page and the sessions of a WebSocket protocol for one model, see docs/protocol.md.
 
-Importing this package does not need the packages of the extra ``serve``; only :func:`echostream.serve.command.run`
-imports them.
+Its command, ``echostream serve``, is in :mod:`echostream.cli.serve`. Importing this package does not need the packages
+of the extra ``serve``.
 """

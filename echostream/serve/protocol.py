@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FRAME_MS, TASKS
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, DEFAULT_TASK, FRAME_MS, TASKS
 from echostream.decoding.policy import POLICIES
 from echostream.streaming import StepOutput
 from echostream.streaming.translator import StreamingTranslator
@@ -62,7 +62,7 @@ class Settings:
 
     segment_ms: int = DEFAULT_SEGMENT_MS
     policy: str = DEFAULT_POLICY
-    task: str = "s2st"
+    task: str = DEFAULT_TASK
     stride_n: int | None = None
     lag_k: int | None = None
     policy_options: tuple[tuple[str, Any], ...] = ()

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import torch
 
-from echostream.streaming.state_file import MAX_BYTES, pack, unpack
+from echostream.checkpoints.state_files import MAX_BYTES, pack, unpack
 
 SUFFIX = ".session"
 OWNER_BYTES = 16

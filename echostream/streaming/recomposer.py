@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from echostream.modules.state import State
+from echostream.modules.state import State, StatePart
 from echostream.streaming.word_level_translator import TargetWord
 
 SENTENCE_MARKS = (".", "?", "!")
@@ -36,7 +36,7 @@ class OutputWord:
 
 
 @dataclass(frozen=True)
-class WaitingWord:
+class WaitingWord(StatePart):
     """A word some of whose units have no duration yet."""
 
     text: str

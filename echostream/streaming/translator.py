@@ -22,7 +22,15 @@ from echostream.checkpoints.model_files import load_model
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
 from echostream.checkpoints.vocoder_files import load_vocoder
-from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, LM_BONUS, LM_WEIGHT, SAMPLE_RATE, UNIT_SAMPLES
+from echostream.constants import (
+    DEFAULT_POLICY,
+    DEFAULT_SEGMENT_MS,
+    DEFAULT_TASK,
+    LM_BONUS,
+    LM_WEIGHT,
+    SAMPLE_RATE,
+    UNIT_SAMPLES,
+)
 from echostream.decoding.confidence import Confidence
 from echostream.decoding.policy import Policy, choose_policy
 from echostream.decoding.prefix_beam_search import SourceTranscriber
@@ -127,7 +135,7 @@ class StreamingTranslator:
         segment_ms: int = DEFAULT_SEGMENT_MS,
         right_context_frames: int | None = None,
         policy: str | Policy = DEFAULT_POLICY,
-        task: str = "s2st",
+        task: str = DEFAULT_TASK,
         stride_n: int | None = None,
         lag_k: int | None = None,
         beam: int = 1,

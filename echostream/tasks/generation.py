@@ -24,7 +24,7 @@ from echostream.decoding.beam_search import Hypothesis
 from echostream.decoding.ngram import no_language_model
 from echostream.decoding.prefix_beam_search import SourceTranscriber
 from echostream.decoding.target_tokens import token_limit
-from echostream.text import WORD_MARK, edit_distance
+from echostream.text import WORD_MARK, word_errors
 
 logger = logging.getLogger(__name__)
 
@@ -247,11 +247,8 @@ class WordErrorRateScorer(BaseScorer):
 
     def score(self) -> float:
         """Word errors in percent of the words of the references."""
-        references, predictions = (
-            [self.tokenizer.tokenize(text).split() for text in side] for side in (self.ref, self.pred)
-        )
-        errors = sum(edit_distance(p, r) for p, r in zip(predictions, references, strict=True))
-        return 100 * errors / max(1, sum(map(len, references)))
+        errors, words = word_errors(*(map(self.tokenizer.tokenize, side) for side in (self.pred, self.ref)))
+        return 100 * errors / max(1, words)
 
     def result_string(self) -> str:
         """As fairseq's scorer prints it."""

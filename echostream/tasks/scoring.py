@@ -22,7 +22,7 @@ from torch import Tensor
 from echostream.decoding import offline
 from echostream.decoding.target_tokens import END
 from echostream.modules.ctc import greedy_collapse
-from echostream.text import WORD_MARK, edit_distance
+from echostream.text import WORD_MARK, edit_distance, word_errors
 
 BLEU_ORDER = 4
 
@@ -100,9 +100,10 @@ def count(
 
     is_token = sample["target_text"] != target.pad()
     correct = (output["mt_logits"].argmax(-1) == sample["target_text"]) & is_token
+    asr_errors, asr_words = word_errors(asr, asr_refs)
     counts = {
-        "asr_errors": sum(edit_distance(h.split(), r.split()) for h, r in zip(asr, asr_refs, strict=True)),
-        "asr_words": sum(len(r.split()) for r in asr_refs),
+        "asr_errors": asr_errors,
+        "asr_words": asr_words,
         "unit_errors": sum(edit_distance([u - 1 for u in h], r) for h, r in zip(units, unit_refs, strict=True)),
         "unit_references": sum(map(len, unit_refs)),
         "mt_correct": int(correct.sum()),

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from echostream.contract import require
 from echostream.vocoders.interface import UnitVocoder, VocoderError, VocoderOutput, VocoderState
 
 LEAST_SNR_DB = 30.0  # of streamed speech against that of the whole utterance; the joins cannot be heard then
@@ -28,7 +29,7 @@ Check = Callable[[UnitVocoder, Tensor], None]
 
 
 def stream(vocoder: UnitVocoder, units: Tensor, size: int, state: VocoderState | None = None) -> tuple[Tensor, Tensor]:
-    """Push ``units`` ``(n,)``, ``size`` at a time, and end the stream; all samples and all durations."""
+    """Push ``units`` ``(n,)``, ``size`` at a time, and end the stream; returns all samples and all durations."""
     state = vocoder.init_state() if state is None else state
     pieces = units.split(size)
     outputs: list[VocoderOutput] = []
@@ -53,13 +54,13 @@ def same(a: Any, b: Any) -> bool:
 def check_streaming(vocoder: UnitVocoder, units: Tensor) -> None:
     """A stream gives the durations of the whole utterance exactly, and its samples to 30 dB, whatever the pushes."""
     (wave,), (durations,) = vocoder(units[None])
-    _require(wave.abs().max() > 0, "the whole utterance is silent")
+    require(wave.abs().max() > 0, "the whole utterance is silent")
     for size in (1, 4, 15, len(units)):
         streamed, settled = stream(vocoder, units, size)
-        _require(torch.equal(settled, durations), f"pushes of {size} units change the durations")
-        _require(streamed.shape == wave.shape, f"pushes of {size} units give {len(streamed)} samples, not {len(wave)}")
+        require(torch.equal(settled, durations), f"pushes of {size} units change the durations")
+        require(streamed.shape == wave.shape, f"pushes of {size} units give {len(streamed)} samples, not {len(wave)}")
         snr_db = 10 * torch.log10(wave.square().sum() / (streamed - wave).square().sum()).item()
-        _require(snr_db >= LEAST_SNR_DB, f"pushes of {size} units differ from the whole utterance: {snr_db:.0f} dB")
+        require(snr_db >= LEAST_SNR_DB, f"pushes of {size} units differ from the whole utterance: {snr_db:.0f} dB")
 
 
 def check_flushes(vocoder: UnitVocoder, units: Tensor) -> None:
@@ -69,7 +70,7 @@ def check_flushes(vocoder: UnitVocoder, units: Tensor) -> None:
         output, state = vocoder.step(word, state, flush=True)
         count += len(output.durations)
     output, _ = vocoder.step(units[:0], state, is_last=True)
-    _require(count + len(output.durations) == len(units), "units are lost or said twice after a flush")
+    require(count + len(output.durations) == len(units), "units are lost or said twice after a flush")
 
 
 def check_batches(vocoder: UnitVocoder, units: Tensor) -> None:
@@ -80,26 +81,26 @@ def check_batches(vocoder: UnitVocoder, units: Tensor) -> None:
     waves, durations = vocoder(batch, lengths=torch.tensor([len(units), size]))
     for row, length in enumerate((len(units), size)):
         (wave,), (alone,) = vocoder(units[None, :length])
-        _require(torch.equal(durations[row, :length], alone), "a duration depends on the other rows of the batch")
-        _require(not durations[row, length:].any(), "padding has a duration")
-        _require(_close(waves[row, : len(wave)], wave), "samples depend on the other rows of the batch")
-        _require(not waves[row, len(wave) :].any(), "padding can be heard")
+        require(torch.equal(durations[row, :length], alone), "a duration depends on the other rows of the batch")
+        require(not durations[row, length:].any(), "padding has a duration")
+        require(_close(waves[row, : len(wave)], wave), "samples depend on the other rows of the batch")
+        require(not waves[row, len(wave) :].any(), "padding can be heard")
 
 
 def check_durations(vocoder: UnitVocoder, units: Tensor) -> None:
     """Durations that are given are kept, and a unit frame has ``hop_samples`` samples."""
     durations = torch.arange(len(units))[None] % 4 + 1
     wave, used = vocoder(units[None], durations)
-    _require(torch.equal(used, durations), "given durations are changed")
-    _require(wave.shape == (1, int(durations.sum()) * vocoder.hop_samples), "a unit frame is not hop_samples long")
+    require(torch.equal(used, durations), "given durations are changed")
+    require(wave.shape == (1, int(durations.sum()) * vocoder.hop_samples), "a unit frame is not hop_samples long")
 
 
 def check_empty_steps(vocoder: UnitVocoder, units: Tensor) -> None:
     """Steps without units change nothing; a stream may be empty, and a closed one takes no more units."""
     nothing = units[:0]
     closing, _ = vocoder.step(nothing, vocoder.init_state(), is_last=True)
-    _require(closing.samples.shape == closing.durations.shape == (0,), "an empty stream is not silent")
-    _require(vocoder(nothing[None])[0].shape == (1, 0), "an empty utterance is not silent")
+    require(closing.samples.shape == closing.durations.shape == (0,), "an empty stream is not silent")
+    require(vocoder(nothing[None])[0].shape == (1, 0), "an empty utterance is not silent")
     state = vocoder.init_state()
     pieces = [nothing, *(part for unit in units[:12].split(1) for part in (unit, nothing))]
     sent = []
@@ -107,10 +108,10 @@ def check_empty_steps(vocoder: UnitVocoder, units: Tensor) -> None:
         output, state = vocoder.step(piece, state, is_last=is_last)
         sent.append(output)
     durations = torch.cat([output.durations for output in sent])
-    _require(torch.equal(durations, vocoder(units[None, :12])[1][0]), "steps without units change the durations")
+    require(torch.equal(durations, vocoder(units[None, :12])[1][0]), "steps without units change the durations")
     samples = sum(len(output.samples) for output in sent)
-    _require(samples == int(durations.sum()) * vocoder.hop_samples, "steps without units change the length")
-    _require(all(output.samples.dtype == torch.float32 for output in sent), "samples are not float32")
+    require(samples == int(durations.sum()) * vocoder.hop_samples, "steps without units change the length")
+    require(all(output.samples.dtype == torch.float32 for output in sent), "samples are not float32")
     _require_refusal(lambda: vocoder.step(units[:1], state), "a closed stream takes units")
 
 
@@ -122,10 +123,10 @@ def check_steps_repeat(vocoder: UnitVocoder, units: Tensor) -> None:
         first, following = vocoder.step(piece, state, is_last)
         kept = copy.deepcopy(following)
         again, repeated = vocoder.step(piece, state, is_last)
-        _require(same(before, state), "a step changes the state that it is given")
-        _require(same(first, again), "a second step from the same state gives another output")
-        _require(same(kept, repeated), "a second step from the same state leads to another state")
-        _require(same(kept, following), "a step changes a state that another one has returned")
+        require(same(before, state), "a step changes the state that it is given")
+        require(same(first, again), "a second step from the same state gives another output")
+        require(same(kept, repeated), "a second step from the same state leads to another state")
+        require(same(kept, following), "a step changes a state that another one has returned")
         state = following
 
 
@@ -145,8 +146,8 @@ def check_failed_steps(vocoder: UnitVocoder, units: Tensor) -> None:
             pass
         finally:
             handle.remove()
-        _require(same(before, state), "a step that fails changes its state")
-    _require(same(expected, vocoder.step(units[20:], state, is_last=True)), "after a failed step the next one differs")
+        require(same(before, state), "a step that fails changes its state")
+    require(same(expected, vocoder.step(units[20:], state, is_last=True)), "after a failed step the next one differs")
 
 
 def check_forks(vocoder: UnitVocoder, units: Tensor) -> None:
@@ -155,8 +156,8 @@ def check_forks(vocoder: UnitVocoder, units: Tensor) -> None:
     head, state = vocoder.step(units[:10], vocoder.init_state())
     vocoder.step(units[20:33], vocoder.init_state())  # of somebody else
     rest, fork = (stream(vocoder, units[10:], 5, kept) for kept in (state, copy.deepcopy(state)))
-    _require(same(rest, fork), "a copied state continues otherwise")
-    _require(torch.equal(torch.cat([head.durations, rest[1]]), alone[1]), "a stream depends on another one")
+    require(same(rest, fork), "a copied state continues otherwise")
+    require(torch.equal(torch.cat([head.durations, rest[1]]), alone[1]), "a stream depends on another one")
 
 
 def check_memory(vocoder: UnitVocoder, units: Tensor) -> None:
@@ -166,8 +167,8 @@ def check_memory(vocoder: UnitVocoder, units: Tensor) -> None:
     for piece in units.repeat(-(-240 // len(units))).split(3):
         _, state = vocoder.step(piece, state)
         sizes.append(state.nbytes)
-    _require(max(sizes[40:]) <= max(sizes[15:40]) * 1.1, f"the state grows, from {sizes[15]} to {sizes[-1]} bytes")
-    _require({name: repr(value) for name, value in vars(vocoder).items()} == before, "the model remembers a stream")
+    require(max(sizes[40:]) <= max(sizes[15:40]) * 1.1, f"the state grows, from {sizes[15]} to {sizes[-1]} bytes")
+    require({name: repr(value) for name, value in vars(vocoder).items()} == before, "the model remembers a stream")
 
 
 def check_refusals(vocoder: UnitVocoder, units: Tensor) -> None:
@@ -201,11 +202,6 @@ def _fail(*_: object) -> None:
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, atol=CLOSE, rtol=0)
-
-
-def _require(holds: bool | Tensor, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
 
 
 def _require_refusal(action: Callable[[], object], otherwise: str) -> None:

@@ -31,6 +31,7 @@ from scripts.benchmarks.benchmarking import (
     Progress,
     Record,
     available_bytes,
+    count_parameters,
     emit,
     peak_bytes,
     prefix_grid,
@@ -131,10 +132,6 @@ def measure(args: argparse.Namespace) -> None:
                 "seconds": execute(theirs, args),
             }
         )
-
-
-def count_parameters(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def warm_up(system: StreamingEncoder, steps: int = 3) -> None:

@@ -24,11 +24,18 @@ from echostream.models.front_ends import find_front_end
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
 from echostream.modules.band import Band
 from echostream.percentiles import percentile
-from scripts.benchmarks.benchmarking import Record, emit, peak_bytes, run_benchmark, settle_memory
+from scripts.benchmarks.benchmarking import (
+    FRAMES_PER_S,
+    Record,
+    count_parameters,
+    emit,
+    peak_bytes,
+    run_benchmark,
+    settle_memory,
+)
 from scripts.benchmarks.figures import markdown_table
 from scripts.benchmarks.step_profile import kind_of
 
-FRAMES_PER_S = 100  # of the features
 READ_ROWS = 200  # recordings whose loading is timed
 
 
@@ -74,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
 def measure(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     encoder = EchoStreamSpeechEncoder(architecture_config(args.arch)).to(args.device).train()
-    emit({"kind": "size", "arch": args.arch, "parameters": sum(p.numel() for p in encoder.parameters())})
+    emit({"kind": "size", "arch": args.arch, "parameters": count_parameters(encoder)})
     for utterance_s in args.utterances_s:
         times: dict[int, list[tuple[float, float]]] = {segment_ms: [] for segment_ms in args.segments_ms}
         memory = dict.fromkeys(args.segments_ms, 0)

@@ -23,6 +23,7 @@ from scripts.benchmarks.benchmarking import (
     SAMPLE_RATE,
     Noise,
     Progress,
+    count_parameters,
     emit,
     peak_bytes,
     prefix_grid,
@@ -83,8 +84,8 @@ def measure(args: argparse.Namespace) -> None:
     emit(
         {
             "kind": "size",
-            "model": sum(parameter.numel() for parameter in translator.model.parameters()),
-            "vocoder": sum(parameter.numel() for parameter in translator.vocoder.parameters()),
+            "model": count_parameters(translator.model),
+            "vocoder": count_parameters(translator.vocoder),
         }
     )
     # The other way first: ours watches the modules, which would go on counting.

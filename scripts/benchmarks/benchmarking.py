@@ -33,6 +33,7 @@ from scripts.benchmarks.figures import require_plotting, write_json
 from scripts.training.train_progress import minutes
 
 Record = dict[str, Any]
+FRAMES_PER_S = 100  # of the features
 
 
 # --- processes ---------------------------------------------------------------------------------------------------
@@ -194,6 +195,11 @@ def available_bytes() -> float:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return float("inf")
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Number of weights of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 # --- audio and streams -------------------------------------------------------------------------------------------

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.data.fbank_archive import log_mel
-from scripts.recipes.recipe import Work, add_share_arguments, atomic_path, digest, is_too_early, make_files, share
+from scripts.data.fbank_archive import WINDOW_SAMPLES, log_mel
+from scripts.files import atomic_path, digest
 from scripts.speech.audio import read_speech
 from scripts.speech.speech_synthesis import read_table
 from scripts.units.unit_features import one_thread
+from scripts.work import Work, add_share_arguments, is_too_early, make_files, share
 
 # Raise it when the features change: the old ones are then made again.
 KIND = "kaldi fbank 80 v1"
@@ -22,11 +23,11 @@ KIND = "kaldi fbank 80 v1"
 
 def _compute(work: Work) -> None:
     assert work.recording is not None
-    features = log_mel(read_speech(work.recording))
-    if not len(features):
+    samples = read_speech(work.recording)
+    if len(samples) < WINDOW_SAMPLES:
         raise ValueError(f"{work.recording} is shorter than one frame of 25 ms")
     with atomic_path(work.out) as temporary:
-        np.save(temporary, features)
+        np.save(temporary, log_mel(samples))
 
 
 def main() -> None:

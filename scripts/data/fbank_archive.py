@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from scripts.recipes.recipe import atomic_path
+from scripts.files import atomic_path
 from scripts.speech.audio import SAMPLE_RATE
 
 MEL_BINS = 80

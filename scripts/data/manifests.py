@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from echostream.constants import SAMPLE_RATE
+from scripts.command_line import positive, require
 from scripts.data.fbank_archive import ARCHIVE_BYTES, log_mel, read_archive, write_archive, write_cmvn
 from scripts.data.subwords import borrow_subwords, train_subwords
-from scripts.recipes.recipe import borrow, positive, require, write_text
+from scripts.files import borrow, write_text, write_tsv
 from scripts.speech.audio import read_speech
 from scripts.speech.speech_synthesis import read_table
 from scripts.speech.text_normalization import normalize_text
@@ -109,13 +110,6 @@ def split_rows(rows: list[Row], held_out: int) -> dict[str, list[Row]]:
         "dev": rows[-2 * held_out : -held_out],
         "test": rows[-held_out:],
     }
-
-
-def write_tsv(path: Path, rows: list[Row]) -> None:
-    """Write a tab-separated file with a header line."""
-    columns = list(rows[0])
-    lines = ["\t".join(columns), *("\t".join(row[column] for column in columns) for row in rows)]
-    write_text(path, "\n".join(lines) + "\n")
 
 
 def unit_sequences(path: Path) -> dict[str, list[int]]:

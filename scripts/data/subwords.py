@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from scripts.recipes.recipe import atomic_path, borrow, write_text
+from scripts.files import atomic_path, borrow, write_text
 
 MODEL_NAME = "spm_unigram.model"
 DICTIONARY_NAME = "dict.txt"

@@ -17,7 +17,7 @@ from sentencepiece import sentencepiece_model_pb2
 from echostream.checkpoints.whisper_names import BYTE_CHARACTERS
 from echostream.text import WORD_MARK
 from scripts.data.subwords import DICTIONARY_NAME, MODEL_NAME, load_subwords, train_subwords
-from scripts.recipes.recipe import atomic_path, write_text
+from scripts.files import atomic_path, write_text
 
 NUM_SPECIALS = 4  # <s>, <pad>, </s>, <unk>
 SMALLEST_MODEL = 400  # pieces of the model whose text normalisation is taken

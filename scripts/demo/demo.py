@@ -23,8 +23,8 @@ from echostream.text import text_lines
 from scripts.benchmarks.figures import write_json
 from scripts.demo.demo_report import Report, page, text_table
 from scripts.demo.demo_takes import SAMPLE_RATE, Recording, Take, load_takes, make_listener, scores
+from scripts.files import write_text
 from scripts.judging.evaluation import RUN, begin, check_lists, describe
-from scripts.recipes.recipe import write_text
 from scripts.speech.speech_synthesis import read_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]

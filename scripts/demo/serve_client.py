@@ -20,6 +20,8 @@ import aiohttp
 import numpy as np
 import soundfile
 
+from echostream.constants import DEFAULT_PORT
+
 PIECE_S = 0.04
 BUSY = 1013  # close code: all places of the server are taken
 RETRY_S = 0.25  # after a lost connection
@@ -193,7 +195,7 @@ async def translate(args: argparse.Namespace) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("audio", type=Path, help="recording, in any format and rate that soundfile reads")
-    parser.add_argument("--url", default="ws://127.0.0.1:8765/ws", help="of the server (%(default)s)")
+    parser.add_argument("--url", default=f"ws://127.0.0.1:{DEFAULT_PORT}/ws", help="of the server (%(default)s)")
     parser.add_argument("--token-file", type=Path, help="access token, if the server wants one")
     parser.add_argument("-o", "--output", type=Path, help="write the spoken translation there")
     parser.add_argument("--fast", action="store_true", help="don't wait as a speaker would")

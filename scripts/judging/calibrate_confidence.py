@@ -29,7 +29,8 @@ from echostream.decoding.confidence import Confidence
 from echostream.evaluation.quality import normalise
 from echostream.streaming import StreamingTranslator
 from echostream.text import text_lines
-from scripts.recipes.recipe import require, write_text
+from scripts.command_line import require
+from scripts.files import write_text
 from scripts.release.export_model import renew_digest
 
 BINS = 10

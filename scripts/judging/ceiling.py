@@ -17,7 +17,7 @@ from echostream.evaluation.asr import Transcriber, find_model
 from echostream.evaluation.quality import bleu, chrf, wer
 from echostream.evaluation.spoken_form import spoken_form
 from echostream.text import text_lines
-from scripts.recipes.recipe import write_text
+from scripts.files import write_text
 
 
 def main() -> None:

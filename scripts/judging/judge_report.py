@@ -24,8 +24,8 @@ import re
 from pathlib import Path
 
 from scripts.benchmarks.figures import require_plotting
+from scripts.files import write_text
 from scripts.judging.judgement import PLOTS, TABLES, write_plots
-from scripts.recipes.recipe import write_text
 
 MARKED = re.compile(
     r"(<!-- figures:(?P<name>[\w-]+):begin -->\n)(?P<text>.*?)(<!-- figures:(?P=name):end -->)", re.DOTALL

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from echostream.constants import SAMPLE_RATE
 from echostream.evaluation.asr import find_model, load_whisper
 from echostream.text import text_lines
-from scripts.recipes.recipe import digest, write_text
+from scripts.files import digest, write_text
 
 TIME_STEP_S = 0.02  # of Whisper's encoder
 ONSET_BLOCK_S = 0.02

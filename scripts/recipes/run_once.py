@@ -14,7 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.recipes.recipe import Ledger, digest
+from scripts.files import digest
+from scripts.work import Ledger
 
 
 def outputs_key(name: str) -> str:

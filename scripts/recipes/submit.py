@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scripts.recipes.recipe import positive, require
+from scripts.command_line import positive, require
 
 INSTALL_HINT = "pip install -e '.[cluster]'"
 DAY_MIN = 24 * 60

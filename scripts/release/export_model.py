@@ -46,7 +46,7 @@ from echostream.checkpoints.vocoder_files import (
 )
 from echostream.decoding.policy import POLICIES
 from echostream.plugins import import_user_dir
-from scripts.recipes.recipe import scratch_folder, write_text
+from scripts.files import scratch_folder, write_text
 from scripts.release.export_check import compare
 from scripts.release.export_data import CONFIG, copy, copy_data, corpus_size
 from scripts.training.average_checkpoints import load

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from echostream.constants import SAMPLE_RATE
-from scripts.recipes.recipe import atomic_path
+from scripts.files import atomic_path
 
 PEAK = 0.8
 MARGIN_S = 0.1

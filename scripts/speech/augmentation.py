@@ -24,20 +24,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from scripts.recipes.recipe import (
-    Work,
-    add_share_arguments,
-    atomic_path,
-    digest,
-    is_too_early,
-    make_files,
-    require,
-    share,
-)
+from scripts.command_line import require
+from scripts.files import atomic_path, digest
 from scripts.speech.audio import PEAK, SAMPLE_RATE, read_speech
 from scripts.speech.sounds import at_level, coloured_noise, generator_of, hum, music
 from scripts.speech.speech_synthesis import read_table
 from scripts.speech.voice_variation import share_of_one
+from scripts.work import Work, add_share_arguments, is_too_early, make_files, share
 
 # Raise it when the sound changes: what there is, is then made again.
 KIND = "rooms v1"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile
 
-from scripts.recipes.recipe import require
+from scripts.command_line import require
 from scripts.speech.audio import SAMPLE_RATE
 
 TELEPHONE_RATE = 8000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from echostream.constants import UNIT_SAMPLES
-from scripts.recipes.recipe import require
+from scripts.command_line import require
 from scripts.speech.audio import write_speech
 from scripts.speech.speech_synthesis import Utterance, add_arguments, synthesise_all
 

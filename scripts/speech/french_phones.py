@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from scripts.recipes.recipe import parallel_map, positive, require
+from scripts.command_line import positive, require
 from scripts.speech.audio import MARGIN_S
 from scripts.speech.french_voice import (
     PACKAGES,
@@ -35,6 +35,7 @@ from scripts.speech.speech_synthesis import read_table
 from scripts.speech.voice_variation import Variation
 from scripts.units.phone_alignment import SILENCE
 from scripts.units.phones_table import write_phones
+from scripts.work import parallel_map
 
 DURATIONS = "/encoder/Clip_output_0"  # name inside the model, whose sha256 is checked
 SAMPLES_PER_DURATION = 600  # of the voice's own

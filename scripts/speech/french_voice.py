@@ -25,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.recipes.recipe import digest, require
+from scripts.command_line import require
+from scripts.files import digest
 from scripts.speech.audio import write_speech
 from scripts.speech.onnx_floats import to_floats
 from scripts.speech.speech_synthesis import Utterance, add_arguments, synthesise_all

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.recipes.recipe import require
+from scripts.command_line import require
 
 
 class Graph:

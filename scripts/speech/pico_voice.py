@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from scripts.recipes.recipe import require
+from scripts.command_line import require
 
 PACKAGE = "py_nanotts"
 FRENCH = "fr-FR"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.recipes.recipe import digest
+from scripts.files import digest
 from scripts.speech.audio import SAMPLE_RATE
 
 DRIFT_HZ = 0.5  # how fast the loudness of noise wanders

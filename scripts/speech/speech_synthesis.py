@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.recipes.recipe import Work, add_share_arguments, digest, is_too_early, make_files, require, share
+from scripts.command_line import require
+from scripts.files import digest
+from scripts.work import Work, add_share_arguments, is_too_early, make_files, share
 
 
 @dataclass(frozen=True)

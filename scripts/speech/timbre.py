@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
-from scripts.recipes.recipe import require
+from scripts.command_line import require
 from scripts.speech.audio import SAMPLE_RATE
 
 

@@ -31,9 +31,11 @@ from echostream.percentiles import percentile
 from echostream.tasks.segments import parse_segment_sizes, segment_name
 from echostream.text import WORD_MARK
 from scripts.benchmarks.benchmarking import (
+    FRAMES_PER_S,
     Progress,
     Record,
     collect,
+    count_parameters,
     describe_machine,
     emit,
     machine_facts,
@@ -42,7 +44,6 @@ from scripts.benchmarks.benchmarking import (
     settle_memory,
 )
 
-FRAMES_PER_S = 100
 PIECES_PER_S = 3  # subwords of speech, source and target
 UNITS_PER_S = 25  # after repeats have been merged
 STREAMSPEECH_UPDATE_FRAMES = 4 * 22000 * 2
@@ -164,7 +165,7 @@ def measure(args: argparse.Namespace) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, betas=(0.9, 0.98))
     batch = make_batch(args)
     audio_s = batch["nsentences"] * args.utterance_s
-    emit({"kind": "model", "parameters": sum(p.numel() for p in model.parameters()), "audio_s": audio_s})
+    emit({"kind": "model", "parameters": count_parameters(model), "audio_s": audio_s})
 
     def step(segment: int) -> None:
         with torch.autocast(args.device, enabled=args.device == "cuda"):

@@ -21,7 +21,8 @@ from pathlib import Path
 from echostream.decoding.ngram import BEGIN, END, UNKNOWN
 from echostream.tasks.manifests import ManifestError, read_rows
 from echostream.text import text_lines
-from scripts.recipes.recipe import atomic_path, positive
+from scripts.command_line import positive
+from scripts.files import atomic_path
 
 NEVER = -99.0  # ARPA's log10 of what never follows
 

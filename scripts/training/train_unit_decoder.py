@@ -26,7 +26,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from echostream.criterions.losses import ctc_sum
 from echostream.models.echostream_model import EchoStreamModel
-from scripts.recipes.recipe import atomic_path, require
+from scripts.command_line import require
+from scripts.files import atomic_path
 from scripts.training.average_checkpoints import load
 
 WARM_UP = 0.05

@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.recipes.recipe import parallel_map, positive, require
+from scripts.command_line import positive, require
 from scripts.speech.recordings import Recording, list_recordings, read_recording, shuffled
 from scripts.units.phone_alignment import PhoneAligner
 from scripts.units.phones_table import write_phones
+from scripts.work import parallel_map
 
 _align: PhoneAligner | None = None
 

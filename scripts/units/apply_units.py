@@ -14,10 +14,11 @@ import argparse
 from pathlib import Path
 from typing import BinaryIO
 
-from scripts.recipes.recipe import add_share_arguments, digest, parallel_map, share, write_text
+from scripts.files import digest, write_text
 from scripts.speech.recordings import Recording, list_recordings, read_recording
 from scripts.units.unit_features import FeatureExtractor, make_extractor, one_thread
 from scripts.units.units import UnitModel
+from scripts.work import add_share_arguments, parallel_map, share
 
 HEADER = "id\taudio\tunits"
 Key = tuple[str, str, str]

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from scripts.recipes.recipe import INSTALL_HINT, parallel_map, positive, require
+from scripts.command_line import INSTALL_HINT, positive, require
 from scripts.speech.recordings import Recording, list_recordings, read_recording, shuffled
 from scripts.units.phone_alignment import PhoneAligner
 from scripts.units.phones_table import LEARN, REPORT, read_phones
 from scripts.units.unit_features import HUBERT, PACKAGES, FeatureExtractor, make_extractor, one_thread, split_name
 from scripts.units.units import CONTEXT_FRAMES, fit_units
+from scripts.work import parallel_map
 
 _extract: FeatureExtractor | None = None
 _align: PhoneAligner | None = None

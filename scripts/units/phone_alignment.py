@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
-from scripts.recipes.recipe import require
+from scripts.command_line import require
 
 WORD = re.compile(r"[a-z']+")
 SILENCE = "SIL"

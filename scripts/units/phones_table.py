@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from scripts.recipes.recipe import write_text
+from scripts.files import write_text
 
 LEARN, REPORT = "learn", "report"
 REPORT_EVERY = 5

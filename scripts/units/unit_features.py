@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
-from scripts.recipes.recipe import require
+from scripts.command_line import require
 
 FeatureExtractor = Callable[[np.ndarray], np.ndarray]
 

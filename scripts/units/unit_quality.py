@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.recipes.recipe import write_text
+from scripts.files import write_text
 from scripts.speech.speech_synthesis import read_table
 from scripts.units.phones_table import REPORT, read_phones
 from scripts.units.units import UnitModel, remove_repeats

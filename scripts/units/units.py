@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from echostream.checkpoints.safe_loading import load_arrays
-from scripts.recipes.recipe import atomic_path, require
+from scripts.command_line import require
+from scripts.files import atomic_path
 from scripts.units.unit_features import split_name, stack_context
 
 PROJECTED_SIZE = 30

@@ -21,7 +21,7 @@ from torchaudio.functional import resample
 
 from echostream.checkpoints.vocoder_files import load_vocoder
 from echostream.constants import SAMPLE_RATE
-from echostream.text import edit_distance
+from echostream.text import word_errors
 from echostream.vocoders.interface import UnitVocoder, VocoderError, deduplicate
 from echostream.vocoders.spectral_loss import SpectralLoss
 from scripts.vocoder.unit_corpus import parse_units, read_audio, read_table
@@ -29,7 +29,7 @@ from scripts.vocoder.unit_corpus import parse_units, read_audio, read_table
 if TYPE_CHECKING:
     from echostream.evaluation.asr import Transcriber
 
-from scripts.recipes.recipe import atomic_path, write_text
+from scripts.files import atomic_path, write_text
 from scripts.speech.text_normalization import normalize_text
 
 # Flushed so often, a stream is about as one of words.
@@ -153,14 +153,14 @@ class Evaluation:
             return None
         from echostream.evaluation.spoken_form import spoken_form
 
-        write, errors, words = spoken_form(self.transcriber.language), 0, 0
+        write = spoken_form(self.transcriber.language)
+        heard, said = [], []
         for recording, wave in zip(self.recordings, waves, strict=True):
             if recording.text:
                 samples = resample(wave, self.sample_rate, SAMPLE_RATE).numpy()
-                texts = (self.transcriber(samples), recording.text)
-                heard, said = (normalize_text(write(text)).split() for text in texts)
-                errors += edit_distance(heard, said)
-                words += len(said)
+                heard.append(normalize_text(write(self.transcriber(samples))))
+                said.append(normalize_text(write(recording.text)))
+        errors, words = word_errors(heard, said)
         return 100 * errors / words if words else None
 
 

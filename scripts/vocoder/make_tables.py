@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.recipes.recipe import write_text
+from scripts.files import write_text
 from scripts.speech.recordings import Recording, list_recordings, shuffled
 from scripts.speech.speech_synthesis import read_table
 

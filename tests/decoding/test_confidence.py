@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from echostream.checkpoints.state_files import pack, unpack
 from echostream.decoding.confidence import Confidence, log_probs_of
 from echostream.streaming import StreamingTranslator
 from echostream.streaming.recomposer import WaitingWord
 from echostream.streaming.sentence_stage import Writing
-from echostream.streaming.state_file import pack, unpack
 from echostream.streaming.text_to_speech import TextToSpeech
 from echostream.streaming.word_level_translator import TargetWord
 from echostream.text import WORD_MARK

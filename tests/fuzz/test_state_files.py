@@ -11,8 +11,9 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from tiny_translator import make_translator, noise
 
+from echostream.checkpoints.state_files import StateError
 from echostream.streaming import EchoStreamState
-from echostream.streaming.state_file import StateError, state_from_bytes, state_to_bytes
+from echostream.streaming.state_bytes import state_from_bytes, state_to_bytes
 
 ODD = [
     None,

@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from echostream.serve.command import tls_context
 from echostream.serve.listener import Listener
+from echostream.serve.running import tls_context
 
 
 @contextlib.asynccontextmanager

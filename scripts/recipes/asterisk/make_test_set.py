@@ -16,7 +16,8 @@ import soundfile
 
 from echostream.constants import SAMPLE_RATE
 from echostream.text import text_lines
-from scripts.recipes.recipe import atomic_path, require, write_text
+from scripts.command_line import require
+from scripts.files import atomic_path, write_text
 from scripts.speech.text_normalization import normalize_text
 
 TARGET = "en"

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from scripts.recipes.recipe import atomic_path, scratch_folder
+from scripts.files import atomic_path, scratch_folder
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 VERSION = "1.6.1-1"

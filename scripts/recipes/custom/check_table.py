@@ -18,8 +18,10 @@ import soundfile
 
 from echostream.printing import printable
 from echostream.text import split_lines
-from scripts.recipes.recipe import parallel_map, positive, write_text
+from scripts.command_line import positive
+from scripts.files import write_text, write_tsv
 from scripts.speech.audio import SAMPLE_RATE
+from scripts.work import parallel_map
 
 COLUMNS = ("source_wav", "target_wav", "source_text", "target_text", "id", "split")
 CHECKED = ("id", "source_wav", "target_wav", "source_text", "target_text", "split")
@@ -212,8 +214,7 @@ def main() -> None:
         )
     if not good:
         raise SystemExit(f"error: {args.table} has no usable row")
-    table = ["\t".join(CHECKED), *("\t".join(row.values[name] for name in CHECKED) for row in good)]
-    write_text(args.out / "checked.tsv", "\n".join(table) + "\n")
+    write_tsv(args.out / "checked.tsv", [row.values for row in good], CHECKED)
     print(f"table: {len(good)} rows are good, {len(bad)} bad", flush=True)
 
 

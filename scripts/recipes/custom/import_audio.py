@@ -12,18 +12,11 @@ import numpy as np
 import soundfile
 
 from echostream.audio.downmix import mix_down
+from scripts.command_line import require
+from scripts.files import atomic_path, digest
 from scripts.recipes.custom.table import read_checked
-from scripts.recipes.recipe import (
-    Work,
-    add_share_arguments,
-    atomic_path,
-    digest,
-    is_too_early,
-    make_files,
-    require,
-    share,
-)
 from scripts.speech.audio import SAMPLE_RATE
+from scripts.work import Work, add_share_arguments, is_too_early, make_files, share
 
 # Raise it when the conversion changes: recordings are then converted again.
 KIND = "16 kHz mono v1"

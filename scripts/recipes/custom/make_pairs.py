@@ -14,8 +14,8 @@ import hashlib
 import sys
 from pathlib import Path
 
+from scripts.files import write_text, write_tsv
 from scripts.recipes.custom.table import read_checked
-from scripts.recipes.recipe import write_text
 from scripts.speech.text_normalization import normalize_text
 
 
@@ -81,9 +81,7 @@ def main() -> None:
         texts = [row["source_text"] for row in rows]
         for row, split in zip(rows, split_by_hash(texts, args.seed, args.dev_percent, args.test_percent), strict=True):
             row["split"] = split
-    columns = ("id", "split", "source_text", "target_text")
-    lines = ["\t".join(columns), *("\t".join(row[column] for column in columns) for row in rows)]
-    write_text(args.out / "pairs.tsv", "\n".join(lines) + "\n")
+    write_tsv(args.out / "pairs.tsv", rows, ("id", "split", "source_text", "target_text"))
     unspoken = [f"{row['id']}\t{row['target_text']}" for row in rows if not row["target_wav"]]
     write_text(args.out / "to_speak.tsv", "\n".join(["id\ttarget_text", *unspoken]) + "\n")
     sizes = ", ".join(f"{sum(row['split'] == split for row in rows)} {split}" for split in ("train", "dev", "test"))

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts.files import digest, write_text
 from scripts.recipes.custom.table import read_checked
-from scripts.recipes.recipe import Work, add_share_arguments, digest, is_too_early, make_files, share, write_text
 from scripts.speech.audio import read_speech
+from scripts.work import Work, add_share_arguments, is_too_early, make_files, share
 
 _transcriber: Callable[[np.ndarray], str] | None = None
 

@@ -19,10 +19,11 @@ import soundfile
 import torch
 import yaml
 
+from scripts.command_line import require
 from scripts.data import manifests as common_manifests
 from scripts.data.fbank_archive import write_archive, write_cmvn
+from scripts.files import write_text, write_tsv
 from scripts.recipes.cvss_c.layout import SPLITS
-from scripts.recipes.recipe import require, write_text
 from scripts.speech.speech_synthesis import read_table
 from scripts.units.units import UnitModel
 
@@ -93,7 +94,7 @@ def write_manifests(
             }
             for row in rows
         ]
-        common_manifests.write_tsv(root / f"{split}.tsv", manifest)
+        write_tsv(root / f"{split}.tsv", manifest)
 
 
 def cmvn_rows(rows: list[Row], kind: str) -> list[Row]:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from scripts.command_line import require
+from scripts.files import scratch_folder
 from scripts.recipes.cvss_c.layout import CorpusLayout
-from scripts.recipes.recipe import require, scratch_folder
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 60

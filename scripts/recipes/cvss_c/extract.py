@@ -17,11 +17,12 @@ import numpy as np
 import soundfile
 
 from echostream.audio.downmix import mix_down
+from scripts.files import atomic_path, write_text
 from scripts.recipes.cvss_c.layout import CorpusLayout
-from scripts.recipes.recipe import add_share_arguments, atomic_path, parallel_map, share, write_text
 from scripts.speech.audio import SAMPLE_RATE, to_16khz
 from scripts.speech.speech_synthesis import read_table
 from scripts.units.unit_features import one_thread
+from scripts.work import add_share_arguments, parallel_map, share
 
 MIN_SECONDS = 0.1
 

@@ -13,8 +13,8 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from scripts.files import write_text
 from scripts.recipes.cvss_c.layout import COVOST_SPLITS, SPLITS, CorpusLayout, read_columns
-from scripts.recipes.recipe import write_text
 from scripts.speech.text_normalization import normalize_text
 
 

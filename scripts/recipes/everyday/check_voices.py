@@ -16,13 +16,14 @@ from pathlib import Path
 
 from echostream.evaluation.asr import Transcriber, find_model
 from echostream.evaluation.quality import wer
+from scripts.files import digest, write_text
 from scripts.recipes.everyday.numbers_in_text import spoken_french
 from scripts.recipes.everyday.places import lay_out
 from scripts.recipes.everyday.texts import read_tatoeba, table, tidy
 from scripts.recipes.everyday.voices import Speakers, Voice, read_voices
-from scripts.recipes.recipe import Work, add_share_arguments, digest, make_files, write_text
 from scripts.speech.audio import SAMPLE_RATE
 from scripts.speech.speech_synthesis import read_table
+from scripts.work import Work, add_share_arguments, make_files
 
 KIND = "voices v2"
 WORDS = (5, 14)  # of a sentence

@@ -18,23 +18,15 @@ import numpy as np
 import soundfile
 
 from echostream.constants import UNIT_SAMPLES
+from scripts.command_line import require
+from scripts.files import atomic_path, digest, write_text
 from scripts.recipes.everyday.record import read_recordings
 from scripts.recipes.everyday.texts import SEPARATOR, seconds_of, table
-from scripts.recipes.recipe import (
-    Work,
-    add_share_arguments,
-    atomic_path,
-    digest,
-    is_too_early,
-    make_files,
-    require,
-    share,
-    write_text,
-)
 from scripts.speech.audio import SAMPLE_RATE, speech_pcm
 from scripts.speech.speech_synthesis import read_table
 from scripts.units.unit_features import FeatureExtractor, make_extractor, one_thread
 from scripts.units.units import UnitModel
+from scripts.work import Work, add_share_arguments, is_too_early, make_files, share
 
 # Raise it when the voice or its units change: what there is, is then made again.
 KIND = "english units v1"

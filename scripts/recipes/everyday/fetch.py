@@ -16,8 +16,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from scripts.files import atomic_path
 from scripts.recipes.cvss_c.download import fetch
-from scripts.recipes.recipe import atomic_path
 
 # The archive of 2017-09-29, 142,787 pairs, that the published counts were made with. It stays at the first address; at
 # the second is the latest one.

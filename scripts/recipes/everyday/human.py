@@ -24,11 +24,12 @@ import numpy as np
 import soundfile
 
 from echostream.audio.downmix import mix_down
+from scripts.command_line import require
 from scripts.data.fbank_archive import log_mel_frames, write_members
+from scripts.files import scratch_folder, write_text
 from scripts.recipes.asterisk import packages
 from scripts.recipes.asterisk.make_test_set import NOT_SPEECH, decode_g722, read_transcript
 from scripts.recipes.everyday.texts import table
-from scripts.recipes.recipe import require, scratch_folder, write_text
 from scripts.speech.audio import SAMPLE_RATE
 from scripts.speech.speech_synthesis import read_table
 

@@ -23,14 +23,15 @@ import numpy as np
 import soundfile
 
 from echostream.constants import SAMPLE_RATE
+from scripts.command_line import positive, require
 from scripts.data.fbank_archive import log_mel, write_cmvn
-from scripts.data.manifests import CMVN_NAME, DATA_CONFIG, MULTITASK_CONFIG, write_tsv
+from scripts.data.manifests import CMVN_NAME, DATA_CONFIG, MULTITASK_CONFIG
 from scripts.data.subwords import train_subwords
 from scripts.data.whisper_subwords import prune_whisper_subwords
+from scripts.files import atomic_path, digest, write_text, write_tsv
 from scripts.recipes.everyday.english_units import read_units
 from scripts.recipes.everyday.record import read_recordings, read_shards
 from scripts.recipes.everyday.texts import SEPARATOR
-from scripts.recipes.recipe import atomic_path, digest, positive, require, write_text
 from scripts.speech.speech_synthesis import read_table
 from scripts.speech.text_normalization import normalize_text
 from scripts.units.units import remove_repeats

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from scripts.recipes.recipe import require
+from scripts.command_line import require
 
 # 10 000, 10.000 and 10,000 are all ten thousand where three digits follow; 5,50 is not.
 THOUSANDS = re.compile(r"(?<=\d)[ .,](?=\d{3}(?!\d))")

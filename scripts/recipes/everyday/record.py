@@ -22,16 +22,17 @@ import numpy as np
 import soundfile
 
 from scripts.data.fbank_archive import log_mel_frames, write_members
+from scripts.files import digest, write_text
 from scripts.recipes.everyday.human import HumanSpeech
 from scripts.recipes.everyday.places import Places, lay_out
 from scripts.recipes.everyday.texts import SEPARATOR, table
 from scripts.recipes.everyday.voices import Speakers, Voice, read_voices, speed_of
 from scripts.recipes.everyday.wordless import WORDLESS_S, make
-from scripts.recipes.recipe import Work, add_share_arguments, digest, is_too_early, make_files, share, write_text
 from scripts.speech.audio import PEAK, SAMPLE_RATE
 from scripts.speech.pico_voice import OTHER_LANGUAGES, PicoVoice
 from scripts.speech.sounds import generator_of
 from scripts.speech.speech_synthesis import read_table
+from scripts.work import Work, add_share_arguments, is_too_early, make_files, share
 
 # Raise it when the sound changes: what there is, is then made again.
 KIND = "everyday v2"

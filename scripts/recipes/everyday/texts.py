@@ -31,10 +31,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.command_line import require
+from scripts.files import digest, write_text
 from scripts.recipes.everyday.numbers_in_text import spoken_french, written_english
 from scripts.recipes.everyday.voices import Voice, read_voices
 from scripts.recipes.everyday.wordless import KINDS, MEAN_WORDLESS_S, WEIGHTS
-from scripts.recipes.recipe import digest, require, write_text
 from scripts.speech.speech_synthesis import read_table
 from scripts.speech.text_normalization import normalize_text
 

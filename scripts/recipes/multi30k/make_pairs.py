@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from scripts.recipes.recipe import atomic_path, write_text
+from scripts.files import atomic_path, write_text
 from scripts.speech.text_normalization import normalize_text
 
 LANGUAGES = ("fr", "en")

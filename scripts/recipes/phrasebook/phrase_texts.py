@@ -20,10 +20,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scripts.files import write_text, write_tsv
 from scripts.recipes.phrasebook.bilingual_grammar import Sampler, Template, count_sentences, load_templates
 from scripts.recipes.phrasebook.lexicon import Entry, Lexicon, load_lexicon
 from scripts.recipes.phrasebook.slots import SLOT, slot_names
-from scripts.recipes.recipe import write_text
 from scripts.speech.text_normalization import normalize_text
 
 HERE = Path(__file__).resolve().parent
@@ -165,13 +165,6 @@ def report(corpus: Corpus, templates: list[Template], lexicon: Lexicon) -> dict[
     }
 
 
-def write_table(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write rows as tab-separated text with a header line."""
-    columns = list(rows[0])
-    lines = ["\t".join(columns), *("\t".join(row[column] for column in columns) for row in rows)]
-    write_text(path, "\n".join(lines) + "\n")
-
-
 def sentences_for(hours: float, templates: list[Template], lexicon: Lexicon) -> int:
     """How many sentences make `hours` of French speech at its usual speed."""
     samples = [Sampler(template, lexicon, "length")()[0] for template in templates for _ in range(3)]
@@ -199,9 +192,9 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"error: {args.grammar}: {error}") from error
 
-    write_table(args.out / "pairs.tsv", corpus.rows)
+    write_tsv(args.out / "pairs.tsv", corpus.rows)
     for name in SPLITS[2:]:
-        write_table(args.out / f"{name}.tsv", [row for row in corpus.rows if row["set"] == name])
+        write_tsv(args.out / f"{name}.tsv", [row for row in corpus.rows if row["set"] == name])
     numbers = report(corpus, templates, lexicon)
     write_text(args.out / "report.json", json.dumps(numbers, ensure_ascii=False, indent=1) + "\n")
     print(

@@ -11,7 +11,7 @@ import random
 import re
 from pathlib import Path
 
-from scripts.recipes.recipe import write_text
+from scripts.files import write_text
 from scripts.speech.speech_synthesis import read_table
 
 SENTENCES = Path(__file__).with_name("sentences.tsv")

@@ -1,11 +1,8 @@
 """The frame of all recipes: options, stages, shards, jobs and records, with a small recipe of real tools."""
 
-import argparse
 import os
-import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from scripts.recipes import recipe, submit
+from scripts.recipes import submit
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 LISTING = """\
@@ -191,75 +188,3 @@ def test_submit_options(tmp_path):
     for text in ("timeout_min", str(tmp_path / "none.json")):
         with pytest.raises(SystemExit, match="neither key=value nor a JSON file"):
             submit.parse_options(text)
-
-
-def test_ledger_of_shards_remembers_the_latest(tmp_path):
-    path = tmp_path / ".done.tsv"
-    path.write_text("old\taaa\n")  # as earlier versions wrote it
-    recipe.Ledger(path, (0, 2)).mark("x", "first")
-    recipe.Ledger(path, (1, 2)).mark("x", "second")
-    recipe.Ledger(path).mark("y", "z")
-    ledger = recipe.Ledger(path)
-    assert ledger.is_done("old", "aaa") and ledger.is_done("y", "z")
-    assert ledger.is_done("x", "second") and not ledger.is_done("x", "first")
-    recipe.Ledger(path, (0, 2)).mark("x", "first")
-    assert recipe.Ledger(path).is_done("x", "first")
-    with path.open("a") as file:
-        file.write("torn\tcut sh")
-    recipe.Ledger(path).mark("after", "it")
-    assert recipe.Ledger(path).is_done("after", "it")
-
-
-def test_half_written_files_of_the_dead_are_swept(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
-        pass
-    mine, lost = (tmp_path / f".u.{recipe.HOST}-{pid}.wav" for pid in (os.getpid(), dead.pid))
-    elsewhere, other = tmp_path / f".u.another-host-{dead.pid}.wav", tmp_path / ".done.tsv"
-    for path in (mine, lost, elsewhere, other):
-        path.touch()
-    recipe.write_text(tmp_path / "x.txt", "x")
-    assert {path.name for path in tmp_path.iterdir()} == {mine.name, elsewhere.name, other.name, "x.txt"}
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_number_of_a_dead_process_that_is_still_there_or_there_again(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", ""]) as zombie:
-        while ") Z " not in Path(f"/proc/{zombie.pid}/stat").read_text():
-            time.sleep(0.01)
-        not_waited_for = tmp_path / f".u.{recipe.HOST}-{zombie.pid}.wav"
-        older_than_this_process = tmp_path / f".v.{recipe.HOST}-{os.getpid()}.wav"
-        for path in (not_waited_for, older_than_this_process):
-            path.touch()
-        os.utime(older_than_this_process, (0, 0))
-        recipe.write_text(tmp_path / "x.txt", "x")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
-
-
-def test_share_covers_everything_once():
-    items = list(range(10))
-    shares = [recipe.share(items, argparse.Namespace(num_shards=3, shard=i)) for i in range(3)]
-    assert sorted(shares[0] + shares[1] + shares[2]) == items and shares[1] == [1, 4, 7]
-    with pytest.raises(SystemExit, match="--shard is 0 to 2"):
-        recipe.share(items, argparse.Namespace(num_shards=3, shard=3))
-
-
-def test_interrupt_is_one_line(tmp_path):
-    tool = tmp_path / "tool.py"
-    tool.write_text(
-        "import os, threading\n"
-        "from scripts.recipes.recipe import parallel_map\n"
-        "def work(item):\n"
-        "    os.write(1, b'begun\\n'); threading.Event().wait(0.2)\n"
-        "if __name__ == '__main__':\n"
-        "    for _ in parallel_map(work, list(range(1000)), 2, 'work'): pass\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, tool], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(6)] == ["begun\n"] * 6
-    started = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130 and time.monotonic() - started < 60
-    assert "interrupted: finishing" in errors and "Traceback" not in errors

@@ -127,3 +127,17 @@ def test_durations_add_up_to_the_recording(tmp_path):
     hiss = np.array([label in ("s", "ʃ") for label in labels][5:-5])
     best = max(range(-20, 21), key=lambda shift: np.roll(hiss, shift) @ hissing)
     assert -3 <= best <= 3
+
+
+def test_espeak_sounds_in_kokoro_alphabet():
+    assert french_voice.to_kokoro("t^ʃˈɛk (en)wˈɪnd(fr) bɔ̃ʒ-ˈuʁ") == "ʧˈɛk wˈɪnd bɔ̃ʒˈuʁ"
+
+
+def test_shipped_voice_table():
+    table = french_voice.load_voice_table(TABLE)
+    assert table.shape == (510, 256) and np.isfinite(table).all() and table.std() > 0
+
+
+def test_missing_voice_table_is_named_with_a_remedy(tmp_path):
+    with pytest.raises(SystemExit, match="--voice-table"):
+        french_voice.load_voice_table(tmp_path / "none.npy")

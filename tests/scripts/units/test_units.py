@@ -25,6 +25,7 @@ from scripts.units import (
     import_kmeans,
     learn_units,
     phones_table,
+    unit_features,
     unit_quality,
     units,
 )
@@ -421,3 +422,24 @@ def test_recipe(speech, tmp_path):
     assert len(read_table(tmp_path / "units.tsv", "audio", "units")) == len(NAMES)
     wrong = run("--lda")
     assert wrong.returncode == 2 and "--lda needs alignments: give --text-column or --phones" in wrong.stderr
+
+
+def test_units_survive_saving_and_name_the_nearest_cluster(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = [["A", "B", "C"][i] for i in generator.integers(0, 3, 300)]
+    features = np.array([[{"A": 0, "B": 4, "C": 8}[p], 0, 0] for p in labels]) + generator.normal(size=(300, 3)) * 0.3
+    features = features.astype(np.float32)
+    model = units.fit_units([features, features[:50]], [labels, None], "mfcc", clusters=6, context=0)
+    assert model.num_units == 6 and model.projection.shape == (3, 2)
+    model.save(tmp_path / "kmeans.npz")
+    found = units.UnitModel.load(tmp_path / "kmeans.npz").encode(features)
+    distances = np.linalg.norm(model.project(features)[:, None] - model.centroids, axis=2)
+    np.testing.assert_array_equal(found, distances.argmin(1))
+    for unit in range(6):
+        assert len({label for label, u in zip(labels, found, strict=True) if u == unit}) <= 1
+    assert units.remove_repeats(np.array([3, 3, 1, 1, 3])) == [3, 1, 3]
+
+
+def test_mfcc_has_one_frame_for_20_ms():
+    samples = np.random.default_rng(0).normal(size=320 * 50 + 100).astype(np.float32)
+    assert unit_features.MfccFeatures()(samples).shape == (50, 60)

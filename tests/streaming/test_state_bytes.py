@@ -12,9 +12,10 @@ import safetensors.torch
 import torch
 from tiny_translator import make_translator, noise
 
+from echostream.checkpoints.state_files import StateError
 from echostream.decoding.policy import PolicyState
 from echostream.streaming import StreamingTranslator
-from echostream.streaming.state_file import StateError, model_fingerprint, state_from_bytes, state_to_bytes
+from echostream.streaming.state_bytes import model_fingerprint, state_from_bytes, state_to_bytes
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLES = noise(4.0, 3)
@@ -23,7 +24,7 @@ import hashlib, sys
 from pathlib import Path
 import torch
 from tiny_translator import make_translator, noise
-from echostream.streaming.state_file import model_fingerprint, state_from_bytes
+from echostream.streaming.state_bytes import model_fingerprint, state_from_bytes
 torch.set_num_threads(1)
 folder, kind = Path(sys.argv[1]), sys.argv[2]
 view = make_translator(kind).view(segment_ms=160, policy="fixed-rate")

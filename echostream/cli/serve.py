@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
-import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +13,10 @@ from urllib.parse import urlsplit
 from echostream.cli.options import UserError, load_translator, model_settings, settle_threads
 from echostream.installation import install_hint
 from echostream.serve.limits import limits_from
+from echostream.serve.running import serve, warm_up
 
 if TYPE_CHECKING:
     from echostream.serve.app import Server
-
-KEEP_ALIVE_S = 75.0  # of a connection between two requests
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         require_packages()
         # force: imported libraries have already configured the root logger with a level of their own
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-        asyncio.run(serve(build_server(args), args))
+        asyncio.run(serve(build_server(args), args.host, args.port, args.certificate, args.key))
     except ValueError as error:
         raise UserError(str(error)) from error
     except OSError as error:
@@ -87,7 +83,7 @@ def build_server(args: argparse.Namespace) -> Server:
     from echostream.serve.protocol import Settings
     from echostream.serve.samples import read_samples
     from echostream.serve.session_store import SessionStore
-    from echostream.streaming.state_file import model_fingerprint
+    from echostream.streaming.state_bytes import model_fingerprint
 
     origins = [parse_origin(origin) for origin in args.allow_origin]
     names = [urlsplit(origin).hostname or "" for origin in origins]  # a proxy may pass on its own host name
@@ -132,79 +128,6 @@ def build_server(args: argparse.Namespace) -> Server:
 
 
 def model_name(path: Path) -> str:
-    """Name of a model: that of its folder or, for a checkpoint, folder and file name."""
+    """Name a model after its folder or, if it is a checkpoint, after folder and file."""
     path = path.resolve()
     return path.name if path.is_dir() else f"{path.parent.name}/{path.stem}"
-
-
-def warm_up(server: Server) -> None:
-    """Translate one second of silence, so that the first session is not delayed by initialisation in libraries."""
-    import numpy as np
-
-    translator = server.defaults.apply(server.translator)
-    translator.step(np.zeros(translator.sample_rate, dtype=np.float32), translator.init_state(), is_last=True)
-
-
-async def serve(server: Server, args: argparse.Namespace) -> None:
-    """Listen until SIGINT, SIGTERM or SIGHUP, then end the sessions in order; a second signal stops at once.
-
-    Raises:
-        OSError: the address can't be used.
-        ValueError: the certificate can't be read.
-    """
-    from aiohttp import web
-
-    from echostream.serve.access import is_loopback
-    from echostream.serve.listener import Listener
-
-    context = tls_context(args.certificate, args.key)
-    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=3, keepalive_timeout=KEEP_ALIVE_S)
-    await runner.setup()
-    try:
-        assert runner.server is not None  # setup has made it
-        listener = Listener(runner.server, server.limits, context, server.access.is_proxy, server.silent)
-        port = listener.listen(args.host, args.port)
-        signals: asyncio.Queue[int] = asyncio.Queue()
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
-        scheme = "https" if context else "http"
-        shown = f"[{args.host}]" if ":" in args.host else args.host
-        if not is_loopback(args.host):
-            warn_about_public_host(args.host, context is not None, bool(server.access.tokens))
-        print(f"EchoStream is at {scheme}://{shown}:{port}/ (Ctrl-C to stop)", flush=True)
-        await signals.get()
-        print("stopping; once more to stop at once", file=sys.stderr, flush=True)
-        draining, again = asyncio.create_task(server.drain()), asyncio.create_task(signals.get())
-        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, again):
-            task.cancel()
-        await listener.close()
-    finally:
-        await runner.cleanup()
-
-
-def warn_about_public_host(host: str, secure: bool, has_token: bool) -> None:
-    """Print a warning about listening on an address that other machines can reach, if there is something to say."""
-    dangers = []
-    if not has_token:
-        dangers.append("whoever reaches this machine can use the server, there is no access token (--token-file)")
-    if not secure:
-        dangers.append("speech travels unencrypted, and browsers give no microphone without https (--certificate)")
-    if dangers:
-        print(f"warning: listening on {host}: {'; '.join(dangers)}", file=sys.stderr, flush=True)
-
-
-def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """The TLS context for https; None without a certificate.
-
-    Raises:
-        ValueError: the files are not a valid certificate and key.
-    """
-    if certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (ssl.SSLError, OSError) as error:
-        raise ValueError(f"cannot use the certificate {certificate}: {error}") from error
-    return context

@@ -1,14 +1,13 @@
-"""States of streams as bytes, so that a stream goes on in another process: safetensors, versioned, no code.
+"""The format of saved states: safetensors with a version, and without any code.
 
-Tensors and arrays are stored as they are; what holds them (dataclasses, tuples, numbers, texts) stands as JSON in the
-header. Only dataclasses that this process knows as states are made again, and only with fields that they have. A state
-says which model it is of: continued by another one, it would go on with nonsense instead of an error.
+Tensors and arrays are stored as they are. What holds them (dataclasses, tuples, numbers, texts) stands as JSON in the
+header. Only dataclasses that this process knows as states, or as parts of states, are made again, and only with fields
+that they have.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections import deque
@@ -19,17 +18,11 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from echostream.decoding.prefix_beam_search import CTCHypothesis
-from echostream.decoding.words import WordSpan
-from echostream.modules.state import State
-from echostream.streaming.recomposer import WaitingWord
-from echostream.streaming.state import EchoStreamState
-from echostream.streaming.translator import StreamingTranslator
+from echostream.modules.state import State, StatePart
 
 FORMAT, VERSION = "echostream-state", 1
-VALUES = (CTCHypothesis, WordSpan, WaitingWord)  # parts of states that are no states themselves
 SEQUENCES = {"list": list, "tuple": tuple, "deque": deque}
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool)
@@ -38,56 +31,7 @@ HEADER_BYTES = 8  # safetensors: length of the JSON header, little-endian
 
 
 class StateError(ValueError):
-    """Bytes that are no state, or a state of another model; the message says which."""
-
-
-def model_fingerprint(translator: StreamingTranslator) -> str:
-    """A short text that is the same for translators that continue each other's states: weights and dictionaries."""
-    digest = hashlib.blake2b(digest_size=16)
-    modules: list[nn.Module] = [translator.model]
-    if isinstance(translator.vocoder, nn.Module):
-        modules.append(translator.vocoder)
-    for module in modules:
-        digest.update(type(module).__name__.encode())
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(_bytes_of(tensor))
-    for symbols in (translator.detector.symbols, translator.writer.symbols):
-        digest.update(json.dumps(symbols).encode())
-    digest.update(f"{translator.writer.beam} {translator.transcriber is not None}".encode())
-    return digest.hexdigest()
-
-
-def state_to_bytes(state: EchoStreamState, fingerprint: str) -> bytes:
-    """Serialise the state of a stream.
-
-    Args:
-        state: between two steps; not changed.
-        fingerprint: :func:`model_fingerprint` of the translator that made it.
-
-    Raises:
-        TypeError: the state of a vocoder or policy of one's own holds something other than tensors, arrays,
-            dataclasses derived from ``State``, lists, tuples, dicts with text keys, numbers and texts.
-    """
-    return pack({"state": state}, {"model": fingerprint})
-
-
-def state_from_bytes(data: bytes, fingerprint: str, device: str | torch.device = "cpu") -> EchoStreamState:
-    """The state that :func:`state_to_bytes` has written; it continues identically.
-
-    Args:
-        data: the bytes.
-        fingerprint: of the translator that is to continue it.
-        device: of that translator's model.
-
-    Raises:
-        StateError: damaged, of another version, or of another model.
-    """
-    content, _ = unpack(data, {"model": fingerprint}, device)
-    state = content.get("state")
-    if not isinstance(state, EchoStreamState):
-        raise StateError("it holds no state of a stream")
-    return state
+    """The bytes are no state, or a state of another model; the message says which."""
 
 
 def pack(content: dict[str, Any], facts: dict[str, str]) -> bytes:
@@ -105,7 +49,7 @@ def pack(content: dict[str, Any], facts: dict[str, str]) -> bytes:
 def unpack(
     data: bytes, facts: dict[str, str], device: str | torch.device = "cpu"
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What :func:`pack` has written, and its header.
+    """Read what :func:`pack` has written; returns the content and the header.
 
     Raises:
         StateError: damaged, of another version, or with other ``facts``.
@@ -143,15 +87,9 @@ def _header(data: bytes) -> dict[str, str]:
     return header
 
 
-def _bytes_of(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-
-
 def _classes() -> Iterator[type]:
-    """All classes that a state may consist of: those of the package, and of vocoders and policies of one's own."""
-    yield from VALUES
-    waiting: list[type] = [State]
+    """All classes that a state may consist of: those of the package, and those of code of one's own."""
+    waiting: list[type] = [State, StatePart]
     while waiting:
         kind = waiting.pop()
         yield kind
@@ -163,7 +101,7 @@ def _name(kind: type) -> str:
 
 
 def _encode(value: Any, tensors: list[Tensor]) -> Any:
-    """``value`` as JSON; its tensors are appended to ``tensors``. What isn't plain becomes an object of one name."""
+    """Turn ``value`` into JSON and append its tensors to ``tensors``. What isn't plain is an object of one name."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -183,7 +121,7 @@ def _encode(value: Any, tensors: list[Tensor]) -> Any:
             return {name: [_encode(item, tensors) for item in value]}
     if type(value) is dict and all(isinstance(key, str) for key in value):
         return {"dict": {key: _encode(item, tensors) for key, item in value.items()}}
-    if dataclasses.is_dataclass(value) and (isinstance(value, State) or type(value) in VALUES):
+    if isinstance(value, State | StatePart) and dataclasses.is_dataclass(value):
         fields = {field.name: _encode(getattr(value, field.name), tensors) for field in dataclasses.fields(value)}
         return {"class": _name(type(value)), "fields": fields}
     raise TypeError(f"a state can't hold {_name(type(value))}: derive it from State, or use tensors and plain values")
@@ -197,7 +135,10 @@ class _Decoder:
             if tensor.dtype not in DTYPES:
                 raise StateError(f"it holds a tensor of {tensor.dtype} ({name[:20]!r})")
         self._tensors, self._device = tensors, device
-        self._classes = {_name(kind): kind for kind in _classes()}
+        self._classes: dict[str, type] = {}
+        for kind in _classes():
+            # Of several classes of one name, which slots=True of a dataclass makes too, the latest comes first.
+            self._classes.setdefault(_name(kind), kind)
 
     def decode(self, value: Any) -> Any:
         if not isinstance(value, dict):
