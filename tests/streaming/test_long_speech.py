@@ -10,7 +10,7 @@ from echostream.constants import SAMPLE_RATE
 from echostream.streaming import StreamingTranslator
 
 GAP = np.zeros(3 * SAMPLE_RATE // 10, dtype=np.float32)
-SPEECH_S = 18  # of samples on end; each of them is translated many times
+SPEECH_S = 14  # of samples on end; each of them is translated many times
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_translation_continues_after_the_first_sentence(translator, sentences, a
         words = say(translator, speech, speech.size)
     record_property(f"words of {len(sentences)} sentences on end, and alone", f"{len(words)}, {alone}")
     record_property("sentence breaks by the source's language model", len(breaks))
-    assert alone * 0.8 < len(words) < alone * 1.2
+    assert alone * 0.7 < len(words) < alone * 1.3
     last_s = words[-1].source_time_s
     assert last_s > speech.size / SAMPLE_RATE - 6, f"nothing was written after {last_s:.1f} s"
     assert breaks
