@@ -1,7 +1,7 @@
 """Judge a model: every test set at every segment size, other policies, a cascade and the ceiling; tables and plots.
 
-    python scripts/judging/judge.py --model models/fr-en --data-root runs/phrasebook --asterisk runs/asterisk/fr-en \\
-        --multi30k runs/multi30k --output runs/judgement
+    python scripts/judging/judge.py --model models/fr-en --everyday runs/everyday --asterisk runs/asterisk/fr-en \\
+        --data-root runs/phrasebook --multi30k runs/multi30k --output runs/judgement
     python scripts/judging/judge.py ... --limit 10        # a first look
 
 Each test set is a folder that simuleval_lists.py has written (source.txt, target.txt, source_text.txt, and
@@ -83,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="folder with model.yaml, or a checkpoint")
     parser.add_argument("--vocoder", type=Path, help="default: beside the checkpoint")
     parser.add_argument("--data-root", type=Path, help="of the phrasebook recipe: simuleval_sentences and the like")
+    parser.add_argument("--everyday", type=Path, help="of the everyday recipe: simuleval_tatoeba, simuleval_armelle")
     parser.add_argument("--asterisk", type=Path, help="of scripts/recipes/asterisk: its folder fr-en")
     parser.add_argument("--multi30k", type=Path, help="of scripts/recipes/multi30k")
     parser.add_argument(
@@ -107,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="[NAME=]N",
-        help="sentences a set (default: all of asterisk, 300)",
+        help="sentences a set (default: all of asterisk and armelle, 300)",
     )
     parser.add_argument("--asr-models", nargs="+", default=["base", "tiny.en"], help="judges, the main one first")
     parser.add_argument(
@@ -145,7 +146,7 @@ def parse_limits(given: list[str], parser: argparse.ArgumentParser) -> dict[str,
         if not number.isdecimal():
             parser.error(f"--limit is N or NAME=N, not '{text}'")
         numbers[name] = int(number)
-    return numbers if "" in numbers else {"": 300, "asterisk": 0, **numbers}
+    return numbers if "" in numbers else {"": 300, "asterisk": 0, "armelle": 0, **numbers}
 
 
 def find_sets(args: argparse.Namespace) -> dict[str, Path]:
@@ -154,7 +155,12 @@ def find_sets(args: argparse.Namespace) -> dict[str, Path]:
     Raises:
         SystemExit: a set that was asked for isn't there, or none is.
     """
-    roots = {"phrasebook": args.data_root, "asterisk": args.asterisk, "multi30k": args.multi30k}
+    roots = {
+        "everyday": args.everyday,
+        "phrasebook": args.data_root,
+        "asterisk": args.asterisk,
+        "multi30k": args.multi30k,
+    }
     known = {name: roots[kind] / folder for name, (kind, folder, _) in SETS.items() if roots[kind] is not None}
     for text in args.more:
         name, _, folder = text.partition("=")
@@ -168,7 +174,9 @@ def find_sets(args: argparse.Namespace) -> dict[str, Path]:
         if missing := [file for file in LISTS if not (known[name] / file).is_file()]:
             raise SystemExit(f"error: the test set {name} lacks {known[name] / missing[0]}: run its recipe")
     if not wanted:
-        raise SystemExit("error: no test sets: give --data-root, --asterisk, --multi30k or --set NAME=FOLDER")
+        raise SystemExit(
+            "error: no test sets: give --data-root, --everyday, --asterisk, --multi30k or --set NAME=FOLDER"
+        )
     return {name: known[name] for name in known if name in wanted}
 
 

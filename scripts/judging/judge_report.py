@@ -10,8 +10,8 @@ A file says where they go:
     <!-- figures:quality:begin -->
     <!-- figures:quality:end -->
 
-with setup, reach, quality, latency, policies and baselines for the tables, summary for one row a test set, and
-plot-sets and plot-policies for the plots.
+with setup, reach (on the phrasebook), aims (on the other sets), quality, latency, policies and baselines for the
+tables, summary for one row a test set, and plot-sets and plot-policies for the plots.
 What stands between two marks is replaced. --check changes nothing and fails if something would.
 """
 

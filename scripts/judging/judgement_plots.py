@@ -11,7 +11,7 @@ Results = dict[str, Any]
 QUALITY, LATENCY, START = "ECHO_ASR_BLEU", "ECHO_ATD", "ECHO_StartOffset_FirstWord"
 X_LABELS = {LATENCY: "average token delay (s)", START: "speech begins after the first source word's end (s, median)"}
 Y_LABEL = "ASR-BLEU as played"
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX*"
 
 
 def draw_sets(results: Results, titles: dict[str, str], path: Path, dark: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import re
@@ -14,17 +13,17 @@ import pytest
 import soundfile
 import torch
 from encoded import encode, encoded
+from shipped_model import MODEL, is_alike, short_samples, words_of
 
 from echostream.cli import main, translate
 from echostream.streaming import StreamingTranslator
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SAMPLE = REPOSITORY / "models" / "fr-en" / "samples" / "sentences_3.flac"
+SAMPLE = short_samples(0)[0]
 
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    return soundfile.read(SAMPLE, dtype="float32")[0]
+    return SAMPLE.wave
 
 
 @pytest.fixture(autouse=True)
@@ -67,16 +66,20 @@ def pipe(monkeypatch):
 @pytest.fixture(scope="module")
 def said() -> str:
     """The translation of the sample, whatever model ships."""
-    return StreamingTranslator.from_checkpoint(REPOSITORY / "models" / "fr-en", task="s2tt").translate(SAMPLE).text
+    text = StreamingTranslator.from_checkpoint(MODEL, task="s2tt").translate(SAMPLE.path).text
+    assert len(words_of(text)) >= len(words_of(SAMPLE.target)) / 2
+    return text
 
 
-def words_of(text: str) -> list[str]:
-    return re.findall(r"[a-z]+", text.lower())
+def cue_text(path: str | Path) -> str:
+    """What the cues of a subtitle file say."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return " ".join(line for line in lines if line and "-->" not in line and not line.isdecimal())
 
 
-def is_alike(text: str, said: str) -> bool:
-    """Whether most words are the same, as much as can be asked of another encoding of the same speech."""
-    return difflib.SequenceMatcher(None, words_of(text), words_of(said)).ratio() > 0.5
+def joined(words: list[dict]) -> str:
+    """The text of words as the command writes them in JSON."""
+    return "".join(word["text"] if word["joined"] else f" {word['text']}" for word in words).strip()
 
 
 @pytest.mark.parametrize("suffix", [".m4a", ".webm", ".mp4"])
@@ -96,32 +99,33 @@ def test_a_recording_in_a_pipe_is_decoded(speech, said, pipe, suffix, capsys):
 @pytest.mark.parametrize(
     ("suffix", "rate", "bits"), [(".wav", 8_000, None), (".mp3", 16_000, 24_000), (".3gp", 8_000, None)]
 )
-def test_telephone_audio_and_low_bit_rates_end_with_words(speech, tmp_path, suffix, rate, bits, capsys):
+def test_telephone_audio_and_low_bit_rates_end_with_words(speech, said, tmp_path, suffix, rate, bits, capsys):
     """How good they are is for the model to say."""
     encode(speech, tmp_path / f"call{suffix}", suffix, rate=rate, bits=bits)
     assert main(["translate", str(tmp_path / f"call{suffix}"), "--text", "-q"]) == 0
-    assert len(words_of(capsys.readouterr().out)) > 3
+    assert len(words_of(capsys.readouterr().out)) >= len(words_of(said)) / 2
 
 
 def test_speech_subtitles_and_words_in_the_formats_that_are_named(said, tmp_path, capsys):
     names = {suffix: str(tmp_path / f"holiday{suffix}") for suffix in (".mp3", ".srt", ".vtt", ".json")}
     options = ["--srt", names[".srt"], "--vtt", names[".vtt"], "--json", names[".json"]]
-    assert main(["translate", str(SAMPLE), "-o", names[".mp3"], *options]) == 0
+    assert main(["translate", str(SAMPLE.path), "-o", names[".mp3"], *options]) == 0
     status = capsys.readouterr().err
     assert all(name in status for name in names.values())
     assert soundfile.info(names[".mp3"]).duration > 1
     cues = Path(names[".srt"]).read_text(encoding="utf-8")
-    assert re.fullmatch(rf"1\n00:00:0\d,\d{{3}} --> 00:00:0\d,\d{{3}}\n{re.escape(said)}\n\n", cues)
-    assert said in Path(names[".vtt"]).read_text(encoding="utf-8")
+    assert re.fullmatch(r"(\d\n00:00:\d\d,\d{3} --> 00:00:\d\d,\d{3}\n.+\n(.+\n)?\n)+", cues)
+    assert cue_text(names[".srt"]) == said
+    assert all(word in Path(names[".vtt"]).read_text(encoding="utf-8") for word in said.split())
     content = json.loads(Path(names[".json"]).read_text(encoding="utf-8"))
-    assert content["recording"] == str(SAMPLE)
+    assert content["recording"] == str(SAMPLE.path)
     words = [word for word in content["words"] if word["track"] == "translation"]
-    assert " ".join(word["text"] for word in words) == said
+    assert joined(words) == said
     assert [word["end_s"] for word in words] == sorted(word["end_s"] for word in words)
-    assert main(["asr", str(SAMPLE), "--srt", names[".srt"], "--json", "-", "-q"]) == 0
+    assert main(["asr", str(SAMPLE.path), "--srt", names[".srt"], "--json", "-", "-q"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["track"] for line in lines} == {"source"}
-    assert " ".join(line["text"] for line in lines) in Path(names[".srt"]).read_text(encoding="utf-8")
+    assert joined(lines) == cue_text(names[".srt"])
 
 
 def test_a_folder_names_what_it_skips(speech, said, tmp_path, capsys):
@@ -134,7 +138,7 @@ def test_a_folder_names_what_it_skips(speech, said, tmp_path, capsys):
     assert main(["translate", str(folder), "--task", "s2tt", "--srt", str(folder)]) == 0
     status = capsys.readouterr().err
     assert f"{folder}: skipped more/, notes.txt, three.vtt: " in status and "hidden" not in status
-    assert all(is_alike((folder / name).read_text(encoding="utf-8"), said) for name in ("one.srt", "two.srt"))
+    assert all(is_alike(cue_text(folder / name), said) for name in ("one.srt", "two.srt"))
     (folder / "notes.m4a").write_text("not a recording, whatever its name says", encoding="utf-8")
     assert main(["translate", str(folder), "--text"]) == 1
     shown, status = capsys.readouterr()
@@ -144,7 +148,7 @@ def test_a_folder_names_what_it_skips(speech, said, tmp_path, capsys):
 
 
 def test_a_whole_recording_as_one_segment_has_a_limit(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("echostream.cli.session.MAX_WHOLE_S", 2.0)
-    assert main(["translate", str(SAMPLE), "--segment-ms", "0", "--text", "-q"]) == 1
+    monkeypatch.setattr("echostream.cli.session.MAX_WHOLE_S", 0.8 * SAMPLE.seconds)
+    assert main(["translate", str(SAMPLE.path), "--segment-ms", "0", "--text", "-q"]) == 1
     shown, status = capsys.readouterr()
-    assert "give --segment-ms 320" in status and status.count("\n") == 1 and len(words_of(shown)) > 3
+    assert "give --segment-ms 320" in status and status.count("\n") == 1 and len(words_of(shown)) > 1

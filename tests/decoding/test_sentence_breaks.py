@@ -1,37 +1,61 @@
-"""Sentence breaks from the language model and pauses, on real text and independent of chunks."""
+"""Sentence breaks from the language model and pauses, on French sentences and independent of chunks."""
 
+import itertools
 import math
-from pathlib import Path
+import sys
 
 import pytest
-import sentencepiece
 
 from echostream.checkpoints.arpa_files import load_arpa
 from echostream.constants import FRAME_MS, FRAME_S
+from echostream.decoding.ngram import NGramModel
 from echostream.decoding.sentence_breaks import LEAST_NATS, NATS_PER_S, SentenceBreakDetector
 from echostream.decoding.word_boundary import SourceWord
+from scripts.training import train_source_lm
 
-MODEL = Path(__file__).resolve().parents[2] / "models/fr-en"
+THINGS = ("le dîner", "le train", "la gare", "la clé", "mon frère", "ma voisine", "le facteur", "une amie")
+STATES = ("est prêt", "est ici", "est en retard", "est parti")
+WISHES = ("je cherche", "nous attendons", "je vois", "elle connaît")
+SENTENCES = [" ".join(pair) for pair in [*itertools.product(THINGS, STATES), *itertools.product(WISHES, THINGS)]]
 ONE = "le dîner est prêt"
 OTHER = "je cherche la gare"
 WORD_FRAMES, GAP_FRAMES = 6, 2
 
 
+def pieces_of(word: str) -> list[str]:
+    """Subwords of up to three letters."""
+    return [f"▁{word[:3]}", *(word[at : at + 3] for at in range(3, len(word), 3))]
+
+
 @pytest.fixture(scope="module")
 def symbols() -> list[str]:
-    lines = (MODEL / "source_unigram/dict.txt").read_text(encoding="utf-8").splitlines()
-    return ["<s>", "<pad>", "</s>", "<unk>", *[line.split(" ")[0] for line in lines]]
+    known = {piece for text in SENTENCES for word in text.split() for piece in pieces_of(word)}
+    return ["<s>", "<pad>", "</s>", "<unk>", *sorted(known)]
+
+
+@pytest.fixture(scope="module")
+def language_model(symbols, tmp_path_factory) -> NGramModel:
+    folder = tmp_path_factory.mktemp("lm")
+    lines = [" ".join(piece for word in text.split() for piece in pieces_of(word)) for text in SENTENCES]
+    rows = ["id\ttgt_text", *(f"{number}\t{line}" for number, line in enumerate(lines))]
+    (folder / "train.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "dict.txt").write_text("".join(f"{symbol} 1\n" for symbol in symbols[4:]), encoding="utf-8")
+    options = {"--texts": "train.tsv", "--dictionary": "dict.txt", "--output": "lm.arpa.gz"}
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = [text for option, name in options.items() for text in (option, str(folder / name))]
+        patch.setattr(sys, "argv", ["train_source_lm.py", *arguments])
+        train_source_lm.main()
+    return load_arpa(folder / "lm.arpa.gz", symbols)
 
 
 @pytest.fixture
-def detector(symbols) -> SentenceBreakDetector:
-    return SentenceBreakDetector(load_arpa(MODEL / "source_lm.arpa.gz", symbols))
+def detector(language_model) -> SentenceBreakDetector:
+    return SentenceBreakDetector(language_model)
 
 
 @pytest.fixture(scope="module")
 def speak(symbols):
     """Words with their frames; ``|`` adds a pause of the given number of frames."""
-    spm = sentencepiece.SentencePieceProcessor(model_file=str(MODEL / "source_unigram/spm_unigram.model"))
     numbers = {symbol: number for number, symbol in enumerate(symbols)}
 
     def say(text: str, pause_frames: int = 0, start: int = 3) -> list[SourceWord]:
@@ -41,7 +65,7 @@ def speak(symbols):
                 frame += pause_frames
                 continue
             end = frame + WORD_FRAMES
-            read = tuple(numbers[piece] for piece in spm.encode(token, out_type=str))
+            read = tuple(numbers[piece] for piece in pieces_of(token))
             words.append(SourceWord(token, frame * FRAME_S, end * FRAME_S, symbols=read))
             frame = end + GAP_FRAMES
         return words

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 from encoded import encode
+from shipped_model import is_alike, samples
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -51,11 +52,16 @@ def commands(tmp_path_factory) -> Iterator[Path]:
         yield folder
 
 
+def readme_sample() -> str:
+    """The sample whose text the README prints, which is what is said in all recordings of the pages."""
+    return re.search(r'translate\("(models/\S+)"\)', text_of(REPOSITORY / "README.md"))[1]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     """A folder with the recordings that the pages speak of."""
     folder = tmp_path_factory.mktemp("recordings")
-    speech, _ = soundfile.read(REPOSITORY / "models/fr-en/samples/sentences_3.flac", dtype="float32")
+    speech, _ = soundfile.read(REPOSITORY / readme_sample(), dtype="float32")
     for name in ("talk.m4a", "my talk.m4a", "talk.mp3", "talk.webm"):
         encode(speech, folder / name, Path(name).suffix)
     encode(speech, folder / "talk.mp4", ".mp4", with_video=True)
@@ -106,11 +112,12 @@ def readme(printed: list[str], folder: Path) -> None:
     shell, python = printed
     assert "  heard  " in shell and "  said   " in shell
     first, second = python.splitlines()
-    assert re.fullmatch(r"\w.* \w.*\w", first) and len(second.split()) > 3
-    assert shell.splitlines()[-1] == first
+    assert len(first.split()) > 2 and len(second.split()) > 2
+    assert is_alike(shell.splitlines()[-1], first)
     for name in ("my talk.translated.wav", "talk.en.mp3"):
         assert soundfile.info(folder / name).duration > 1
-    assert first in (folder / "talk.en.srt").read_text(encoding="utf-8")
+    cues = (folder / "talk.en.srt").read_text(encoding="utf-8")
+    assert is_alike(" ".join(line for line in cues.splitlines() if not re.match(r"\d+(:|$)", line)), first)
 
 
 def soundless(line: str) -> str:
@@ -124,8 +131,9 @@ def tutorial(printed: list[str], folder: Path) -> None:
     assert f"```\n{live}```\n" in text_of(REPOSITORY / "docs/tutorial/translate.md")
     said = soundless(whole.splitlines()[0])
     assert [line.split()[2] for line in whole.splitlines()[1:]] == said.split()
-    assert len(stream.split()) > 3 and own.split() and len(sizes.split("==>")) == 7
-    assert re.fullmatch(r"'' \d\.\d MB\n", step)
+    assert len(stream.split()) >= len(said.split()) / 2 and own.split()
+    assert len(sizes.split("==>")) == 1 + len(samples())
+    assert re.fullmatch(r"'' \d+\.\d MB\n", step)
     for name in ("holiday.wav", "talk.en.mp3", "early.wav", "sure.wav", "talk.en.wav"):
         assert soundfile.info(folder / name).duration > 1, name
     assert (folder / "talk.en.txt").read_text(encoding="utf-8").split()
@@ -154,6 +162,12 @@ def test_the_client_of_the_protocol_runs_as_pasted(run):
             server.terminate()
     assert "'type': 'ready'" in printed and "'type': 'done'" in printed
     assert soundfile.info(run.folder / "talk.en.wav").duration > 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_samples_that_a_page_names_come_with_the_model(page):
+    named = re.findall(r"models/fr-en/samples/[\w.-]+", text_of(page))
+    assert not [name for name in named if not (REPOSITORY / name).exists()]
 
 
 def test_every_marked_block_is_run_somewhere():

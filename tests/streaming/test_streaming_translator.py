@@ -1,6 +1,8 @@
 """The streaming translator on a random model: independence of pushes, bounded state, complete output."""
 
 import copy
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from echostream.decoding.policy import FixedRatePolicy, StridePolicy
 from echostream.modules.ctc import BLANK
 from echostream.streaming import StreamingTranslator
+from echostream.streaming.source_span import SourceSpan
 
 POLICIES = ["alignment", "stride", "wait-k", "fixed-rate"]
 
@@ -229,6 +232,21 @@ def test_pause_ends_the_sentence_and_trims_its_state(translator):
     assert after.words and edges == sorted(edges)
     spoken = sum(out.samples.size for out in (before, *outs, after))
     assert edges[-1] <= (spoken + translator.output_sample_rate) / translator.output_sample_rate
+
+
+def test_a_sentence_that_was_read_but_not_written_begins_at_the_longest_pause(translator, monkeypatch):
+    writer = translator.writer
+    words, read = [(0, 4), (6, 9), (22, 25), (27, 33)], [5, 8, 24, 26, 28, 30, 32, 33, 35, 36]
+    span = SourceSpan(torch.zeros(1, 40, translator.model.cfg.encoder_dim), 40, words, [2, 7, 23, 28], read)
+    sentence = replace(writer.add_evidence(span, writer.init_state()), tokens=2)
+    before, following = writer.split_overdue(sentence)
+    assert following is not None and following.first_frame == before.span.end == (9 + 22 + 1) // 2
+    assert (
+        (before.source_words, before.target_tokens) == (following.source_words, following.target_tokens - 6) == (2, 2)
+    )
+    assert writer.split_overdue(replace(sentence, tokens=5))[1] is None, "the ST CTC may be a little ahead"
+    monkeypatch.setattr(writer, "overdue_tokens", math.inf)
+    assert writer.split_overdue(sentence)[1] is None
 
 
 def test_state_of_another_task_or_twice_in_a_batch_is_rejected_unchanged(translator):

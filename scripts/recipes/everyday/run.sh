@@ -105,6 +105,7 @@ if runs 6 "manifests"; then
     --outputs "$data_root/train.tsv" "$data_root/config_multitask.yaml" -- \
     "$python" "$here/manifests.py" --data-root "$data_root" --source-vocab "$source_vocab" \
     --target-vocab "$target_vocab" --seed "$seed" "${whose[@]}"
+  plain "$python" "$here/human_lists.py" --data-root "$data_root"
 fi
 
 if runs 7 "vocoder"; then

@@ -1,6 +1,7 @@
 """The judgement of a model: what is run, what is made of it, and how it gets into a page."""
 
 import json
+import shutil
 import sys
 import time
 from argparse import Namespace
@@ -72,6 +73,34 @@ def test_reach_is_worked_out_from_the_scores(results):
     ]
     results["rows"] = results["rows"][-1:]
     assert {tuple(line[1:]) for line in cells(reach(results))} > {("–", "under 15", "–")}
+
+
+def test_aims_are_those_of_the_sets_that_were_judged(results):
+    from scripts.judging.judgement import aims
+
+    assert not cells(aims(results))
+    results["rows"] += [
+        row("asterisk", 320, ECHO_BLEU=20.0, ECHO_SourceWER=25.0),
+        row("asterisk", 160, ECHO_BLEU=18.0),
+        row("asterisk", 40, ECHO_BLEU=18.0),
+        row("asterisk", 320, "wait-k", ECHO_BLEU=1.0),
+        row("tatoeba", 320, ECHO_ASR_BLEU=34.9),
+    ]
+    human, tatoeba = "Asterisk, human speech", "Tatoeba, unseen sentences"
+    assert cells(aims(results)) == [
+        [human, "text BLEU at 320 ms", "at least 17", "20.0", "yes"],
+        ["", "WER of the recognised source at 320 ms, %", "at most 25", "25.0", "yes"],
+        ["", "text BLEU at 160 ms over that at 320 ms", "at least 0.95", "0.90", "**no**"],
+        ["", "text BLEU at 40 ms over that at 320 ms", "at least 0.9", "0.90", "yes"],
+        [tatoeba, "ASR-BLEU at 320 ms", "at least 35", "34.9", "**no**"],
+        ["", "the same over its offline value", "at least 0.92", "–", "–"],
+    ]
+    results["rows"] += [row("tatoeba", 0, ECHO_ASR_BLEU=35.0), row("armelle", 320, ECHO_SourceWER=40.1)]
+    assert cells(aims(results))[4:] == [
+        ["Armelle, human speech at 8 kHz", "WER of the recognised source at 320 ms, %", "at most 40", "40.1", "**no**"],
+        [tatoeba, "ASR-BLEU at 320 ms", "at least 35", "34.9", "**no**"],
+        ["", "the same over its offline value", "at least 0.92", "1.00", "yes"],
+    ]
 
 
 def test_tables_go_by_segment_size_and_say_what_is_missing(results):
@@ -151,7 +180,7 @@ def test_figures_are_put_between_their_marks(page, report, results, tmp_path):
 @pytest.mark.parametrize(
     ("mark", "message"),
     [
-        ("<!-- figures:speed:begin -->", "has a mark figures:speed; known are baselines"),
+        ("<!-- figures:speed:begin -->", "has a mark figures:speed; known are aims, baselines"),
         ("<!-- figures:reach:begin -->", "without its begin or end"),
     ],
 )
@@ -214,6 +243,22 @@ def test_finished_evaluations_are_reported(judge, test_set, tmp_path, capsys):
     assert [(row["segment_ms"], row["scores"]["ECHO_ATD"]) for row in results["rows"]] == [(0, None), (320, None)]
     assert str(tmp_path) not in json.dumps(results)
     assert (tmp_path / "out" / "report" / "quality_latency_sets.png").is_file()
+
+
+def test_the_sets_of_the_everyday_recipe_are_known(judge, test_set, tmp_path, monkeypatch, capsys):
+    for name in ("tatoeba", "armelle"):
+        test_set.rename(tmp_path / f"simuleval_{name}")
+        shutil.copytree(tmp_path / f"simuleval_{name}", test_set)
+    found = []
+    monkeypatch.setattr(judge.script, "run_all", lambda jobs, _: found.extend(jobs) or [])
+    judge("--everyday", tmp_path, "--segments", "320", "--policies", "alignment", "--no-cascade")
+    assert [job.name for job in found if "alignment" in job.name] == [
+        "tatoeba, alignment, 320 ms",
+        "armelle, alignment, 320 ms",
+    ]
+    limits = {job.name.split(",")[0]: job.command[job.command.index("--limit") + 1] for job in found}
+    assert (limits["tatoeba"], limits["armelle"]) == ("300", "0")
+    assert "nothing is finished yet" in capsys.readouterr().err
 
 
 def test_the_main_evaluations_come_first(judge, test_set, tmp_path):

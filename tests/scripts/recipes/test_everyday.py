@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from scripts.recipes.everyday import human_lists
 from scripts.recipes.everyday.fetch import fetch_tatoeba
 from scripts.recipes.everyday.human import HumanSpeech, store
 from scripts.recipes.everyday.numbers_in_text import spoken_french, written_english
@@ -156,6 +157,30 @@ def test_an_archive_that_is_there_is_not_fetched(tmp_path, capsys):
     path.write_bytes(b"other")
     fetch_tatoeba(path)
     assert "another version" in capsys.readouterr().out
+
+
+def test_what_people_said_is_listed_for_simuleval(tmp_path, monkeypatch, capsys):
+    draw = np.random.default_rng(0)
+    waves = {"digits__sept": draw.uniform(-0.5, 0.5, 12_000), "vm__un": draw.uniform(-0.5, 0.5, 16_000)}
+    texts = {"digits__sept": ("Sept, s'il vous plaît !", "Seven, please!"), "vm__un": ("Message un.", "Message one.")}
+    rows = store(tmp_path / "human/armelle.zip", ((name, wave, texts[name]) for name, wave in waves.items()))
+    (tmp_path / "human/armelle.tsv").write_text(
+        table(["id", "audio", "n_frames", "seconds", "fr", "en"], rows), encoding="utf-8"
+    )
+    monkeypatch.setattr(sys, "argv", ["human_lists.py", "--data-root", str(tmp_path)])
+    human_lists.main()
+    shown = capsys.readouterr().out
+    assert f"2 utterances in {tmp_path / 'simuleval_armelle'}" in shown and "none of tuxpaint" in shown
+    lists = {
+        name: (tmp_path / "simuleval_armelle" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        for name in ("source", "target", "source_text")
+    }
+    assert lists["target"] == ["Seven, please!", "Message one."]
+    assert lists["source_text"] == ["sept s'il vous plaît", "message un"]
+    for path, wave in zip(lists["source"], waves.values(), strict=True):
+        samples, rate = soundfile.read(path)
+        assert Path(path).is_absolute() and rate == 16_000
+        np.testing.assert_allclose(samples, wave, atol=1e-4)
 
 
 # --- the recipe -----------------------------------------------------------------------------------------------------
