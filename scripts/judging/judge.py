@@ -1,7 +1,7 @@
 """Judge a model: every test set at every segment size, other policies, a cascade and the ceiling; tables and plots.
 
-    python scripts/judging/judge.py --model models/fr-en --data-root runs/phrasebook --asterisk runs/asterisk/fr-en \\
-        --multi30k runs/multi30k --output runs/judgement
+    python scripts/judging/judge.py --model models/fr-en --asterisk runs/asterisk/fr-en --everyday runs/everyday \\
+        --output runs/judgement
     python scripts/judging/judge.py ... --limit 10        # a first look
 
 Each test set is a folder that simuleval_lists.py has written (source.txt, target.txt, source_text.txt, and
@@ -85,6 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data-root", type=Path, help="of the phrasebook recipe: simuleval_sentences and the like")
     parser.add_argument("--asterisk", type=Path, help="of scripts/recipes/asterisk: its folder fr-en")
     parser.add_argument("--multi30k", type=Path, help="of scripts/recipes/multi30k")
+    parser.add_argument("--everyday", type=Path, help="of scripts/recipes/everyday")
     parser.add_argument(
         "--set", dest="more", action="append", default=[], metavar="NAME=FOLDER", help="another test set's lists"
     )
@@ -155,6 +156,7 @@ def find_sets(args: argparse.Namespace) -> dict[str, Path]:
         SystemExit: a set that was asked for isn't there, or none is.
     """
     roots = {"phrasebook": args.data_root, "asterisk": args.asterisk, "multi30k": args.multi30k}
+    roots |= {"everyday": args.everyday}
     known = {name: roots[kind] / folder for name, (kind, folder, _) in SETS.items() if roots[kind] is not None}
     for text in args.more:
         name, _, folder = text.partition("=")
@@ -168,7 +170,8 @@ def find_sets(args: argparse.Namespace) -> dict[str, Path]:
         if missing := [file for file in LISTS if not (known[name] / file).is_file()]:
             raise SystemExit(f"error: the test set {name} lacks {known[name] / missing[0]}: run its recipe")
     if not wanted:
-        raise SystemExit("error: no test sets: give --data-root, --asterisk, --multi30k or --set NAME=FOLDER")
+        options = "--data-root, --asterisk, --multi30k, --everyday or --set NAME=FOLDER"
+        raise SystemExit(f"error: no test sets: give {options}")
     return {name: known[name] for name in known if name in wanted}
 
 

@@ -4,7 +4,8 @@
 
 writes into DIR `train.tsv` and `dev.tsv` in fairseq's form (audio as `french/shard_00000.zip:offset:bytes`, whose
 features are computed while training), subword models and the texts of the three auxiliary tasks, the normalisation of
-the features, the two YAML configs; and for each test set a folder `simuleval_<set>` with lists and sound files.
+the features, the two YAML configs; and for each test set a folder `simuleval_<set>` with lists and sound files, also
+for what people say in French (`simuleval_armelle` to test on, `simuleval_tuxpaint_fr` to develop on).
 
 The French side is what is heard, in lower case without punctuation; the English side keeps both. Recordings without
 French words have an empty text and no units.
@@ -58,6 +59,8 @@ transforms:
 """
 # Enough for a mean and a standard deviation of each of 80 bins.
 CMVN_RECORDINGS = 2000
+# Of the recipe's folder human: French that is never trained on.
+HUMAN_SETS = ("armelle", "tuxpaint_fr")
 SUBWORD_SENTENCES = 200_000
 
 
@@ -117,6 +120,17 @@ def write_lists(root: Path, name: str, recordings: list[tuple[str, ...]], shards
     for file, lines in lists.items():
         write_text(folder / file, "\n".join(lines) + "\n")
     print(f"lists: {len(recordings)} utterances in {folder}", flush=True)
+
+
+def write_human_lists(root: Path) -> None:
+    """Lists of what people say in French, where the stage before has fetched it."""
+    for name in HUMAN_SETS:
+        manifest = root / "human" / f"{name}.tsv"
+        if not manifest.is_file():
+            continue
+        rows = read_table(manifest, "audio", "fr", "en")
+        places = {row["id"]: {"audio": f"human/{row['audio']}"} for row in rows}
+        write_lists(root, name, [(row["id"], "", "", "", row["fr"], row["en"]) for row in rows], places, {})
 
 
 def main() -> None:
@@ -200,6 +214,7 @@ def main() -> None:
         references[row["id"]].append(row["en"])
     for name, rows in sorted(sets.items()):
         write_lists(root, name, rows, shards, references)
+    write_human_lists(root)
     print(f"manifests: {', '.join(f'{len(rows)} {split}' for split, rows in splits.items())}", flush=True)
 
 

@@ -148,6 +148,16 @@ def test_figures_are_put_between_their_marks(page, report, results, tmp_path):
     assert "99.0" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="draws")
+@pytest.mark.parametrize("policies", [["alignment", "wait-k"], ["alignment"]])
+def test_policies_are_drawn_if_there_are_several(results, policies, tmp_path):
+    from scripts.judging.judgement import write_plots
+
+    drawn = {path.name for path in write_plots({**results, "policies": policies}, tmp_path)}
+    assert ("quality_latency_policies.png" in drawn) == (len(policies) > 1)
+    assert drawn == {path.name for path in tmp_path.iterdir()}
+
+
 @pytest.mark.parametrize(
     ("mark", "message"),
     [
@@ -200,6 +210,17 @@ def test_set(tmp_path) -> Path:
 def test_sets_that_are_not_there_are_named(judge, options, message):
     with pytest.raises(SystemExit, match=message):
         judge(*options)
+
+
+def test_sets_of_the_everyday_recipe_are_found_and_titled(judge, test_set, tmp_path):
+    from scripts.judging.judgement import title
+
+    (tmp_path / "everyday").mkdir()
+    for name in ("tatoeba", "armelle"):
+        (tmp_path / f"everyday/simuleval_{name}").symlink_to(test_set)
+    nothing = dict.fromkeys(("data_root", "asterisk", "multi30k", "sets", "policy_sets"))
+    found = judge.script.find_sets(Namespace(everyday=tmp_path / "everyday", more=[], **nothing))
+    assert [title(name) for name in found] == ["Armelle, human speech at 8 kHz", "Tatoeba, unseen sentences"]
 
 
 def test_finished_evaluations_are_reported(judge, test_set, tmp_path, capsys):

@@ -201,6 +201,24 @@ def given(tmp_path_factory) -> Path:
     return folder
 
 
+def test_what_people_say_is_listed_where_it_is_there(tmp_path):
+    from scripts.recipes.everyday.manifests import write_human_lists
+
+    write_human_lists(tmp_path)
+    assert not list(tmp_path.iterdir())
+    speech = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    (tmp_path / "human").mkdir()
+    rows = store(tmp_path / "human/armelle.zip", [("agent-pass", speech, ("Un, deux !", "One, two."))])
+    columns = ["id", "audio", "n_frames", "seconds", "fr", "en"]
+    (tmp_path / "human/armelle.tsv").write_text(table(columns, rows), encoding="utf-8")
+    write_human_lists(tmp_path)
+    folder = tmp_path / "simuleval_armelle"
+    (source,) = (folder / "source.txt").read_text(encoding="utf-8").splitlines()
+    assert soundfile.info(source).frames == 16_000
+    assert (folder / "source_text.txt").read_text(encoding="utf-8") == "un deux\n"
+    assert (folder / "target.txt").read_text(encoding="utf-8") == "One, two.\n"
+
+
 def run(given: Path, root: Path, *options: str) -> subprocess.CompletedProcess:
     command = [str(RECIPE / "run.sh"), "--data-root", str(root), "--tatoeba", str(given / "fra-eng.zip")]
     command += ["--voices", str(given / "voices.tsv"), "--voices-dir", str(given), "--hours", "0.04", "--dev", "10"]
