@@ -31,7 +31,7 @@ du -sm "$packages"/* | sort -rn | head -8
 model=$PWD/models/fr-en
 for run in first second; do
   started=$(date +%s%N)
-  (cd "$work" && PYTHONUNBUFFERED=1 "$work/venv/bin/echostream" translate "$model/samples/sentences_1.flac" \
+  (cd "$work" && PYTHONUNBUFFERED=1 "$work/venv/bin/echostream" translate "$model/samples/tatoeba_1.flac" \
     --model "$model" --output "$work/$run.wav" 2> "$work/$run.log" || true) | head -c 1 > "$work/$run.word"
   [[ -s $work/$run.word ]] || { echo "error: echostream translate wrote no word:" >&2; cat "$work/$run.log" >&2; exit 1; }
   echo "first word, $run run: $((($(date +%s%N) - started) / 1000000)) ms after the start of the command"

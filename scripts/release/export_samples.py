@@ -1,8 +1,7 @@
 """Give a released model recordings to be tried on: the first ones of some test sets, as flac.
 
     python scripts/release/export_samples.py --model models/fr-en \\
-        --take sentences=4:runs/phrasebook/simuleval_sentences \\
-        --take unseen_voice=2:runs/phrasebook/simuleval_unseen_voice
+        --take asterisk=3:runs/asterisk/fr-en/simuleval --take tatoeba=3:runs/everyday/simuleval_tatoeba
 
 Each set is a folder that simuleval_lists.py has written. SAMPLES/samples.tsv has what was said and what it means, in
 the columns that model.yaml's languages name; `make demo` plays them.

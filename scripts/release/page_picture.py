@@ -95,7 +95,7 @@ def main() -> None:
         "--recordings",
         type=Path,
         nargs="+",
-        default=[samples / f"sentences_{number}.flac" for number in (1, 3, 4)],
+        default=[samples / f"asterisk_{number}.flac" for number in (1, 2, 3)],
         help="what the microphone hears (default: samples of the model that ships)",
     )
     parser.add_argument("--pause-s", type=float, default=1.5, help="silence around each of them (default: %(default)s)")

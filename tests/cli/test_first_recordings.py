@@ -19,7 +19,7 @@ from echostream.cli import main, translate
 from echostream.streaming import StreamingTranslator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SAMPLE = REPOSITORY / "models" / "fr-en" / "samples" / "sentences_3.flac"
+SAMPLE = REPOSITORY / "models" / "fr-en" / "samples" / "tatoeba_1.flac"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import soundfile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = REPOSITORY / "models" / "fr-en"
-SAMPLE = MODEL / "samples" / "sentences_1.flac"
+SAMPLE = MODEL / "samples" / "tatoeba_1.flac"
 UNNEEDED = ["fairseq", "simuleval", "torchaudio", "hydra", "omegaconf", "sacrebleu", "sentencepiece", "faster_whisper"]
 # Put before everything else on the path, so that importing one of them fails as if it were not there.
 HIDING = """\

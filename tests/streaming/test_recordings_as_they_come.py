@@ -1,5 +1,6 @@
 """What recordings do to the released model: where they end, what follows, and how long they are silent."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,12 @@ def translator() -> StreamingTranslator:
 
 def recording(name: str) -> np.ndarray:
     return soundfile.read(MODEL / "samples" / f"{name}.flac", dtype="float32")[0]
+
+
+def said(name: str) -> str:
+    """What is said in a recording."""
+    with (MODEL / "samples" / "samples.tsv").open(encoding="utf-8", newline="") as file:
+        return next(row["fr"] for row in csv.DictReader(file, delimiter="\t") if row["id"] == name)
 
 
 def silence(seconds: float) -> np.ndarray:
@@ -49,10 +56,10 @@ def speech_ends(wave: np.ndarray) -> int:
 
 def test_nothing_is_lost_where_a_recording_ends(translator):
     """A cut right after the last phone, and 3 s of zeros, noise or mains hum after it."""
-    wave = recording("sentences_3")
+    wave = recording("tatoeba_1")
     speech = wave[: speech_ends(wave)]
     expected = text(heard(translator, wave))
-    assert expected == "mon frère est parti en vacances en france"
+    assert edit_distance(expected.split(), said("tatoeba_1").split()) <= 1
     time_s = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
     ends = {
         "a cut": silence(0),
@@ -65,7 +72,7 @@ def test_nothing_is_lost_where_a_recording_ends(translator):
 
 
 def test_lengths_around_a_segment_end_cleanly(translator):
-    wave = recording("sentences_3")
+    wave = recording("tatoeba_1")
     segment = 320 * SAMPLE_RATE // 1000
     for segments in (1, 4):
         whole = segments * segment + translator.missing_samples(translator.init_state()) - segment
@@ -76,12 +83,12 @@ def test_lengths_around_a_segment_end_cleanly(translator):
 
 def test_a_minute_of_silence_adds_and_takes_nothing(translator):
     """Before the first sentence, where an unlikely word of the first second used to wait for it, and between two."""
-    first, second = recording("sentences_4"), recording("sentences_3")
+    first, second = recording("tatoeba_2"), recording("tatoeba_1")
     words = heard(translator, np.concatenate([silence(60), first, silence(60), second]))
     starts = [word.start_s for word in words]
     begin, end = 60 + first.size / SAMPLE_RATE, 120 + first.size / SAMPLE_RATE
     assert all(60 <= start <= begin or start >= end for start in starts), words
     later = [word.text for word in words if word.start_s >= end]
     alone = [word.text for word in heard(translator, second)]
-    assert edit_distance(later, alone) <= 1  # "parti" and "partie" sound the same
+    assert edit_distance(later, alone) <= 1
     assert len([word for word in words if word.start_s < end]) >= len(heard(translator, first)) // 2
