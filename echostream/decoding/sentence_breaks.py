@@ -15,7 +15,7 @@ from echostream.decoding.ngram import NGramModel
 from echostream.decoding.word_boundary import SourceWord
 from echostream.modules.state import State
 
-# Chosen on 120 dev sentences, each alone and ten on end (MODEL_CARD, Long speech).
+# Chosen on 120 dev sentences, each alone and ten on end (docs/results.md, Long speech).
 LEAST_NATS = 10.0  # for a break, of both kinds of evidence
 NATS_PER_S = 15.0  # of a pause
 LONGEST_PAUSE_S = 1.0  # that is more evidence than a shorter one

@@ -30,7 +30,7 @@ from echostream.modules.transformer import TransformerState
 from echostream.streaming.source_span import SourceSpan
 from echostream.text import WORD_MARK, pieces_to_text
 
-# Chosen on 120 dev sentences, ten on end (MODEL_CARD, Long speech); larger values would split less, and later.
+# Chosen on 120 dev sentences, ten on end (docs/results.md, Long speech); larger values would split less, and later.
 OVERDUE_TOKENS = 6  # read by the ST CTC beyond the decoder's end, which show that another sentence has started
 SLACK_TOKENS = 5  # the pause between the two may lie that many tokens earlier, since the ST CTC lags behind the speaker
 

@@ -23,6 +23,7 @@ CASCADE, STREAMING_CASCADE = "cascade", "streaming-cascade"
 # name: which recipe made it, its folder of lists, what a reader calls it
 SETS = {
     "tatoeba": ("everyday", "simuleval_tatoeba", "Tatoeba, unseen sentences"),
+    "tatoeba_unseen_voice": ("everyday", "simuleval_tatoeba_unseen_voice", "Tatoeba, unseen sentences and voices"),
     "sentences": ("phrasebook", "simuleval_sentences", "phrasebook, unseen sentences"),
     "templates": ("phrasebook", "simuleval_templates", "phrasebook, unseen templates"),
     "unseen_voice": ("phrasebook", "simuleval_unseen_voice", "phrasebook, unseen voice"),
@@ -209,14 +210,18 @@ def latency(results: Results) -> str:
     return markdown_table(header, blank_repeats(rows))
 
 
+def several_policies(results: Results) -> list[str]:
+    """Sets that were run with other policies beside ours."""
+    others = results["policies"][1:]
+    return [name for name in sets_of(results) if any(select(results, name, policy) for policy in others)]
+
+
 def policies(results: Results) -> str:
     """Our policy beside the others."""
     header = ["test set", "policy", "segment", "ASR-BLEU as played", "without pauses", "text BLEU", "StartOffset"]
     header += ["after the first word, median", "LAAL", "ATD", "pauses: number / s"]
     rows = []
-    for name in sets_of(results):
-        if not any(select(results, name, policy) for policy in results["policies"][1:]):
-            continue
+    for name in several_policies(results):
         for policy in results["policies"]:
             for row in select(results, name, policy):
                 cells = [title(name), policy, size(row["segment_ms"])]
@@ -340,7 +345,7 @@ PLOTS = {"sets": draw_sets, "policies": draw_policies}
 
 
 def write_report(results: Results, folder: Path) -> dict[str, str]:
-    """Write every table as NAME.md and every plot as NAME.png and NAME-dark.png.
+    """Write every table as NAME.md and the plots as NAME.png and NAME-dark.png.
 
     Returns:
         The tables by name.
@@ -354,10 +359,12 @@ def write_report(results: Results, folder: Path) -> dict[str, str]:
 
 
 def write_plots(results: Results, folder: Path) -> list[Path]:
-    """Both plots, each for a light and a dark page."""
+    """The plots, each for a light and a dark page; that of the policies only if there are several."""
     names = {name: title(name) for name in sets_of(results)}
     paths = []
     for name, draw in PLOTS.items():
+        if name == "policies" and not several_policies(results):
+            continue
         for dark in (False, True):
             path = folder / f"quality_latency_{name}{'-dark' if dark else ''}.png"
             draw(results, names, path, dark)

@@ -1,12 +1,12 @@
 """A trained model as it is given away: small weights, no training state, no paths, all that belongs to it.
 
-    python scripts/release/export_model.py --checkpoint runs/phrasebook_model/checkpoint_average.pt \\
-        --data runs/phrasebook --output models/fr-en
+    python scripts/release/export_model.py --checkpoint runs/mine/checkpoint_average.pt --data runs/mine_data \\
+        --output models/mine
 
 The folder gets model.safetensors (and more of them, of at most 45 MB each) and model.json, vocoder/, the dictionaries
 and SentencePiece models, the normalisation, the configs, model.yaml, which says how it is meant to be played, and
 release.json, which says what it was made of and with. It is self-contained, can be moved, and
-`StreamingTranslator.from_checkpoint("models/fr-en")` loads it. What else is in the folder, such as samples/, stays and
+`StreamingTranslator.from_checkpoint("models/mine")` loads it. What else is in the folder, such as samples/, stays and
 counts against --max-mb. Nothing changes there before everything has been checked: the exported model must load and
 give the logits of the original but for rounding, and its translations are compared.
 """

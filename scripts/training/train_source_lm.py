@@ -1,8 +1,8 @@
 """A language model of the source's subwords (`source_lm` in model.yaml): it spells what the ASR CTC hears, and parts
 sentences.
 
-    python scripts/training/train_source_lm.py --texts runs/phrasebook/source_unigram/train.tsv \\
-        --dictionary runs/phrasebook/source_unigram/dict.txt --output runs/phrasebook/source_lm.arpa.gz
+    python scripts/training/train_source_lm.py --texts runs/everyday/source_unigram/train.tsv \\
+        --dictionary runs/everyday/source_unigram/dict.txt --output runs/everyday/source_lm.arpa.gz
 
 Interpolated Witten-Bell estimates (Witten and Bell 1991, method C), written as a back-off model in ARPA's format, so
 that one made by KenLM or SRILM from the same subwords serves as well.

@@ -177,6 +177,16 @@ def test_figures_are_put_between_their_marks(page, report, results, tmp_path):
     assert "99.0" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="draws")
+@pytest.mark.parametrize("policies", [["alignment", "wait-k"], ["alignment"]])
+def test_policies_are_drawn_if_there_are_several(results, policies, tmp_path):
+    from scripts.judging.judgement import write_plots
+
+    drawn = {path.name for path in write_plots({**results, "policies": policies}, tmp_path)}
+    assert ("quality_latency_policies.png" in drawn) == (len(policies) > 1)
+    assert drawn == {path.name for path in tmp_path.iterdir()}
+
+
 @pytest.mark.parametrize(
     ("mark", "message"),
     [
@@ -229,126 +239,6 @@ def test_set(tmp_path) -> Path:
 def test_sets_that_are_not_there_are_named(judge, options, message):
     with pytest.raises(SystemExit, match=message):
         judge(*options)
-
-
-def test_finished_evaluations_are_reported(judge, test_set, tmp_path, capsys):
-    for segment in (0, 320):
-        run = tmp_path / "out" / "mine" / "alignment" / f"segment_{segment}ms" / f"segment_{segment}ms"
-        run.mkdir(parents=True)
-        (run / "scores.tsv").write_text("ECHO_ASR_BLEU\tECHO_ATD\n42.5\t\n", encoding="utf-8")
-        (run / "instances.log").write_text("{}\n{}\n", encoding="utf-8")
-    judge("--set", f"mine={test_set}", "--report")
-    assert "| mine (2) | 320 ms | 42.5 | – |" in capsys.readouterr().out
-    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert [(row["segment_ms"], row["scores"]["ECHO_ATD"]) for row in results["rows"]] == [(0, None), (320, None)]
-    assert str(tmp_path) not in json.dumps(results)
-    assert (tmp_path / "out" / "report" / "quality_latency_sets.png").is_file()
-
-
-def test_the_sets_of_the_everyday_recipe_are_known(judge, test_set, tmp_path, monkeypatch, capsys):
-    for name in ("tatoeba", "armelle"):
-        test_set.rename(tmp_path / f"simuleval_{name}")
-        shutil.copytree(tmp_path / f"simuleval_{name}", test_set)
-    found = []
-    monkeypatch.setattr(judge.script, "run_all", lambda jobs, _: found.extend(jobs) or [])
-    judge("--everyday", tmp_path, "--segments", "320", "--policies", "alignment", "--no-cascade")
-    assert [job.name for job in found if "alignment" in job.name] == [
-        "tatoeba, alignment, 320 ms",
-        "armelle, alignment, 320 ms",
-    ]
-    limits = {job.name.split(",")[0]: job.command[job.command.index("--limit") + 1] for job in found}
-    assert (limits["tatoeba"], limits["armelle"]) == ("300", "0")
-    assert "nothing is finished yet" in capsys.readouterr().err
-
-
-def test_the_main_evaluations_come_first(judge, test_set, tmp_path):
-    args = Namespace(
-        segments=[40, 320, 0],
-        policies=["alignment", "stride", "wait-k"],
-        policy_sets=None,
-        no_cascade=False,
-        streaming_cascade_ms=[960],
-        limits={"": 300, "asterisk": 0},
-        asr_models=["base", "tiny.en"],
-        beside_at=[320],
-        asr_compute="int8",
-        output=tmp_path,
-        model=Path("m.pt"),
-        vocoder=None,
-        stride_n=None,
-        lag_k=2,
-        wait_k=3,
-    )
-    jobs = list(judge.script.judgements({"sentences": test_set, "asterisk": test_set}, args))
-    assert [job.name for job in jobs] == [
-        *(
-            f"{name}, alignment, {size}"
-            for size in ("320 ms", "offline", "40 ms")
-            for name in ("sentences", "asterisk")
-        ),
-        *(
-            f"{name}, {system}"
-            for name in ("sentences", "asterisk")
-            for system in ("cascade, offline", "streaming-cascade, 960 ms")
-        ),
-        *(f"sentences, {policy}, {size}" for size in ("320 ms", "offline", "40 ms") for policy in ("stride", "wait-k")),
-    ]
-    assert len({job.command[job.command.index("--output") + 1] for job in jobs}) == len(jobs)
-    judges = {job.name.split(", ")[2]: job.command[job.command.index("--asr-model") + 1] for job in jobs}
-    assert judges == {"320 ms": "base tiny.en", "offline": "base", "40 ms": "base", "960 ms": "base"}
-    limits = {job.name.split(",")[0]: job.command[job.command.index("--limit") + 1] for job in jobs}
-    assert limits == {"sentences": "300", "asterisk": "0"}
-    lags = {
-        job.name.split(", ")[1]: job.command[job.command.index("--lag-k") + 1 :][:1]
-        for job in jobs
-        if "--lag-k" in job.command
-    }
-    assert lags == {"alignment": ["2"], "wait-k": ["3"]}
-
-
-def test_a_job_that_fails_does_not_keep_the_others_from_it(judge, tmp_path, capsys):
-    def job(name: str, code: str):
-        return judge.script.Job(name, [sys.executable, "-c", code])
-
-    done = tmp_path / "done"
-    jobs = [
-        job("bad", "import sys; print('noise', file=sys.stderr); sys.exit('error: no voice')"),
-        job("good", f"open({str(done)!r}, 'w')"),
-    ]
-    assert judge.script.run_all(jobs, 1) == ["bad: no voice"]
-    assert done.exists()
-    assert capsys.readouterr().out.count(" of 2: ") == 2
-
-
-def test_interrupting_ends_the_jobs_and_what_they_started(judge, tmp_path):
-    started = tmp_path / "child"
-    child = f"import os, time; open({str(started)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(60)"
-    code = f"""
-import os, pathlib, signal, subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", {child!r}])
-started = pathlib.Path({str(started)!r})
-while not (started.exists() and started.read_text()):
-    time.sleep(0.02)
-os.kill(os.getppid(), signal.SIGINT)
-time.sleep(60)
-"""
-    with pytest.raises(KeyboardInterrupt):
-        judge.script.run_all([judge.script.Job("long", [sys.executable, "-c", code])] * 2, 1)
-    status = Path("/proc") / started.read_text(encoding="utf-8").strip() / "status"
-    deadline = time.monotonic() + 20
-    while status.exists() and "Z (zombie)" not in status.read_text(encoding="utf-8"):
-        assert time.monotonic() < deadline, "what the job started goes on"
-
-
-def test_words_of_the_cascade_are_spread_by_their_letters():
-    from scripts.judging.cascade_agent import spread_words
-
-    words = spread_words("a bcd", 2000.0, 800.0)
-    assert [(word.text, word.source_ms, word.start_ms, word.end_ms) for word in words] == [
-        ("a", 2000.0, 0.0, 200.0),
-        ("bcd", 2000.0, 200.0, 800.0),
-    ]
-    assert spread_words("", 2000.0, 0.0) == ()
 
 
 @pytest.fixture(scope="module")
