@@ -1,9 +1,7 @@
 """The judgement of a model: what is run, what is made of it, and how it gets into a page."""
 
 import json
-import shutil
 import sys
-import time
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
