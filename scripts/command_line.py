@@ -21,7 +21,7 @@ def require(module: str, hint: str = INSTALL_HINT) -> ModuleType:
 
 
 def positive(text: str) -> int:
-    """Type of a command-line option that counts something."""
+    """Convert the text of a command-line option that counts something: a whole number from 1."""
     number = int(text)
     if number < 1:
         raise ValueError(text)

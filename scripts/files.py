@@ -31,7 +31,7 @@ NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 
 
 def _say_what_cannot_be_written(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A full disk and a folder without permission end a tool in one line, whichever stage finds them."""
+    """End a tool in one line where the disk is full or a folder can't be written to, whichever stage finds it."""
     if isinstance(error, OSError) and error.errno in NO_PLACE:
         place = error.filename2 or error.filename or "the output"
         print(

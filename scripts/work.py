@@ -69,7 +69,7 @@ class Ledger:
 
 
 def add_share_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of a tool that can do a part of its work (`share`), or only count it."""
+    """Add the options of a tool that can do a part of its work (`share`), or only count it."""
     parser.add_argument("--dry-run", action="store_true", help="only say how much there is to do")
     parser.add_argument("--num-shards", type=positive, default=1, help="divide the work into this many parts")
     parser.add_argument("--shard", type=int, default=0, help="do this part: 0 to N - 1 (default: %(default)s)")
@@ -77,7 +77,7 @@ def add_share_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def share(items: Sequence[Any], args: argparse.Namespace) -> list[Any]:
-    """Every N-th item, beginning with the shard's.
+    """Take every N-th item, beginning with the one whose number is the shard's.
 
     Raises:
         SystemExit: there is no such shard.
@@ -160,7 +160,7 @@ class Work:
 
 
 def is_too_early(args: argparse.Namespace, name: str, done: str, *tables: Path) -> bool:
-    """Whether this is a dry run that cannot count yet, because a table is not there; says so."""
+    """Tell, and print, whether this is a dry run that cannot count yet because a table is missing."""
     missing = [table for table in tables if not table.is_file()] if args.dry_run else []
     if missing:
         print(f"{name}: would be {done}, once there is {missing[0]}", flush=True)

@@ -101,7 +101,7 @@ def _name(kind: type) -> str:
 
 
 def _encode(value: Any, tensors: list[Tensor]) -> Any:
-    """``value`` as JSON; its tensors are appended to ``tensors``. What isn't plain becomes an object of one name."""
+    """Turn ``value`` into JSON and append its tensors to ``tensors``. What isn't plain is an object of one name."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -84,7 +84,7 @@ examples:
 
 
 def add_translate_arguments(parser: argparse.ArgumentParser, task: str | None = None) -> None:
-    """Options of ``translate``, or of ``asr`` where ``task`` says so."""
+    """Add the options of ``translate``, or of ``asr`` where ``task`` says so."""
     parser.add_argument("audio", type=Path, nargs="+", metavar="IN", help="recording or video, folder of them, or -")
     group = parser.add_argument_group("output")
     if task is None:
@@ -112,7 +112,7 @@ def add_translate_arguments(parser: argparse.ArgumentParser, task: str | None = 
 
 
 def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) -> None:
-    """``--text``, and files of text."""
+    """Add ``--text``, and the options that write text to files."""
     language = "translation" if with_clock else "transcript"
     group.add_argument("--text", action="store_true", help="print the text alone, a sentence a line")
     group.add_argument(
@@ -137,7 +137,7 @@ def add_text_options(group: argparse._ArgumentGroup, with_clock: bool = True) ->
 
 
 def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``speak``."""
+    """Add the options of ``speak``."""
     parser.add_argument("text", nargs="+", metavar="TEXT", help="in the target language; - reads standard input")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=SPEECH_OUTPUT_HELP)
     add_voice_options(parser.add_argument_group("model"))
@@ -158,7 +158,7 @@ def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_mic_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``mic``."""
+    """Add the options of ``mic``."""
     group = parser.add_argument_group("sound devices")
     group.add_argument("--list", action="store_true", help="list the devices and end")
     group.add_argument("--input", metavar="DEVICE", help="microphone: number or part of the name (system's default)")
@@ -174,7 +174,7 @@ def add_mic_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``serve``."""
+    """Add the options of ``serve``."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="port to listen on; 0: any free one (%(default)s)"
@@ -222,14 +222,14 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_info_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``info``."""
+    """Add the options of ``info``."""
     parser.add_argument("model", type=Path, nargs="?", help="as --model of translate (the only model)")
     parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     add_user_dir(parser)
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``models``."""
+    """Add the options of ``models``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="name, languages, size and place of each model", description="List the models.")
     where = actions.add_parser("path", help="where a model is", description="Print where a model is.")

@@ -37,14 +37,14 @@ class UsageError(UserError):
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
-    """``--quiet`` and ``--verbose``."""
+    """Add the options ``--quiet`` and ``--verbose``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors (and the text of --text)")
     group.add_argument("-v", "--verbose", action="store_true", help="say more")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Model, policy and machine."""
+    """Add the options that say which model is used, by which policy, and on which machine."""
     group = parser.add_argument_group("model")
     add_voice_options(group)
     group.add_argument(
@@ -69,7 +69,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_voice_options(group: argparse._ArgumentGroup) -> None:
-    """Model, vocoder and machine: what a text needs to be spoken."""
+    """Add the options that a command needs to speak a text: model, vocoder and machine."""
     group.add_argument("--model", type=Path, help=MODEL_HELP)
     group.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
@@ -84,7 +84,7 @@ def add_voice_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_user_dir(group: argparse._ActionsContainer) -> None:
-    """``--user-dir``."""
+    """Add the option ``--user-dir``."""
     group.add_argument(
         "--user-dir",
         type=Path,
@@ -131,7 +131,7 @@ def segment_ms(text: str) -> int:
 
 
 def model_settings(args: argparse.Namespace) -> ModelSettings:
-    """What the options of :func:`add_model_options` say and, where they say nothing, the model's folder.
+    """Read the settings from the options of :func:`add_model_options`; the model's folder says what they leave open.
 
     Raises:
         UserError: a folder that holds no model.
@@ -150,7 +150,7 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
 
 
 def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
-    """The translator that the options of :func:`add_model_options` ask for.
+    """Load the translator that the options of :func:`add_model_options` ask for.
 
     Raises:
         UserError: a model or vocoder that is missing, damaged or doesn't fit, or a device that isn't there.
@@ -177,7 +177,7 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
 
 
 def settle_threads(args: argparse.Namespace, translator: StreamingTranslator) -> str:
-    """Measure how many threads serve the translator best, unless ``--threads`` says it; what it is now, in words."""
+    """Measure how many threads serve the translator best, unless ``--threads`` does; returns the number as text."""
     import torch
 
     from echostream.cli.threads import choose_threads

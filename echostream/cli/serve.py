@@ -128,6 +128,6 @@ def build_server(args: argparse.Namespace) -> Server:
 
 
 def model_name(path: Path) -> str:
-    """Name of a model: that of its folder or, for a checkpoint, folder and file name."""
+    """Name a model after its folder or, if it is a checkpoint, after folder and file."""
     path = path.resolve()
     return path.name if path.is_dir() else f"{path.parent.name}/{path.stem}"

@@ -79,7 +79,7 @@ def warn_about_public_host(host: str, secure: bool, has_token: bool) -> None:
 
 
 def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """The TLS context for https; None without a certificate.
+    """Make the TLS context for https; returns None without a certificate.
 
     Raises:
         ValueError: the files are not a valid certificate and key.

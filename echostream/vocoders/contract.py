@@ -29,7 +29,7 @@ Check = Callable[[UnitVocoder, Tensor], None]
 
 
 def stream(vocoder: UnitVocoder, units: Tensor, size: int, state: VocoderState | None = None) -> tuple[Tensor, Tensor]:
-    """Push ``units`` ``(n,)``, ``size`` at a time, and end the stream; all samples and all durations."""
+    """Push ``units`` ``(n,)``, ``size`` at a time, and end the stream; returns all samples and all durations."""
     state = vocoder.init_state() if state is None else state
     pieces = units.split(size)
     outputs: list[VocoderOutput] = []
