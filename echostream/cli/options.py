@@ -131,7 +131,7 @@ def segment_ms(text: str) -> int:
 
 
 def model_settings(args: argparse.Namespace) -> ModelSettings:
-    """Read the settings from the options of :func:`add_model_options`, and what these leave open from the model's folder.
+    """Read the settings from the options of :func:`add_model_options`; the model's folder says what they leave open.
 
     Raises:
         UserError: a folder that holds no model.
@@ -177,7 +177,7 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
 
 
 def settle_threads(args: argparse.Namespace, translator: StreamingTranslator) -> str:
-    """Measure how many threads serve the translator best, unless ``--threads`` says it; returns their number as text."""
+    """Measure how many threads serve the translator best, unless ``--threads`` does; returns the number as text."""
     import torch
 
     from echostream.cli.threads import choose_threads
