@@ -80,6 +80,9 @@ class EchoStreamModel(nn.Module):
             cfg.unit_window_tokens,
             cfg.dropout,
         )
+        if cfg.unit_normalise_text:
+            # As large as the text that they are added to, so that the positions of a subword differ from the start.
+            nn.init.normal_(self.unit_decoder.slot)
 
     @property
     def frame_ms(self) -> int:

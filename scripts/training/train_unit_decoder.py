@@ -51,6 +51,21 @@ def load_task(checkpoint: Path, data: Path) -> tuple[EchoStreamModel, Any]:
     return model.eval().requires_grad_(False), task
 
 
+def take_unit_decoder(model: EchoStreamModel, checkpoint: Path) -> None:
+    """Give the model the unit decoder of another checkpoint.
+
+    Raises:
+        ValueError: one of other sizes, or none.
+    """
+    prefix = "unit_decoder."
+    weights = load(checkpoint)["model"]
+    found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    own = model.unit_decoder.state_dict()
+    if {name: value.shape for name, value in found.items()} != {name: value.shape for name, value in own.items()}:
+        raise ValueError(f"{checkpoint} has no unit decoder of the sizes of --checkpoint (--start-from)")
+    model.unit_decoder.load_state_dict(found)
+
+
 def grouped(items: Sequence[T], size: Callable[[T], int], limit: int) -> list[list[T]]:
     """Batches of items of about one size, which have at most ``limit`` with padding; a larger item is alone."""
     batches: list[list[T]] = [[]]
@@ -169,6 +184,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="of fairseq-train")
     parser.add_argument("--data", type=Path, required=True, help="data set with units")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint to write, without optimizer state")
+    parser.add_argument(
+        "--start-from", type=Path, help="checkpoint whose unit decoder is gone on with (default: that of --checkpoint)"
+    )
     parser.add_argument("--minutes", type=float, default=20, help="after the states (default %(default)s)")
     parser.add_argument("--utterances", type=int, default=0, help="the ones with most units a second; 0: all (default)")
     parser.add_argument(
@@ -191,6 +209,8 @@ def main() -> None:
     try:
         state = load(args.checkpoint)
         model, task = load_task(args.checkpoint, args.data)
+        if args.start_from is not None:
+            take_unit_decoder(model, args.start_from)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     utterances = text_states(model, task, args.utterances, args.max_tokens, args.heard)

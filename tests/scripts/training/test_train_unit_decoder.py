@@ -46,6 +46,11 @@ def test_only_the_unit_decoder_learns(corpus, checkpoint, tmp_path, run):  # noq
     changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
     assert changed == {"unit_decoder"}
     assert "last_optimizer_state" not in torch.load(output, weights_only=True)
+    again = tmp_path / "again.pt"
+    options[options.index(output)] = again
+    run(*options, "--minutes", "0.001", "--lr", "1e-9", "--start-from", output)
+    for name, value in load_model(again).model.unit_decoder.state_dict().items():
+        torch.testing.assert_close(value, trained.unit_decoder.state_dict()[name], rtol=0, atol=1e-5)
 
 
 def test_states_are_those_of_training(corpus, checkpoint):  # noqa: F811
@@ -87,4 +92,10 @@ def test_what_can_not_be_trained_is_named(corpus, checkpoint, tmp_path, run):  #
         run("--checkpoint", tmp_path / "nowhere.pt", "--data", corpus.folder, *options)
     with pytest.raises(SystemExit, match=r"echostream: .*elsewhere: no such data folder"):
         run("--checkpoint", checkpoint, "--data", tmp_path / "elsewhere", *options)
+    other = tmp_path / "other.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    del state["model"]["unit_decoder.slot"]
+    torch.save(state, other)
+    with pytest.raises(SystemExit, match=r"error: .*other.pt has no unit decoder of the sizes"):
+        run("--checkpoint", checkpoint, "--data", corpus.folder, *options, "--start-from", other)
     assert not (tmp_path / "units.pt").exists()
