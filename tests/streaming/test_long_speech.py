@@ -74,7 +74,7 @@ def test_translation_continues_after_the_first_sentence(translator, sentences, a
     monkeypatch.setattr(translator.breaks, "least_nats", math.inf)
     without_breaks = len(say(translator, speech, speech.size))
     record_property("without the source's language model", without_breaks)
-    assert without_breaks > alone / 2
+    assert without_breaks > alone / 3  # what is overdue is written, though later
 
 
 def test_offline_translation_continues_after_the_first_sentence(translator, sentences, alone, record_property):
