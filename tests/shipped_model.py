@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,10 +54,15 @@ def samples() -> list[Sample]:
     return [Sample(folder / row["source_audio"], row[settings.source_lang], row[settings.target_lang]) for row in rows]
 
 
-def short_samples(seconds: float) -> list[Sample]:
-    """As many as are not longer than this together, the shortest first; at least one."""
+def short_samples(seconds: float, least_words: int = 1) -> list[Sample]:
+    """As many as are not longer than this together, the shortest first; at least one.
+
+    Those whose translation has fewer than ``least_words`` are passed over, unless all have.
+    """
+    known = samples()
+    worded = [sample for sample in known if len(words_of(sample.target)) >= least_words]
     chosen: list[Sample] = []
-    for sample in sorted(samples(), key=lambda sample: sample.seconds):
+    for sample in sorted(worded or known, key=lambda sample: sample.seconds):
         seconds -= sample.seconds
         if chosen and seconds < 0:
             break
@@ -73,6 +79,12 @@ def word_error_rate(found: Sequence[str], expected: Sequence[str]) -> float:
     """Errors of all texts together over the words that were expected."""
     pairs = [(words_of(one), words_of(other)) for one, other in zip(found, expected, strict=True)]
     return sum(edit_distance(*pair) for pair in pairs) / sum(len(other) for _, other in pairs)
+
+
+def word_recall(found: Sequence[str], expected: Sequence[str]) -> float:
+    """Share of the words of all texts that was found, in any order: there is more than one good translation."""
+    pairs = [(Counter(words_of(one)), Counter(words_of(other))) for one, other in zip(found, expected, strict=True)]
+    return sum((one & other).total() for one, other in pairs) / sum(other.total() for _, other in pairs)
 
 
 def is_alike(text: str, said: str) -> bool:

@@ -19,7 +19,7 @@ import soundfile
 from shipped_model import MODEL, short_samples, word_error_rate, words_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SAMPLES = short_samples(8)
+SAMPLES = short_samples(8, least_words=6)
 SAMPLE = SAMPLES[0].path
 UNNEEDED = ["fairseq", "simuleval", "torchaudio", "hydra", "omegaconf", "sacrebleu", "sentencepiece", "faster_whisper"]
 # Put before everything else on the path, so that importing one of them fails as if it were not there.
@@ -64,7 +64,7 @@ def test_recording_is_translated_with_the_only_model(environment, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(lines_of(done.stdout, "said")) >= len(words_of(SAMPLES[0].target)) / 2
     samples, rate = soundfile.read(tmp_path / "out.wav")
-    assert rate == 16_000 and samples.size > rate and np.abs(samples).max() > 0.05
+    assert rate == 16_000 and samples.size > rate / 2 and np.abs(samples).max() > 0.05
     assert (tmp_path / "out.vtt").read_text(encoding="utf-8").startswith("WEBVTT\n")
 
 

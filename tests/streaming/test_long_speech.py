@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from shipped_model import MODEL, Sample, short_samples, word_error_rate
+from shipped_model import MODEL, Sample, short_samples, word_error_rate, word_recall
 
 from echostream.constants import SAMPLE_RATE
 from echostream.streaming import StreamingTranslator
@@ -45,8 +45,8 @@ def alone(translator, samples) -> int:
     outputs = [translator.translate(sample.wave) for sample in samples]
     heard = word_error_rate([output.source_text for output in outputs], [sample.source for sample in samples])
     assert heard < 0.6, [output.source_text for output in outputs]
-    said = word_error_rate([output.text for output in outputs], [sample.target for sample in samples])
-    assert said < 0.9, [output.text for output in outputs]
+    said = word_recall([output.text for output in outputs], [sample.target for sample in samples])
+    assert said > 0.3, [output.text for output in outputs]
     return sum(len(output.words) for output in outputs)
 
 
@@ -74,7 +74,7 @@ def test_translation_continues_after_the_first_sentence(translator, sentences, a
     monkeypatch.setattr(translator.breaks, "least_nats", math.inf)
     without_breaks = len(say(translator, speech, speech.size))
     record_property("without the source's language model", without_breaks)
-    assert without_breaks > alone / 3
+    assert without_breaks > alone / 3  # what is overdue is written, though later
 
 
 def test_offline_translation_continues_after_the_first_sentence(translator, sentences, alone, record_property):

@@ -8,8 +8,7 @@ from echostream.constants import SAMPLE_RATE
 from echostream.streaming import StreamingTranslator
 from echostream.text import edit_distance
 
-# Longer than what is remembered of the past; the last sentence comes after a minute, where positions may begin anew.
-BEFORE_S, BETWEEN_S = 20, 40
+BEFORE_S, BETWEEN_S = 10, 20  # longer than what is remembered of the past
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def translator() -> StreamingTranslator:
 @pytest.fixture(scope="module")
 def understood(translator) -> list[tuple[Sample, str]]:
     """Short samples and what is heard in them, the best understood first."""
-    found = [(sample, text(heard(translator, sample.wave))) for sample in short_samples(12)]
+    found = [(sample, text(heard(translator, sample.wave))) for sample in short_samples(11)]
     found.sort(key=lambda pair: word_error_rate([pair[1]], [pair[0].source]))
     assert word_error_rate([found[0][1]], [found[0][0].source]) <= 0.25, found
     return found
@@ -72,13 +71,14 @@ def test_nothing_is_lost_where_a_recording_ends(translator, understood):
 
 
 def test_lengths_around_a_segment_end_cleanly(translator, understood):
-    wave = understood[0][0].wave
+    """As many words are heard with a sample more or less; the last one may be cut where two are as likely."""
+    wave = max((sample.wave for sample, _ in understood), key=len)
     segment = 320 * SAMPLE_RATE // 1000
     for segments in (1, 4):
         whole = segments * segment + translator.missing_samples(translator.init_state()) - segment
         for size in (segments * segment, whole):
-            found = [text(heard(translator, wave[: size + more])) for more in (-1, 0, 1)]
-            assert len(set(found)) == 1, found
+            found = [text(heard(translator, wave[: size + more])).split() for more in (-1, 0, 1)]
+            assert len({(len(words), *words[:-1]) for words in found}) == 1, found
 
 
 def test_a_long_silence_adds_and_takes_nothing(translator, understood):
