@@ -71,14 +71,16 @@ def test_nothing_is_lost_where_a_recording_ends(translator, understood):
 
 
 def test_lengths_around_a_segment_end_cleanly(translator, understood):
-    """As many words are heard with a sample more or less; the last one may be cut where two are as likely."""
+    """The same words are heard with a sample more or less, but for the last one, which is cut in its middle."""
     wave = max((sample.wave for sample, _ in understood), key=len)
     segment = 320 * SAMPLE_RATE // 1000
     for segments in (1, 4):
         whole = segments * segment + translator.missing_samples(translator.init_state()) - segment
         for size in (segments * segment, whole):
             found = [text(heard(translator, wave[: size + more])).split() for more in (-1, 0, 1)]
-            assert len({(len(words), *words[:-1]) for words in found}) == 1, found
+            shortest = min(found, key=len)
+            assert all(words[: len(shortest) - 1] == shortest[:-1] for words in found), found
+            assert max(map(len, found)) <= len(shortest) + 1, found
 
 
 def test_a_long_silence_adds_and_takes_nothing(translator, understood):
