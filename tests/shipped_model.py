@@ -19,7 +19,7 @@ import soundfile
 
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.constants import SAMPLE_RATE
-from echostream.text import edit_distance
+from echostream.text import word_errors
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "fr-en"
 WORD = re.compile(r"\w+")
@@ -77,8 +77,8 @@ def words_of(text: str) -> list[str]:
 
 def word_error_rate(found: Sequence[str], expected: Sequence[str]) -> float:
     """Errors of all texts together over the words that were expected."""
-    pairs = [(words_of(one), words_of(other)) for one, other in zip(found, expected, strict=True)]
-    return sum(edit_distance(*pair) for pair in pairs) / sum(len(other) for _, other in pairs)
+    errors, words = word_errors(*((" ".join(words_of(text)) for text in texts) for texts in (found, expected)))
+    return errors / words
 
 
 def word_recall(found: Sequence[str], expected: Sequence[str]) -> float:
