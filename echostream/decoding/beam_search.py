@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from echostream.decoding.repetition import repeating
 from echostream.modules.transformer import TransformerState
 
 if TYPE_CHECKING:
     from echostream.models.mt_decoder import TransformerMTDecoder
+
+Repeated = Callable[[tuple[int, ...]], set[int]]
 
 
 @dataclass(frozen=True)
@@ -44,42 +45,45 @@ class Hypothesis:
 
 def search(
     decoder: TransformerMTDecoder,
-    written: tuple[int, ...],
+    last: int,
     frames: Tensor,
     state: TransformerState,
     beam: int,
     limit: int,
     mask: Tensor,
     is_closed: Callable[[tuple[int, ...]], bool],
+    repeated: Repeated,
 ) -> tuple[int, ...]:
     """The best continuation of one stream.
 
     Args:
         decoder: the MT decoder.
-        written: the committed tokens, as far as they are remembered; at least the last.
+        last: the last committed token.
         frames: ``(1, T, D)`` encoder frames.
-        state: of the decoder before the last of them, batch of one.
+        state: of the decoder before that token, batch of one.
         beam: hypotheses kept at each step.
         limit: most tokens of a continuation, at least 1.
         mask: ``(vocabulary,)`` added to scores, ``-inf`` for what must not be written.
         is_closed: whether a continuation goes no further: it has ended, or its last token is beyond the budget
             and only shows that the word before is whole.
+        repeated: the tokens that must not follow a continuation.
 
     Returns:
         tokens of the best hypothesis, the one that closed it included.
     """
-    return search_batch(decoder, written, frames, state, beam, [limit], mask, is_closed)[0][0].tokens
+    return search_batch(decoder, last, frames, state, beam, [limit], mask, is_closed, [repeated])[0][0].tokens
 
 
 def search_batch(
     decoder: TransformerMTDecoder,
-    written: tuple[int, ...],
+    last: int,
     frames: Tensor,
     state: TransformerState,
     beam: int,
     limits: Sequence[int],
     mask: Tensor,
     is_closed: Callable[[tuple[int, ...]], bool],
+    repeated: Sequence[Repeated],
     frame_mask: Tensor | None = None,
     length_penalty: float = 1.0,
 ) -> list[list[Hypothesis]]:
@@ -87,10 +91,11 @@ def search_batch(
 
     Args:
         decoder, beam, mask, is_closed: as of :func:`search`.
-        written: the tokens that all utterances start from.
+        last: the token that all utterances start from.
         frames: ``(B, T, D)`` encoder frames.
-        state: of the decoder before the last of ``written``, batch of ``B``.
+        state: of the decoder before that token, batch of ``B``.
         limits: most tokens of each utterance, at least 1.
+        repeated: of each utterance, the tokens that must not follow a continuation.
         frame_mask: ``(B, 1, T)`` bool, the visible frames; None: all.
         length_penalty: see :meth:`Hypothesis.normalised_score`.
 
@@ -106,10 +111,10 @@ def search_batch(
         if [utterance for utterance, _ in flat] != owners:
             owners = [utterance for utterance, _ in flat]
             memory, visible = _repeat(frames, owners), None if frame_mask is None else _repeat(frame_mask, owners)
-        previous = [[hypothesis.tokens[-1] if hypothesis.tokens else written[-1]] for _, hypothesis in flat]
+        previous = [[hypothesis.tokens[-1] if hypothesis.tokens else last] for _, hypothesis in flat]
         _, logits, state = decoder(torch.tensor(previous, device=frames.device), memory, visible, state)
-        for row, (_, hypothesis) in enumerate(flat):
-            logits[row, -1, list(repeating((*written, *hypothesis.tokens)))] = float("-inf")
+        for row, (utterance, hypothesis) in enumerate(flat):
+            logits[row, -1, list(repeated[utterance](hypothesis.tokens))] = float("-inf")
         scores = (logits[:, -1] + mask).log_softmax(dim=-1)
         scores += torch.tensor([[hypothesis.score] for _, hypothesis in flat], device=scores.device)
         parents: list[int] = []

@@ -7,18 +7,20 @@ one sentence and one segment (``segment_ms=0``), without computing the utterance
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from echostream.decoding.beam_search import Hypothesis, search_batch
+from echostream.decoding.beam_search import Hypothesis, Repeated, search_batch
 from echostream.decoding.greedy_search import Reading, Search, search_together
 from echostream.decoding.prefix_beam_search import SourceTranscriber
-from echostream.decoding.repetition import repeating
+from echostream.decoding.repetition import heard_repetition, repeating
 from echostream.decoding.target_tokens import END, PADDING, forbidden_tokens, token_limit
 from echostream.modules.ctc import CTCReader, greedy_collapse
+from echostream.text import WORD_MARK, pieces_to_text
 
 if TYPE_CHECKING:
     from echostream.models.echostream_model import EchoStreamModel
@@ -51,6 +53,8 @@ def read_ctc(
 def translate(
     model: EchoStreamModel,
     encoded: dict[str, Tensor],
+    source_symbols: Sequence[str],
+    target_symbols: Sequence[str],
     beam: int = 1,
     length_penalty: float = 1.0,
     limits: Sequence[int] | None = None,
@@ -60,6 +64,7 @@ def translate(
     Args:
         model: in evaluation mode.
         encoded: from :meth:`EchoStreamModel.encode`.
+        source_symbols, target_symbols: the dictionaries.
         beam: hypotheses kept for each utterance; 1 is greedy.
         length_penalty: power of the length by which scores are divided, as fairseq's ``--lenpen``.
         limits: most tokens of each utterance; None: :func:`token_limit` of its frames.
@@ -72,22 +77,31 @@ def translate(
     limits = limits or [token_limit(length, model.frame_ms) for length in lengths.tolist()]
     heads = [greedy_collapse(encoded[name].argmax(dim=-1), lengths) for name in ("asr_logits", "st_logits")]
     spoken = [bool(source or target) for source, target in zip(*heads, strict=True)]
+    starts_word = [symbol.startswith(WORD_MARK) for symbol in target_symbols]
+    sentences = [pieces_to_text([source_symbols[symbol] for symbol in source]).split() for source in heads[0]]
+    repeated = [partial(repeating, starts_word=starts_word, heard=heard_repetition(words)) for words in sentences]
     decoder = model.mt_decoder
     forbidden = forbidden_tokens(decoder.embedding.num_embeddings, frames.device)
     if beam == 1:
         seen = [row[None, max(0, end - decoder.window_frames) : end] for row, end in zip(frames, lengths, strict=True)]
-        searches = [_greedy(model, own, forbidden, limit) for own, limit in zip(seen, limits, strict=True)]
+        searches = [_greedy(model, forbidden, *own) for own in zip(seen, limits, repeated, strict=True)]
         found = search_together(decoder, searches)
     else:
         mask = decoder.frame_mask(lengths, frames.size(1), lengths[:, None])
         state = decoder.init_state(frames.size(0))
         found = search_batch(
-            decoder, (END,), frames, state, beam, limits, forbidden, lambda t: t[-1] == END, mask, length_penalty
+            decoder, END, frames, state, beam, limits, forbidden, _has_ended, repeated, mask, length_penalty
         )
     return [hypotheses if speaks else [Hypothesis()] for hypotheses, speaks in zip(found, spoken, strict=True)]
 
 
-def _greedy(model: EchoStreamModel, frames: Tensor, forbidden: Tensor, limit: int) -> Search[list[Hypothesis]]:
+def _has_ended(tokens: tuple[int, ...]) -> bool:
+    return tokens[-1] == END
+
+
+def _greedy(
+    model: EchoStreamModel, forbidden: Tensor, frames: Tensor, limit: int, repeated: Repeated
+) -> Search[list[Hypothesis]]:
     """Greedy search for one utterance, whose decoder sees ``frames (1, T, D)``."""
     tokens: list[int] = []
     scores: list[float] = []
@@ -96,7 +110,7 @@ def _greedy(model: EchoStreamModel, frames: Tensor, forbidden: Tensor, limit: in
         answer = yield Reading(tokens[-1] if tokens else END, frames, state)
         state = answer.state
         logits = answer.logits + forbidden
-        logits[0, list(repeating((END, *tokens)))] = float("-inf")
+        logits[0, list(repeated(tuple(tokens)))] = float("-inf")
         log_probs = logits[0].float().log_softmax(dim=-1)
         tokens.append(int(log_probs.argmax()))
         scores.append(float(log_probs[tokens[-1]]))

@@ -112,12 +112,18 @@ class SentenceStage:
     ) -> Search[tuple[list[Writing], SentenceStageState]]:
         """:meth:`write` as a search, to be carried out alone or together with others."""
         first, end = state.frames, state.frames + frames.size(1)
+        words = recognition.counted_words
+        places = [word.frames(self.writer.model.frame_ms) for word in words]
         span = SourceSpan(
             frames,
             end,
-            [word.frames(self.writer.model.frame_ms) for word in recognition.counted_words],
+            places,
             recognition.source_tokens,
             [first + frame for frame in recognition.target_tokens],
+            tuple(
+                (place[0], word.text if word.joined else f" {word.text}")
+                for place, word in zip(places, words, strict=True)
+            ),
         )
         with_units, sentence, breaks = state.vocoder is not None, state.sentence, state.breaks
         break_frames: list[int] = []
@@ -129,9 +135,9 @@ class SentenceStage:
             span = span.since(frame)
             sentence, following = self.writer.split(frame, sentence)
             if following is not None:
-                more, _ = yield from self._write_sentences(sentence, True, policy, with_units)
+                more, ended = yield from self._write_sentences(sentence, True, policy, with_units)
                 writings += more
-                sentence = following
+                sentence = ended.followed_by(following)
         sentence = self.writer.add_evidence(span, sentence)
         silence_ms = recognition.silence_frames * self.writer.model.frame_ms
         ends = is_last or (sentence.source_words > 0 and self.recomposer.ends_sentence(silence_ms, ""))
@@ -155,10 +161,10 @@ class SentenceStage:
             writings.append(Writing(words, closes))
             if not closes:
                 return writings, sentence
-            _, following = self.writer.split_overdue(sentence)
+            ended, following = self.writer.split_overdue(sentence)
             if following is None:
-                return writings, self.writer.init_state()
-            sentence = following
+                return writings, ended.followed_by(self.writer.init_state())
+            sentence = ended.followed_by(following)
 
     def speak(
         self, writings: Iterable[Writing], state: SentenceStageState, least_confidence: float = 0.0

@@ -20,6 +20,7 @@ class SourceSpan(State):
         end: the position after the last of them.
         words: first and last frame of each finished source word.
         source_tokens, target_tokens: where each symbol of the ASR CTC and of the ST CTC was read.
+        heard: first frame and text of each finished source word; a space begins it unless it continues the one before.
     """
 
     frames: Tensor
@@ -27,6 +28,7 @@ class SourceSpan(State):
     words: list[tuple[int, int]]
     source_tokens: list[int]
     target_tokens: list[int]
+    heard: tuple[tuple[int, str], ...] = ()
 
     def extended(self, more: Self, window: int) -> Self:
         """This span and the one that follows it, without what lies more than ``window`` frames back."""
@@ -38,6 +40,7 @@ class SourceSpan(State):
             [word for word in self.words if word[0] >= oldest] + more.words,
             [place for place in self.source_tokens if place >= oldest] + more.source_tokens,
             [place for place in self.target_tokens if place >= oldest] + more.target_tokens,
+            (*(word for word in self.heard if word[0] >= oldest), *more.heard),
         )
 
     def before(self, frame: int) -> Self:
@@ -49,6 +52,7 @@ class SourceSpan(State):
             [word for word in self.words if word[0] < frame],
             [token for token in self.source_tokens if token < frame],
             [token for token in self.target_tokens if token < frame],
+            tuple(word for word in self.heard if word[0] < frame),
         )
 
     def since(self, frame: int) -> Self:
@@ -59,6 +63,7 @@ class SourceSpan(State):
             [word for word in self.words if word[0] >= frame],
             [token for token in self.source_tokens if token >= frame],
             [token for token in self.target_tokens if token >= frame],
+            tuple(word for word in self.heard if word[0] >= frame),
         )
 
     def longest_pause(self, earliest: int) -> int | None:

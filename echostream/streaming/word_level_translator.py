@@ -20,7 +20,7 @@ from echostream.decoding.beam_search import search
 from echostream.decoding.confidence import Confidence, log_probs_of
 from echostream.decoding.greedy_search import Reading, Search
 from echostream.decoding.policy import Budget, Evidence, Policy, PolicyState, last_budget
-from echostream.decoding.repetition import MEMORY, repeating
+from echostream.decoding.repetition import HEARD_MEMORY, MEMORY, heard_repetition, repeating
 from echostream.decoding.target_tokens import END, forbidden_tokens, token_limit
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.unit_decoder import UnitDecoderState
@@ -76,7 +76,8 @@ class SentenceState(State):
         mt, unit: states of the decoders.
         num_frames, source_words, source_tokens, target_tokens: evidence since the sentence started.
         policy: of the policy.
-        written: the last committed tokens.
+        written: the last committed tokens, of this sentence and those before.
+        heard: the last source words of the sentences before, as text.
         tokens, words: how many are committed.
         ended: the end of the sentence is committed.
         unit_reader: reads the unit decoder's CTC.
@@ -91,6 +92,7 @@ class SentenceState(State):
     target_tokens: int = 0
     policy: PolicyState = field(default_factory=PolicyState)
     written: tuple[int, ...] = (END,)
+    heard: str = ""
     tokens: int = 0
     words: int = 0
     ended: bool = False
@@ -105,6 +107,17 @@ class SentenceState(State):
     def first_frame(self) -> int:
         """Where the sentence starts, in frames from the stream's start."""
         return self.span.end - self.num_frames
+
+    @property
+    def heard_words(self) -> list[str]:
+        """The last source words, of this sentence and those before."""
+        return (self.heard + "".join(text for _, text in self.span.heard)).split()
+
+    def followed_by(self, sentence: SentenceState) -> SentenceState:
+        """The fresh ``sentence`` that comes after this one, with what a repetition is told by."""
+        said = tuple(token for token in self.written if token != END)
+        heard = "".join(f" {word}" for word in self.heard_words[-HEARD_MEMORY:])
+        return replace(sentence, written=(*said, END)[-MEMORY:], heard=heard)
 
     def committed(self, tokens: Sequence[int], num_words: int, mt: TransformerState) -> SentenceState:
         """The state after a commit; ``mt`` is the decoder's state before the last of ``tokens``."""
@@ -274,10 +287,11 @@ class WordLevelTranslator:
         pending_states: list[Tensor] = []
         pending_log_probs: list[float] = []
         limit = token_limit(state.num_frames, self.model.frame_ms)
+        heard = heard_repetition(state.heard_words)
 
         def adjust(logits: Tensor) -> Tensor:
             scores = logits + self.forbidden
-            scores[0, list(repeating((*state.written, *pending)))] = float("-inf")
+            scores[0, list(repeating((*state.written, *pending), self.starts_word, heard))] = float("-inf")
             if not budget.ends:
                 scores[0, END] = float("-inf")
             return scores
@@ -334,6 +348,7 @@ class WordLevelTranslator:
     def _extend_by_beam(self, budget: Budget, state: SentenceState, is_last: bool) -> Search[Extension]:
         """:meth:`_extend` by beam search, whose tokens are then read in one pass for their states."""
         yield from ()  # it asks for nothing: a beam is a batch already
+        heard = heard_repetition(state.heard_words)
 
         def is_closed(tokens: tuple[int, ...]) -> bool:
             if tokens[-1] == END:
@@ -348,7 +363,11 @@ class WordLevelTranslator:
             mask = mask.clone()
             mask[END] = float("-inf")
         decoder, frames = self.model.mt_decoder, state.span.frames
-        found = search(decoder, state.written, frames, state.mt, self.beam, room, mask, is_closed)
+
+        def repeated(tokens: tuple[int, ...]) -> set[int]:
+            return repeating((*state.written, *tokens), self.starts_word, heard)
+
+        found = search(decoder, state.written[-1], frames, state.mt, self.beam, room, mask, is_closed, repeated)
         words = self._words(found, budget)
         splits = found[-1] == END and self._next_sentence(state.tokens + len(found) - 1, state) is not None
         ended = found[-1] == END and (is_last or splits)

@@ -180,6 +180,7 @@ class OfflineGenerator:
         self.beam = options.beam if output == "asr" else getattr(options, f"beam{first_pass}")
         self.length_penalty = 0.0 if options.unnormalized else getattr(options, f"lenpen{first_pass}")
         self.max_len = [getattr(options, f"max_len_{name}{first_pass}") for name in "ab"]
+        self.dictionaries = source.symbols, target.symbols
         self.starts_word = [symbol.startswith(WORD_MARK) for symbol in target.symbols]
         self.symbols_to_strip_from_output = {source.pad(), source.eos()}
         self.transcriber: SourceTranscriber | None = None
@@ -212,7 +213,7 @@ class OfflineGenerator:
             max(1, min(token_limit(length, self.model.frame_ms), int(max_len_a * source_frames + max_len_b)))
             for length in encoded["frame_lengths"].tolist()
         ]
-        found = offline.translate(self.model, encoded, self.beam, self.length_penalty, limits)
+        found = offline.translate(self.model, encoded, *self.dictionaries, self.beam, self.length_penalty, limits)
         if self.output == "s2tt":
             return [[self._text_result(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
         spoken = offline.speak(self.model, encoded, [hypotheses[0].tokens for hypotheses in found], self.starts_word)

@@ -113,7 +113,7 @@ def count(
     }
     if mt_bleu:
         limit = 2 * sample["target_text"].size(1) + 10
-        found = offline.translate(model, output, limits=[limit] * len(target_refs))
+        found = offline.translate(model, output, source.symbols, target.symbols, limits=[limit] * len(target_refs))
         translated = [[token for token in best.tokens if token != END] for best, *_ in found]
         counts |= bleu_counts("mt", [detokenise(t, target) for t in translated], target_refs)
     return counts

@@ -7,6 +7,7 @@ from echostream.streaming.source_span import SourceSpan
 FRAMES = torch.arange(60.0).view(1, 60, 1)
 WORDS = [(2, 4), (6, 9), (22, 25), (27, 33), (40, 48)]
 SOURCE, TARGET = [2, 3, 6, 9, 22, 25, 27, 33, 40, 48], [5, 11, 24, 30, 45, 55]
+HEARD = tuple((start, f" from {start}") for start, _ in WORDS)
 
 
 def piece(start: int, end: int) -> SourceSpan:
@@ -16,6 +17,7 @@ def piece(start: int, end: int) -> SourceSpan:
         [word for word in WORDS if start <= word[1] < end],
         [place for place in SOURCE if start <= place < end],
         [place for place in TARGET if start <= place < end],
+        tuple(word for word in HEARD if start <= word[0] < end),
     )
 
 
@@ -23,19 +25,21 @@ def assert_same(left: SourceSpan, right: SourceSpan) -> None:
     torch.testing.assert_close(left.frames, right.frames, rtol=0, atol=0)
     assert (left.end, left.words) == (right.end, right.words)
     assert (left.source_tokens, left.target_tokens) == (right.source_tokens, right.target_tokens)
+    assert left.heard == right.heard
 
 
 def test_spans_join_to_the_whole_and_drop_old_frames():
     span = piece(0, 0)
     for start, end in ((0, 7), (7, 8), (8, 31), (31, 60)):
         span = span.extended(piece(start, end), window=35)
-    assert_same(span, SourceSpan(FRAMES[:, 25:], 60, WORDS[3:], [25, 27, 33, 40, 48], [30, 45, 55]))
+    assert_same(span, SourceSpan(FRAMES[:, 25:], 60, WORDS[3:], [25, 27, 33, 40, 48], [30, 45, 55], HEARD[3:]))
     assert span.frames.untyped_storage().nbytes() == 35 * 4, "a view would keep what lies before"
 
 
 def test_since_drops_words_that_started_before():
     assert_same(
-        piece(0, 60).since(23), SourceSpan(FRAMES[:, 23:], 60, WORDS[3:], [25, 27, 33, 40, 48], [24, 30, 45, 55])
+        piece(0, 60).since(23),
+        SourceSpan(FRAMES[:, 23:], 60, WORDS[3:], [25, 27, 33, 40, 48], [24, 30, 45, 55], HEARD[3:]),
     )
     assert_same(piece(30, 60).since(10), piece(30, 60))  # as far as frames are still kept
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from echostream.decoding.policy import UNLIMITED, visible_frames_from_policy
-from echostream.decoding.repetition import repeating
+from echostream.decoding.repetition import heard_repetition, repeating
 from echostream.modules.ctc import BLANK, greedy_collapse
 from echostream.streaming import StreamingTranslator
 from echostream.streaming.word_level_translator import END
@@ -44,8 +44,8 @@ def syllables(seconds: float, seed: int) -> np.ndarray:
 
 
 def record(translator: StreamingTranslator, wave: np.ndarray):
-    """Words, units, and the number of frames when each word was committed, for the whole hypothesis."""
-    written, units, there = [], [], []
+    """Words, units, and for each word the number of frames, and what was heard again, when it was committed."""
+    written, units, there, heard = [], [], [], []
     writer = translator.writer
     name = "_extend" if writer.beam == 1 else "_extend_by_beam"
     extend, speak = getattr(writer, name), writer._speak
@@ -54,6 +54,7 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
         words, following = yield from extend(*args)
         written.extend(words)
         there.extend([args[1].num_frames] * len(words))
+        heard.extend([heard_repetition(args[1].heard_words)] * len(words))
         return words, following
 
     def recording_speak(*args):
@@ -66,7 +67,7 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
     state = translator.init_state()
     for start in range(0, wave.size, 640):
         translator.step(wave[start : start + 640], state, is_last=start + 640 >= wave.size)
-    return written, units, there
+    return written, units, there, heard
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_forward_gives_the_states_of_streaming(segment, beam, normalise_text, se
     translator.segment_ms, translator.writer.beam = segment * 40, beam
     translator.model.cfg.unit_normalise_text = normalise_text
     translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = 10**6  # one sentence, as in training
-    written, units, there = record(translator, wave)
+    written, units, there, heard = record(translator, wave)
     words = [word.tokens for word in written]
     assert len(set(there)) >= 3, "the policy should have let words be written bit by bit"
 
@@ -116,7 +117,8 @@ def test_forward_gives_the_states_of_streaming(segment, beam, normalise_text, se
     scores = (logits + translator.writer.forbidden)[0]
     history = previous[0].tolist()
     for place, row in enumerate(scores):
-        row[list(repeating(history[: place + 1]))] = float("-inf")
+        again = heard[word_ids[0, place]]
+        row[list(repeating(history[: place + 1], translator.writer.starts_word, again))] = float("-inf")
     assert beam > 1 or scores.argmax(-1).tolist() == target[0].tolist()
     decoded = model.decode(encoded, previous, target, word_ids, visible)
     (spoken,) = greedy_collapse(decoded["unit_logits"].argmax(-1), decoded["unit_lengths"])
@@ -148,7 +150,7 @@ def test_beam_search_finds_better_hypotheses_than_greedy_search():
         translator = make_translator(2, wave)
         translator.segment_ms, translator.writer.beam = 0, beam
         translator.model.mt_decoder.stack.norm.weight.mul_(0.3)  # flatter probabilities
-        written, _, _ = record(translator, wave)
+        written, *_ = record(translator, wave)
         target = torch.tensor([[token for word in written for token in word.tokens]])
         model = translator.model
         features, _ = model.fbank(torch.from_numpy(wave))

@@ -21,7 +21,8 @@ from echostream.checkpoints.vocoder_files import load_vocoder, save_vocoder
 from echostream.decoding import offline
 from echostream.decoding.ngram import no_language_model
 from echostream.decoding.prefix_beam_search import SourceTranscriber
-from echostream.decoding.repetition import repeating
+from echostream.decoding.repetition import heard_repetition, repeating
+from echostream.modules.ctc import greedy_collapse
 from echostream.streaming import StreamingTranslator
 from echostream.tasks.generation import GenerationError, OfflineGenerator, PieceJoiner, unit_dictionary
 from echostream.tasks.texts import dictionary_from_symbols
@@ -74,7 +75,7 @@ def test_a_batch_gets_what_its_utterances_get_alone(beam, monkeypatch):
     batch = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
     encoded = model.encode(batch, torch.tensor([len(f) for f in features]))
     recognised = offline.read_ctc(encoded["asr_logits"], encoded["frame_lengths"], transcriber)
-    translated = [hypotheses[0].tokens for hypotheses in offline.translate(model, encoded, beam)]
+    translated = [hypotheses[0].tokens for hypotheses in offline.translate(model, encoded, source, target, beam)]
     spoken = [units for units, _ in offline.speak(model, encoded, translated, translator.writer.starts_word)]
     recorded = record_units(translator, monkeypatch)
     for wave, (heard, _), tokens, units in zip(waves, recognised, translated, spoken, strict=True):
@@ -88,21 +89,26 @@ def test_a_batch_gets_what_its_utterances_get_alone(beam, monkeypatch):
 
 @torch.inference_mode()
 def test_silence_is_not_translated():
-    model = make_translator().model
+    translator = make_translator()
+    model, symbols = translator.model, translator.writer.symbols
     for head in (model.asr_head, model.st_head):
         head.output.bias[0] += 1000.0
-    (hypotheses,) = offline.translate(model, model.encode(torch.zeros(1, 80, 80), torch.tensor([80])), beam=2)
-    assert [h.tokens for h in hypotheses] == [()]
     encoded = model.encode(torch.zeros(1, 80, 80), torch.tensor([80]))
+    (hypotheses,) = offline.translate(model, encoded, symbols, symbols, beam=2)
+    assert [h.tokens for h in hypotheses] == [()]
     assert offline.speak(model, encoded, [()], [False] * 60) == [([], [])]
 
 
 def test_scores_and_length_penalty_are_fairseqs():
-    model = make_translator().model
+    translator = make_translator()
+    model, symbols = translator.model, translator.writer.symbols
     features = model.fbank(torch.from_numpy(noise(1.0)))[0]
     with torch.no_grad():
         encoded = model.encode(features[None], torch.tensor([len(features)]))
-        found = {penalty: offline.translate(model, encoded, 6, penalty)[0] for penalty in (0.0, 1.0, 3.0)}
+        penalties = (0.0, 1.0, 3.0)
+        found = {p: offline.translate(model, encoded, symbols, symbols, 6, p)[0] for p in penalties}
+        read = greedy_collapse(encoded["asr_logits"].argmax(dim=-1), encoded["frame_lengths"])[0]
+        heard = heard_repetition(joined(read, symbols).split())
         for penalty, hypotheses in found.items():
             scores = [h.normalised_score(penalty) for h in hypotheses]
             assert scores == sorted(scores, reverse=True)
@@ -110,7 +116,7 @@ def test_scores_and_length_penalty_are_fairseqs():
             previous = torch.tensor([[offline.END, *hypothesis.tokens[:-1]]])
             _, logits, _ = model.mt_decoder(previous, encoded["encoder_out"])
             for place in range(previous.size(1)):  # what must not be written takes no part
-                repeated = repeating((offline.END, *hypothesis.tokens[:place]))
+                repeated = repeating(hypothesis.tokens[:place], translator.writer.starts_word, heard)
                 logits[0, place, [0, 1, 3, *repeated]] = -math.inf
             scores = logits[0].log_softmax(-1)[range(previous.size(1)), list(hypothesis.tokens)]
             assert hypothesis.token_scores == pytest.approx(scores.tolist(), abs=1e-3)

@@ -126,14 +126,17 @@ def test_greedy_translation_equals_that_of_the_full_decoder(dictionary):
     with torch.no_grad():
         encoded = model.encode(features, lengths)
         forbidden = forbidden_tokens(len(dictionary), torch.device("cpu"))
-        for b, (hypothesis,) in enumerate(offline.translate(model, encoded, limits=[6, 6])):
+        starts_word = [symbol.startswith("▁") for symbol in dictionary.symbols]
+        for b, (hypothesis,) in enumerate(
+            offline.translate(model, encoded, dictionary.symbols, dictionary.symbols, limits=[6, 6])
+        ):
             tokens = list(hypothesis.tokens)
             assert len(tokens) == 6 or tokens[-1] == END
             memory = encoded["encoder_out"][b : b + 1, : encoded["frame_lengths"][b]]
             _, logits, _ = model.mt_decoder(torch.tensor([[END, *tokens[:-1]]]), memory)
             for place, token in enumerate(tokens):
                 scores = logits[0, place] + forbidden
-                scores[list(repeating((END, *tokens[:place])))] = float("-inf")
+                scores[list(repeating(tokens[:place], starts_word))] = float("-inf")
                 assert int(scores.argmax()) == token
 
 
