@@ -73,7 +73,7 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
 @pytest.mark.parametrize(
     ("segment", "beam", "normalise_text"), [(1, 1, False), (4, 1, True), (8, 1, False), (4, 3, True)]
 )
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 @torch.inference_mode()
 def test_forward_gives_the_states_of_streaming(segment, beam, normalise_text, seed, monkeypatch):
     # In training, too, a sentence is written to its end, however little of it was read.
