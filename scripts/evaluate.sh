@@ -19,7 +19,7 @@ usage: scripts/evaluate.sh --model CHECKPOINT --vocoder VOCODER --source WAVS --
   --segments "40 320"  segment sizes in ms, 0 for the whole utterance at once (default: "40 320")
   --limit N            only the first N sources (default 0: all)
   --task TASK          s2st (default), s2tt or asr
-  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir VALUE    as for the agents
+  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --max-tempo VALUE    as for the agents
   --device DEVICE      cpu (default), cuda, ...
   --language LANG      language of the output speech (default: en)
   --source-language L  of the source, for --cascade (default: fr)
@@ -28,6 +28,7 @@ usage: scripts/evaluate.sh --model CHECKPOINT --vocoder VOCODER --source WAVS --
                        Don't take tiny.en alone for a model whose units were made with tiny.en: it would be too kind.
   --asr-compute TYPE   float32 (default) or int8, in which the recognisers calculate
   --asr-cache FILE     remembers what they read, for several evaluations (default: one for each segment size)
+  --no-asr             don't read output speech back: quality is that of the model's own text
   --live               show what is heard and said as it comes
   --force              do finished segment sizes again
 
@@ -41,23 +42,24 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python}
 segments="40 320" task=s2st device=cpu language=en source_language=fr limit=0
 model="" random_arch="" vocoder="" source="" target="" source_text="" first_word_ends="" output=""
-asr_model="" asr_compute="float32" asr_cache="" cascade="" force=() live=()
+asr_model="" asr_compute="float32" asr_cache="" no_asr="" cascade="" force=() live=()
 agent_options=()
 
 while (($#)); do
   case $1 in
     -h | --help) usage; exit 0 ;;
     --force) force=(--force); shift; continue ;;
+    --no-asr) no_asr=yes; shift; continue ;;
     --live) live=(--live /dev/fd/3); shift; continue ;;
     --cascade | --streaming-cascade) cascade=$1; shift; continue ;;
     --model | --random-arch | --vocoder | --source | --target | --source-text | --first-word-ends | --output | \
-    --segments | --limit | --task | --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir | --device | \
+    --segments | --limit | --task | --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir | --max-tempo | --device | \
     --language | --source-language | --asr-model | --asr-compute | --asr-cache) ;;
     *) die "unknown option $1; see scripts/evaluate.sh --help" ;;
   esac
   (($# > 1)) || die "$1 needs a value"
   case $1 in
-    --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir) agent_options+=("$1" "$2") ;;
+    --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir | --max-tempo) agent_options+=("$1" "$2") ;;
     *) name=${1#--}; printf -v "${name//-/_}" '%s' "$2" ;;
   esac
   shift 2
@@ -101,8 +103,10 @@ case $task in
     spoken=(ECHO_ASR_BLEU ECHO_ASR_BLEU_NoPause ECHO_ASR_chrF ECHO_ASR_WER ECHO_ASR_WER_OwnText)
     quality=("${spoken[@]}")
     for judge in "${judges[@]:1}"; do quality+=("${spoken[@]/%/@$judge}"); done
+    [[ -z $no_asr ]] || quality=()
     quality+=(ECHO_BLEU ECHO_chrF)
     metrics+=(ECHO_DiscontinuityNum ECHO_DiscontinuitySum ECHO_DiscontinuityNum_CA ECHO_DiscontinuitySum_CA)
+    metrics+=(ECHO_SpokenLag ECHO_SpokenLagDrift ECHO_SpokenLag_CA ECHO_SpokenLagDrift_CA)
     scorer_options=(--target-speech-lang "$language" --asr-compute "$asr_compute")
     [[ -z $asr_model ]] || scorer_options+=(--asr-model "${judges[0]}")
     [[ -z $asr_cache ]] || scorer_options+=(--asr-cache "$asr_cache")
@@ -141,6 +145,7 @@ settings=(--setting "model=$model$random_arch" --setting "vocoder=$vocoder" --se
   --setting "target=$target" --setting "source text=$source_text" --setting "first word ends=$first_word_ends"
   --setting "limit=$limit" --setting "task=$task" --setting "device=$device" --setting "asr=$asr_model $asr_compute"
   --setting "language=$language" --setting "agent=${agent_options[*]}")
+[[ -z $no_asr ]] || settings+=(--setting "asr=")
 for segment in $segments; do
   run=$output/segment_${segment}ms
   size=(--source-segment-size "$segment")

@@ -72,6 +72,26 @@ def token_ends(start: float, end: float) -> list[float]:
     return [*ends, end] if end - start > HALF_SAMPLE_MS else ends
 
 
+def lag_drift(word_ms: Sequence[float], arrived_ms: Sequence[float]) -> float | None:
+    """How fast a voice falls behind what it has to say: the slope, by least squares, of the lag of its words.
+
+    Args:
+        word_ms: time at which the end of each word was heard.
+        arrived_ms: length of the source read when each word was written.
+
+    Returns:
+        ms a minute; None if all words were written at one time.
+    """
+    if not word_ms:
+        return None
+    mean = sum(arrived_ms) / len(arrived_ms)
+    spread = sum((arrived - mean) ** 2 for arrived in arrived_ms)
+    if not spread:
+        return None
+    pairs = zip(word_ms, arrived_ms, strict=True)
+    return 60_000 * sum((word - arrived) * (arrived - mean) for word, arrived in pairs) / spread
+
+
 def text_writes(arrived_ms: Sequence[float], shown_ms: Sequence[float]) -> list[tuple[float, list[float]]]:
     """Words of text output as the writes of :func:`average_token_delay`; the words of one step form one write.
 

@@ -26,6 +26,7 @@ from echostream.evaluation.instances import AnyInstance, find_records
 from echostream.evaluation.latency import (
     average_lagging,
     average_token_delay,
+    lag_drift,
     speech_writes,
     text_writes,
 )
@@ -148,6 +149,17 @@ def discontinuity_sum(timeline: Timeline, reference_words: int) -> float | None:
     return sum(discontinuities(timeline.chunks))
 
 
+def spoken_lag(timeline: Timeline, reference_words: int) -> float | None:
+    """The most that the end of a word was heard (text: shown) after the source for it had arrived, in ms."""
+    lags = [heard - arrived for heard, arrived in zip(timeline.word_ms, timeline.word_arrived_ms, strict=True)]
+    return max(lags, default=None)
+
+
+def spoken_lag_drift(timeline: Timeline, reference_words: int) -> float | None:
+    """How fast that lag grows, in ms a minute, see :func:`echostream.evaluation.latency.lag_drift`."""
+    return lag_drift(timeline.word_ms, timeline.word_arrived_ms)
+
+
 TIMELINE_METRICS: dict[str, Callable[[Timeline, int], float | None]] = {
     "ECHO_StartOffset": start_offset,
     "ECHO_EndOffset": end_offset,
@@ -156,6 +168,8 @@ TIMELINE_METRICS: dict[str, Callable[[Timeline, int], float | None]] = {
     "ECHO_LAAL": length_adaptive_lagging,
     "ECHO_DiscontinuityNum": discontinuity_count,
     "ECHO_DiscontinuitySum": discontinuity_sum,
+    "ECHO_SpokenLag": spoken_lag,
+    "ECHO_SpokenLagDrift": spoken_lag_drift,
 }
 
 

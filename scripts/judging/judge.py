@@ -46,10 +46,12 @@ from scripts.judging.judgement import (
     as_results,
     write_report,
 )
+from scripts.judging.long_set import MAX_MINUTES
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 # The main ones first: a judgement that is stopped has them.
 RUN_ORDER = (DEFAULT_SEGMENT_MS, OFFLINE, 40, 160, 640)
+LONG = "long"  # folder of the long streams of a set
 LISTS = ("source.txt", "target.txt", "source_text.txt")
 
 
@@ -110,6 +112,10 @@ def parse_arguments() -> argparse.Namespace:
         metavar="[NAME=]N",
         help="sentences a set (default: all of asterisk and armelle, 300)",
     )
+    parser.add_argument(
+        "--long-minutes", type=float, default=0.0, metavar="N",
+        help="the sentences of each set on end, too, as streams of so many minutes (evaluate_long.sh; default: not)",
+    )  # fmt: skip
     parser.add_argument("--asr-models", nargs="+", default=["base", "tiny.en"], help="judges, the main one first")
     parser.add_argument(
         "--beside-at",
@@ -132,6 +138,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(str(error))
     if not args.settings.checkpoint.is_file():
         parser.error(f"no checkpoint {args.settings.checkpoint} (--model)")
+    if not 0 <= args.long_minutes <= MAX_MINUTES:
+        parser.error(f"--long-minutes must be from 0 to {MAX_MINUTES:g}")
     if args.jobs < 1:
         parser.error("--jobs must be at least 1")
     args.limits = parse_limits(args.limit, parser)
@@ -214,10 +222,30 @@ def judgements(sets: dict[str, Path], args: argparse.Namespace) -> Iterator[Job]
             yield evaluation(name, sets[name], CASCADE, OFFLINE, args)
             for segment in args.streaming_cascade_ms:
                 yield evaluation(name, sets[name], STREAMING_CASCADE, segment, args)
+    if args.long_minutes:
+        for name in sets:
+            yield long_streams(name, sets[name], args)
     for segment in order:
         for policy in others:
             for name in policy_sets(sets, args):
                 yield evaluation(name, sets[name], policy, segment, args)
+
+
+def long_streams(name: str, folder: Path, args: argparse.Namespace) -> Job:
+    """scripts/evaluate_long.sh for one set."""
+    command = [str(SCRIPTS / "evaluate_long.sh"), "--model", str(args.model), "--source", str(folder / "source.txt")]
+    command += ["--target", str(folder / "target.txt"), "--source-text", str(folder / "source_text.txt")]
+    command += [
+        "--minutes",
+        f"{args.long_minutes:g}",
+        "--limit",
+        str(limit_of(name, args)),
+        "--policy",
+        args.policies[0],
+    ]
+    for option, value in (("--vocoder", args.vocoder), ("--stride-n", args.stride_n), ("--lag-k", args.lag_k)):
+        command += [option, str(value)] if value is not None else []
+    return Job(f"{name}, long streams", [*command, "--output", str(args.output / name / LONG)])
 
 
 def policy_sets(sets: dict[str, Path], args: argparse.Namespace) -> list[str]:
@@ -335,11 +363,16 @@ def write_results(sets: dict[str, Path], args: argparse.Namespace) -> None:
         path = args.output / name / "ceiling.json"
         if path.is_file():
             ceilings[name] = json.loads(path.read_text(encoding="utf-8"))["scores"]
+    long = {}
+    for name in sets:
+        path = args.output / name / LONG / "results.json"
+        if path.is_file():
+            long[name] = json.loads(path.read_text(encoding="utf-8"))
     rows = collect(sets, args)
     if not rows:
         print("nothing is finished yet, so there is nothing to report", file=sys.stderr)
         return
-    results = as_results(rows, ceilings, args, machine_facts())
+    results = as_results(rows, ceilings, args, machine_facts(), long)
     write_json(args.output / "results.json", results)
     print("\n\n".join(write_report(results, args.output / "report").values()))
     print(f"\ntables and plots: {args.output / 'report'}; put them into files with scripts/judging/judge_report.py")

@@ -14,6 +14,7 @@ from typing import Any
 from echostream.constants import DEFAULT_SEGMENT_MS
 from scripts.benchmarks.figures import markdown_table
 from scripts.judging.judgement_plots import draw_policies, draw_sets
+from scripts.judging.long_table import HEADS, cells
 
 OFFLINE = 0
 SEGMENTS = (40, 160, 320, 640)
@@ -104,7 +105,13 @@ AIMS = (
 )
 
 
-def as_results(rows: list[Row], ceilings: dict[str, Any], args: argparse.Namespace, machine: dict[str, Any]) -> Results:
+def as_results(
+    rows: list[Row],
+    ceilings: dict[str, Any],
+    args: argparse.Namespace,
+    machine: dict[str, Any],
+    long: dict[str, list[dict[str, Any]]],
+) -> Results:
     """All that the report needs, without a path of this machine."""
     release = args.settings.checkpoint.with_name("release.json")
     facts = json.loads(release.read_text(encoding="utf-8")) if release.is_file() else {}
@@ -123,6 +130,7 @@ def as_results(rows: list[Row], ceilings: dict[str, Any], args: argparse.Namespa
             for row in rows
         ],
         "ceilings": ceilings,
+        "long": long,
     }
 
 
@@ -256,6 +264,13 @@ def baselines(results: Results) -> str:
     return markdown_table(header, blank_repeats(rows))
 
 
+def long_speech(results: Results) -> str:
+    """The sentences of a set on end, resegmented."""
+    long = results.get("long", {})
+    rows = [[title(name), *cells(result)] for name in long for result in long[name]]
+    return markdown_table(["test set", *HEADS], blank_repeats(rows))
+
+
 def reach(results: Results) -> str:
     """What was aimed at, on unseen phrasebook sentences, and what was reached."""
     cells = [[aim.what, *aim.cells(results)] for aim in REACH]
@@ -340,6 +355,7 @@ TABLES = {
     "latency": latency,
     "policies": policies,
     "baselines": baselines,
+    "long": long_speech,
 }
 PLOTS = {"sets": draw_sets, "policies": draw_policies}
 

@@ -9,11 +9,18 @@ from simuleval.evaluator.scorers.latency_scorer import ALScorer, ATDScorer, LAAL
 from echostream.evaluation.latency import (
     average_lagging,
     average_token_delay,
+    lag_drift,
     speech_writes,
     text_writes,
     token_ends,
 )
 from echostream.evaluation.timeline import Chunk
+
+
+def test_drift_is_the_slope_of_the_lag():
+    assert lag_drift([1_500.0, 31_800.0, 62_100.0], [1_000.0, 31_000.0, 61_000.0]) == pytest.approx(600.0)
+    assert lag_drift([900.0, 1_900.0], [400.0, 1_400.0]) == 0
+    assert lag_drift([900.0, 950.0], [400.0, 400.0]) is None and lag_drift([], []) is None
 
 
 def test_average_lagging():

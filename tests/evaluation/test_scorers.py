@@ -27,6 +27,11 @@ SPEECH = {
     "ECHO_AL_CA": (960 + (1900 - 1000 / 3)) / 2,
     "ECHO_LAAL_CA": (960 + (1900 - 1000 / 3)) / 2,
     "ECHO_ATD_CA": ((660 - 300) + (960 - 400) + (1800 - 700) + (1900 - 800)) / 4,
+    # written at 400 and 1000, heard at 900 and 1400, or 960 and 1900
+    "ECHO_SpokenLag": 500,
+    "ECHO_SpokenLagDrift": (400 - 500) / 600 * 60_000,
+    "ECHO_SpokenLag_CA": 900,
+    "ECHO_SpokenLagDrift_CA": (900 - 560) / 600 * 60_000,
     "ECHO_RTF": 750 / 1500,
     "ECHO_StepP50": 60,  # of 20, 60, 60, 110, 500
     "ECHO_StepP95": 500,
@@ -48,6 +53,10 @@ TEXT = {
     "ECHO_AL_CA": (460 + (1500 - 1000 / 3)) / 2,
     "ECHO_LAAL_CA": (460 + (1500 - 1000 / 3)) / 2,
     "ECHO_ATD_CA": ((460 - 300) + (1500 - 400)) / 2,
+    "ECHO_SpokenLag": 0,
+    "ECHO_SpokenLagDrift": 0,
+    "ECHO_SpokenLag_CA": 500,
+    "ECHO_SpokenLagDrift_CA": (500 - 60) / 600 * 60_000,
     "ECHO_RTF": 0.5,
     "ECHO_StepP50": 60,
     "ECHO_StepP95": 500,

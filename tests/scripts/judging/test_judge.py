@@ -225,6 +225,29 @@ def test_set(tmp_path) -> Path:
     return folder
 
 
+def test_long_streams_are_run_on_request_and_reported(judge, test_set, tmp_path, monkeypatch):
+    jobs = []
+    monkeypatch.setattr(judge.script, "run_all", lambda these, at_a_time: jobs.extend(these) or [])
+    judge("--set", f"mine={test_set}", "--no-cascade")
+    assert not any("long" in job.name for job in jobs)
+    jobs.clear()
+    scores = dict.fromkeys(("bleu", "chrf", "stream_laal", "long_yaal", "ca_stream_laal", "ca_long_yaal"), 50.0)
+    result = {"pause_ms": 300, "segment_ms": 320, "alone": {"bleu": 62.5}, "scores": scores, "words_due": 9}
+    result |= {"words_said": 8, "by_position": [{"bleu": 51.0}, {"bleu": 49.0}]}
+    out = tmp_path / "out" / "mine"
+    (out / "long").mkdir(parents=True)
+    (out / "long" / "results.json").write_text(json.dumps([result]), encoding="utf-8")
+    finished = out / "alignment" / "segment_320ms" / "segment_320ms"
+    finished.mkdir(parents=True)
+    (finished / "scores.tsv").write_text("ECHO_BLEU\n62.5\n", encoding="utf-8")
+    (finished / "instances.log").write_text("{}\n", encoding="utf-8")
+    judge("--set", f"mine={test_set}", "--no-cascade", "--long-minutes", 10)
+    (job,) = (job for job in jobs if "long" in job.name)
+    assert job.command[0].endswith("scripts/evaluate_long.sh") and "--minutes 10" in " ".join(job.command)
+    (row,) = cells((tmp_path / "out" / "report" / "long.md").read_text(encoding="utf-8"))
+    assert row[:5] == ["mine", "0.3 s", "320 ms", "50.0", "0.80"] and row[6] == "51.0 / 49.0"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
