@@ -29,6 +29,7 @@ from echostream.vocoders.interface import (
     VocoderError,
     VocoderOutput,
     VocoderState,
+    carried_durations,
     to_durations,
 )
 
@@ -44,12 +45,14 @@ class CodeHiFiGANState(VocoderState):
         durations: int64 ``(k,)``, ``k <= n``: final durations of the first ``k`` units, in unit frames.
         sent_frames: number of frames of these units whose audio has been emitted.
         inputs: the last inputs of each convolution before that point, see :class:`ConvolutionCache`.
+        carry: rounding error of the last final duration, in frames, at another tempo than the vocoder's own.
     """
 
     units: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     durations: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     sent_frames: int = 0
     inputs: list[Tensor] = field(default_factory=list)
+    carry: float = 0.0
 
 
 class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
@@ -139,27 +142,31 @@ class CodeHiFiGANVocoder(UnitVocoder[CodeHiFiGANState], HiFiGANGenerator):
         units = self.check_units(units)
         self.check_open(state, units)
         state = replace(state, units=torch.cat([state.units, units]))
-        settled, durations = self._settle_durations(state, is_last)
-        state = replace(state, durations=torch.cat([state.durations, settled]))
+        settled, durations, carry = self._settle_durations(state, is_last)
+        state = replace(state, durations=torch.cat([state.durations, settled]), carry=carry)
         samples, state = self._synthesise_due(state, durations, is_last)
         if is_last:
             closed = CodeHiFiGANState(state.speaker, True, units[:0].clone(), units[:0].clone())
             return VocoderOutput(samples, settled), closed
         return VocoderOutput(samples, settled), self._drop_sent(state)
 
-    def _settle_durations(self, state: CodeHiFiGANState, is_last: bool) -> tuple[Tensor, Tensor]:
-        """Durations that this step makes final, and the durations of all units in the state.
+    def _settle_durations(self, state: CodeHiFiGANState, is_last: bool) -> tuple[Tensor, Tensor, float]:
+        """Durations that this step makes final, those of all units in the state, and the error to carry on.
 
         The predictor depends on the next two units. Until these have arrived a duration is provisional: it is used for
         the tail but never reported, so that the durations of a stream equal those of the whole utterance.
         """
         known = len(state.durations)
         if known == len(state.units):
-            return state.durations[:0], state.durations
-        predicted = to_durations(self.log_durations(state.units[None]))[0]
-        pending = 0 if is_last else self.lookahead_units
-        new = predicted[known : max(len(state.units) - pending, known)]
-        return new, torch.cat([state.durations, predicted[known:]])
+            return state.durations[:0], state.durations, state.carry
+        predicted = self.log_durations(state.units[None])[0, known:]
+        new = max(len(predicted) - (0 if is_last else self.lookahead_units), 0)
+        if state.tempo == 1:
+            durations, carry = to_durations(predicted), state.carry
+        else:
+            settled, carry = carried_durations(predicted[:new], state.carry, state.tempo)
+            durations = torch.cat([settled, carried_durations(predicted[new:], carry, state.tempo)[0]])
+        return durations[:new], torch.cat([state.durations, durations]), carry
 
     def _synthesise_due(
         self, state: CodeHiFiGANState, durations: Tensor, is_last: bool

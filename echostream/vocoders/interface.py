@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -36,10 +36,13 @@ class VocoderState(State):
     Attributes:
         speaker: voice of a multi-speaker vocoder, fixed for the stream.
         finished: whether the stream was closed with ``is_last``.
+        tempo: by which predicted durations are divided from now on; the runtime sets it, see
+            :mod:`echostream.streaming.tempo`. A vocoder that takes no notice of it speaks at its own tempo.
     """
 
     speaker: int | None = None
     finished: bool = False
+    tempo: float = field(default=1.0, kw_only=True)
 
 
 StateT = TypeVar("StateT", bound=VocoderState)
@@ -196,6 +199,26 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
 def to_durations(log_durations: Tensor) -> Tensor:
     """Durations in whole unit frames, at least one, from predicted ``log(frames + 1)``."""
     return torch.round(log_durations.exp() - 1).clamp(min=1, max=MAX_UNIT_FRAMES).long()
+
+
+def carried_durations(log_durations: Tensor, carry: float, tempo: float = 1.0) -> tuple[Tensor, float]:
+    """Durations in whole frames whose rounding errors don't add up, so that speech keeps its tempo.
+
+    Args:
+        log_durations: ``(T,)`` predicted ``log(frames + 1)``.
+        carry: rounding error of the unit before, in frames: what it should have been minus what it was.
+        tempo: by which the predicted durations are divided.
+
+    Returns:
+        int64 ``(T,)``, and the error to carry to the next unit.
+    """
+    durations = []
+    for frames in ((log_durations.double().exp() - 1) / tempo).clamp(max=MAX_UNIT_FRAMES).tolist():
+        whole = min(max(round(frames + carry), 1), MAX_UNIT_FRAMES)
+        # A unit much shorter than a frame is rounded up to one; the following units must not pay for all of it.
+        carry = min(max(frames + carry - whole, -0.5), 0.5)
+        durations.append(whole)
+    return torch.tensor(durations, dtype=torch.long, device=log_durations.device), carry
 
 
 def deduplicate(frames: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,11 +27,11 @@ from echostream.modules.causal_context import with_left_context
 from echostream.modules.module_list import TypedModuleList
 from echostream.vocoders.duration_predictor import DurationPredictor
 from echostream.vocoders.interface import (
-    MAX_UNIT_FRAMES,
     UnitVocoder,
     VocoderError,
     VocoderOutput,
     VocoderState,
+    carried_durations,
     remaining_frames,
     to_durations,
 )
@@ -174,17 +174,11 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
     def predict_durations(self, units: Tensor) -> Tensor:
         return self._round(self.log_durations(units[None])[0], 0.0)[0]
 
-    def _round(self, log_durations: Tensor, carry: float) -> tuple[Tensor, float]:
+    def _round(self, log_durations: Tensor, carry: float, tempo: float = 1.0) -> tuple[Tensor, float]:
         """Durations in whole frames ``(T,)`` and the rounding error to carry to the next unit."""
-        if not self.carries:
-            return to_durations(log_durations), carry
-        durations = []
-        for frames in (log_durations.double().exp() - 1).clamp(max=MAX_UNIT_FRAMES).tolist():
-            whole = min(max(round(frames + carry), 1), MAX_UNIT_FRAMES)
-            # A unit much shorter than a frame is rounded up to one; the following units must not pay for all of it.
-            carry = min(max(frames + carry - whole, -0.5), 0.5)
-            durations.append(whole)
-        return torch.tensor(durations, dtype=torch.long, device=log_durations.device), carry
+        if self.carries or tempo != 1:
+            return carried_durations(log_durations, carry, tempo)
+        return to_durations(log_durations), carry
 
     def _settle_durations(self, units: Tensor, state: ISTFTState, flush: bool) -> tuple[Tensor, Tensor, ISTFTState]:
         """Units whose durations are final now, these durations, and the next state.
@@ -199,7 +193,7 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         contexts = list(state.duration_contexts)
         predicted = self.dur_predictor(x[None], contexts)[0]
         skip = min(self.lookahead_units - state.skipped, len(predicted))
-        durations, carry = self._round(predicted[skip:], state.carry)
+        durations, carry = self._round(predicted[skip:], state.carry, state.tempo)
         state = replace(
             state,
             duration_contexts=contexts,
