@@ -27,6 +27,7 @@ ABOUT = ("source_lang", "target_lang", "description")  # for people; they change
 KINDS: dict[str, tuple[Any, str]] = {
     "int": (int, "a whole number"),
     "float": (int | float, "a number"),
+    "bool": (bool, "true or false"),
     "dict": (dict, "a mapping, such as {token_frames: 12}"),
 }
 # They are chosen for one policy and mean nothing to another.
@@ -43,7 +44,7 @@ class ModelSettings:
         source_lang, target_lang: language tags such as ``fr``; empty if nobody said.
         description: whom and what it understands, in a sentence or two for whoever is about to speak to it.
         segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus, policy_options,
-            confidence_slope, confidence_offset, least_confidence: see :class:`StreamingTranslator`.
+            confidence_slope, confidence_offset, least_confidence, max_tempo, vad: see :class:`StreamingTranslator`.
     """
 
     checkpoint: Path
@@ -64,6 +65,8 @@ class ModelSettings:
     confidence_slope: float | None = None
     confidence_offset: float | None = None
     least_confidence: float = 0.0
+    max_tempo: float = 1.0
+    vad: bool = False
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> ModelSettings:
@@ -128,7 +131,7 @@ def _check(file: Path, values: Any) -> None:
             (found for start, found in KINDS.items() if known[name].startswith(start)),
             (str, "text, in quotes if need be"),
         )
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
             raise CheckpointError(f"{file}: {name} must be {article}, not {value!r}")
         if isinstance(value, str) and not value.isprintable():
             raise CheckpointError(f"{file}: {name} must be text that can be printed, not {value[:80]!r}")

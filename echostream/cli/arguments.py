@@ -153,6 +153,8 @@ def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
         "lm_weight",
         "lm_bonus",
         "least_confidence",
+        "max_tempo",
+        "vad",
     )
     parser.set_defaults(**dict.fromkeys(undecided))  # without a source there is nothing to wait for, or to search
 

@@ -66,6 +66,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--least-confidence", type=float, metavar="P", help="leave out words of less than this, 0 to 1 (0: none)"
     )
+    group.add_argument(
+        "--max-tempo",
+        type=float,
+        metavar="X",
+        help="to which a voice that has fallen behind hurries, 1 to 1.5 (1: never)",
+    )
+    group.add_argument(
+        "--vad", action="store_true", default=None, help="hear only what may be speech (no; needs the extra vad)"
+    )
 
 
 def add_voice_options(group: argparse._ArgumentGroup) -> None:
@@ -140,7 +149,7 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
     from echostream.checkpoints.model_store import resolve_model
 
     names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
-    given = {name: getattr(args, name) for name in (*names, "least_confidence")}
+    given = {name: getattr(args, name) for name in (*names, "least_confidence", "max_tempo", "vad")}
     given |= {"policy_options": options_of(args.policy_option)}
     try:
         args.model = resolve_model(args.model)

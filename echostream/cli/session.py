@@ -56,6 +56,7 @@ class Session:
         self.speech, self.texts = speech, texts
         self.state = translator.init_state()
         self.heard_s = self.spoken_s = self.compute_s = self.worst_lag_s = 0.0
+        self.played_s = self.worst_speech_lag_s = 0.0  # when the speech so far is over, as the source plays; its lag
 
     def push(self, samples: np.ndarray, is_last: bool = False) -> None:
         """Translate what was heard, float32 ``(n,)``, and give out what follows."""
@@ -63,7 +64,11 @@ class Session:
         output = self.translator.step(samples, self.state, is_last)
         self.compute_s += time.perf_counter() - start
         self.heard_s += samples.size / self.translator.sample_rate
-        self.spoken_s += output.samples.size / self.translator.output_sample_rate
+        speech_s = output.samples.size / self.translator.output_sample_rate
+        self.spoken_s += speech_s
+        if speech_s:
+            self.played_s = max(self.played_s, self.heard_s) + speech_s
+            self.worst_speech_lag_s = max(self.worst_speech_lag_s, self.played_s - self.heard_s)
         # Files come first: a reader who went away doesn't stop them.
         for writer in self.texts:
             writer.add(output, self.state)
@@ -121,6 +126,8 @@ class Session:
         text = f"{self.heard_s:.1f} s heard, computed in {self.compute_s:.2f} s"
         if self.heard_s:
             text += f", real-time factor {self.compute_s / self.heard_s:.3f}"
+        if self.worst_speech_lag_s:
+            text += f", speech over at most {self.worst_speech_lag_s:.1f} s after the source for it"
         if self.worst_lag_s:
             text += f", at most {1000 * self.worst_lag_s:.0f} ms behind the source"
         return text

@@ -95,6 +95,10 @@ class EchoStreamAgent(GenericAgent):
             "--least-confidence", type=float, help="leave out words of less than this, 0 to 1 (default: 0)"
         )
         group.add_argument(
+            "--max-tempo", type=float, help="to which a voice that has fallen behind hurries (default: 1)"
+        )
+        group.add_argument("--vad", action="store_true", default=None, help="hear only what may be speech")
+        group.add_argument(
             "--live",
             metavar="FILE",
             help="append what is heard and said, and when, to this file as it comes (/dev/stderr: the terminal)",
@@ -186,6 +190,7 @@ class EchoStreamAgent(GenericAgent):
             evidence=output.evidence,
             words=tuple(self.word_record(word) for word in states.without_continuations(self.new_words(output))),
             source_words=tuple(source_word_record(word) for word in output.source_words),
+            sentence_ends=tuple(len(join_words(output.words[:end])) for end in output.sentence_ends),
         )
 
     def new_words(self, output: StepOutput) -> list[OutputWord] | list[SourceWord]:
@@ -286,6 +291,8 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "lm_weight": args.lm_weight,
         "lm_bonus": args.lm_bonus,
         "least_confidence": getattr(args, "least_confidence", None),
+        "max_tempo": getattr(args, "max_tempo", None),
+        "vad": getattr(args, "vad", None),
     }
     try:
         if args.random_arch:

@@ -49,6 +49,8 @@ class StepRecord:
         words: committed words.
         evidence: text added to the greedy path of the ST CTC, likewise.
         source_words: recognised words, with times in the source audio; their joined texts are ``source_text``.
+        sentence_ends: for each sentence of the translation that ended, the characters of ``text`` before its end; 0: it
+            ended with an earlier step.
     """
 
     arrived_ms: float
@@ -59,6 +61,7 @@ class StepRecord:
     words: tuple[WordRecord, ...] = ()
     evidence: str = ""
     source_words: tuple[WordRecord, ...] = ()
+    sentence_ends: tuple[int, ...] = ()
 
     def to_dict(self) -> dict:
         """Convert to JSON types. Empty fields are omitted, because with short segments most steps return nothing."""
@@ -69,7 +72,7 @@ class StepRecord:
     def from_dict(cls, values: Mapping) -> StepRecord:
         """The inverse of :meth:`to_dict`."""
         words = {name: tuple(WordRecord(**word) for word in values.get(name, ())) for name in ("words", "source_words")}
-        return cls(**{**values, **words})
+        return cls(**{**values, **words, "sentence_ends": tuple(values.get("sentence_ends", ()))})
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 from echostream.decoding.word_boundary import SourceWord
 from echostream.streaming import OutputWord, SentenceRecomposer, StepOutput
 from echostream.streaming.cues import Cue, whole_cues
+from echostream.streaming.state import by_sentence
 from echostream.streaming.subtitles import subrip_block, whole_subtitles
 
 JSON, TEXT, SRT, VTT, VERBOSE = FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
@@ -33,12 +34,14 @@ class Translation:
         duration_s: length of the file.
         recomposer: knows where sentences end.
         languages: tags of source and target; empty if not known.
+        sentence_ends: how many of ``words`` come before the end of each sentence.
     """
 
     words: Sequence[OutputWord]
     duration_s: float
     recomposer: SentenceRecomposer
     languages: tuple[str, str] = ("", "")
+    sentence_ends: Sequence[int] = ()
 
     @property
     def text(self) -> str:
@@ -71,14 +74,15 @@ class Translation:
         }
 
     @property
-    def _timed(self) -> list[SourceWord]:
-        return [SourceWord(word.text, word.source_time_s, word.source_time_s, word.joined) for word in self.words]
+    def _timed(self) -> list[Sequence[SourceWord]]:
+        words = [SourceWord(word.text, word.source_time_s, word.source_time_s, word.joined) for word in self.words]
+        return by_sentence(words, self.sentence_ends)
 
     def _vtt(self) -> str:
-        return whole_subtitles([], [self._timed], self.recomposer)
+        return whole_subtitles([], self._timed, self.recomposer)
 
     def _cues(self) -> list[Cue]:
-        return whole_cues([], [self._timed], self.recomposer)
+        return whole_cues([], self._timed, self.recomposer)
 
     def _srt(self) -> str:
         return "".join(subrip_block(cue, number) for number, cue in enumerate(self._cues(), start=1))

@@ -239,15 +239,17 @@ class FileJob:
             if wishes.streams:
                 return await self._stream_answer(request, wishes, audio)
             words: list[OutputWord] = []
+            ends: list[int] = []
             async for output in self._translate(request, audio, wishes.name):
+                ends += [len(words) + end for end in output.sentence_ends]
                 words += output.words
-            body = self._translation(words).body(wishes.kind)
+            body = self._translation(words, ends).body(wishes.kind)
             return web.Response(text=body, content_type=CONTENT_TYPES[wishes.kind], charset="utf-8")
 
-    def _translation(self, words: list[OutputWord]) -> Translation:
+    def _translation(self, words: list[OutputWord], ends: list[int]) -> Translation:
         translator = self.stream.translator
         duration_s = self.stream.received_samples / translator.sample_rate
-        return Translation(words, duration_s, translator.recomposer, self.server.languages)
+        return Translation(words, duration_s, translator.recomposer, self.server.languages, ends)
 
     async def _stream_answer(self, request: web.Request, wishes: Wishes, audio: AudioStream) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -256,14 +258,16 @@ class FileJob:
         response.headers["X-Accel-Buffering"] = "no"  # for nginx, which would collect it
         await response.prepare(request)
         words: list[OutputWord] = []
+        ends: list[int] = []
         try:
             async for output in self._translate(request, audio, wishes.name):
                 # As in the whole text, nothing comes before the first word.
                 text = output.text if words else output.text.lstrip()
+                ends += [len(words) + end for end in output.sentence_ends]
                 words += output.words
                 if text:
                     await self._write(response, delta(text, wishes.kind))
-            await self._write(response, ending(self._translation(words), wishes.kind))
+            await self._write(response, ending(self._translation(words, ends), wishes.kind))
         except FileError as error:  # the status has been sent already
             text = (
                 f"\n[{error.message}]\n" if wishes.kind == TEXT else event({"type": "error", "message": error.message})

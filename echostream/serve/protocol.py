@@ -191,6 +191,7 @@ def output_message(output: StepOutput, source_s: float, reaction_s: float, rtf: 
         "source_s": round(source_s, 3),
         "source_words": [source_word_fields(word) for word in output.source_words],
         "words": [output_word_fields(word) for word in output.words],
+        "sentence_ends": output.sentence_ends,
         "samples": int(output.samples.size),
         "reaction_ms": round(1000 * reaction_s, 1),
         "rtf": round(rtf, 4),

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from echostream.streaming.recomposer import SentenceRecomposer
-from echostream.streaming.state import EchoStreamState, StepOutput
+from echostream.streaming.state import EchoStreamState, StepOutput, Word, by_sentence, join_words
 
 
-def _lines(time_s: float, heard: str, said: str) -> str:
-    """Lines, each ended, with what a step heard and said until ``time_s``; empty if that was nothing."""
-    lines = ""
-    for verb, text in (("heard", heard), ("said", said)):
-        if text.strip():
-            lines += f"  {time_s:6.2f} s  {verb:6} {text.strip()}\n"
-    return lines
+def _line(time_s: float, verb: str, text: str) -> str:
+    """A line, ended, with what was heard or said until ``time_s``; empty if that was nothing."""
+    return f"  {time_s:6.2f} s  {verb:6} {text.strip()}\n" if text.strip() else ""
 
 
 def silence_ms(state: EchoStreamState) -> float:
@@ -21,7 +17,7 @@ def silence_ms(state: EchoStreamState) -> float:
 
 
 class LiveView:
-    """What each step heard and said, with source words kept whole.
+    """What each step heard and said, with source words kept whole, and an empty line after each sentence said.
 
     A pause ends a word, but its rest may follow: such a word is held back until another begins, or the silence is
     that of a sentence end.
@@ -41,7 +37,8 @@ class LiveView:
         if not state.finished and self._may_go_on(state):
             start = max(heard.rfind(" "), 0)
             heard, self._held = heard[:start], heard[start:]
-        return _lines(time_s, heard, output.text)
+        said = (_line(time_s, "said", join_words(part)) for part in by_sentence(output.words, output.sentence_ends))
+        return _line(time_s, "heard", heard) + "\n".join(said)
 
     def _may_go_on(self, state: EchoStreamState) -> bool:
         """Whether what comes next may belong to the last finished word."""
@@ -66,14 +63,20 @@ class PlainText:
     def add(self, output: StepOutput, state: EchoStreamState, time_s: float) -> str:
         """What to print after a step that left the stream in ``state``."""
         text = ""
-        for word in output.source_words if self._of_source else output.words:
-            text += word.text if word.joined or not self._line_is_open else f" {word.text}"
-            self._line_is_open = True
+        if not self._of_source:
+            for number, part in enumerate(by_sentence(output.words, output.sentence_ends)):
+                text += (self.end() if number else "") + "".join(map(self._next, part))
+        for word in output.source_words if self._of_source else ():
+            text += self._next(word)
             if self._recomposer.ends_sentence(0, word.text):
                 text += self.end()
-        if state.finished or self._recomposer.ends_sentence(silence_ms(state), ""):
+        if state.finished or (self._of_source and self._recomposer.ends_sentence(silence_ms(state), "")):
             text += self.end()
         return text
+
+    def _next(self, word: Word) -> str:
+        is_first, self._line_is_open = not self._line_is_open, True
+        return word.text if word.joined or is_first else f" {word.text}"
 
     def end(self) -> str:
         """What ends the open line, if there is one."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from echostream.constants import FRAME_MS, TASKS
 from echostream.decoding.policy import Policy, choose_policy
+from echostream.streaming.tempo import MOST_TEMPO
 
 # Beyond these an option is a slip: what is computed for a segment grows with the square of them.
 MAX_SEGMENT_MS = 3_600_000
@@ -25,6 +26,8 @@ class TranslatorOptions:
         frame_ms: duration of an encoder frame, which is the model's.
         least_confidence: words that are surer than this are given out, 0 to below 1; the others are left out of text
             and speech, while the decoder goes on from them.
+        max_tempo: to which the voice may hurry when it has fallen behind, see :mod:`echostream.streaming.tempo`; 1:
+            never.
 
     What is kept between segments depends on the beam and the language model; they belong to the stages that were built
     with them.
@@ -39,10 +42,13 @@ class TranslatorOptions:
     task: str
     frame_ms: int = FRAME_MS
     least_confidence: float = 0.0
+    max_tempo: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_confidence < 1:
             raise ValueError(f"least_confidence must be at least 0 and below 1, got {self.least_confidence}")
+        if not 1 <= self.max_tempo <= MOST_TEMPO:
+            raise ValueError(f"max_tempo must be from 1 to {MOST_TEMPO}, got {self.max_tempo}")
         if self.segment_ms < 0 or self.segment_ms % self.frame_ms:
             raise ValueError(
                 f"segment_ms must be a multiple of {self.frame_ms} (0: whole utterance), got {self.segment_ms}"

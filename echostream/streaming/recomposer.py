@@ -55,6 +55,12 @@ class RecomposerState(State):
     frames: int = 0  # unit frames scheduled
     pause_samples: int = 0  # silence put between sentences so far
     pause_due: bool = False
+    heard_s: float = 0.0  # on the source's clock, when all of it has been heard
+    tempo: float = 1.0  # of the latest speech
+
+    def lag_s(self, source_time_s: float) -> float:
+        """How much of the output is still to be heard."""
+        return max(0.0, self.heard_s - source_time_s)
 
 
 class SentenceRecomposer:
@@ -90,7 +96,7 @@ class SentenceRecomposer:
         return replace(state, waiting=(*state.waiting, waiting))
 
     def place(
-        self, durations: Sequence[int], samples: np.ndarray, state: RecomposerState
+        self, durations: Sequence[int], samples: np.ndarray, state: RecomposerState, pause_share: float = 1.0
     ) -> tuple[list[OutputWord], np.ndarray, RecomposerState]:
         """Give the next units their durations.
 
@@ -98,14 +104,16 @@ class SentenceRecomposer:
             durations: unit frames of the units that follow those before.
             samples: speech ``(m,)`` made in this step.
             state: of the words so far.
+            pause_share: what is left of the pause between two sentences.
 
         Returns:
             the words that are now placed, the samples with a pause in front if a sentence begins, and the next state.
         """
         pause_samples, pause_due = state.pause_samples, state.pause_due
         if durations and pause_due:
-            samples = np.concatenate([np.zeros(self.pause_samples, dtype=np.float32), samples])
-            pause_samples, pause_due = pause_samples + self.pause_samples, False
+            pause = round(pause_share * self.pause_samples)
+            samples = np.concatenate([np.zeros(pause, dtype=np.float32), samples])
+            pause_samples, pause_due = pause_samples + pause, False
 
         def seconds(frame: int) -> float:
             return (frame * self.hop_samples + pause_samples) / self.sample_rate
@@ -128,7 +136,14 @@ class SentenceRecomposer:
                 begin_s = seconds(frame if start is None else start)
                 place = (begin_s, seconds(frame), word.joined, word.confidence)
                 placed.append(OutputWord(word.text, word.source_time_s, *place))
-        return placed, samples, RecomposerState(tuple(waiting), frame, pause_samples, pause_due)
+        following = replace(
+            state, waiting=tuple(waiting), frames=frame, pause_samples=pause_samples, pause_due=pause_due
+        )
+        return placed, samples, following
+
+    def speak(self, samples: int, source_time_s: float, state: RecomposerState) -> RecomposerState:
+        """Count samples that are given out at ``source_time_s``: they are heard then, or after those before."""
+        return replace(state, heard_s=max(state.heard_s, source_time_s) + samples / self.sample_rate)
 
     def end_sentence(self, state: RecomposerState) -> RecomposerState:
         """The next speech begins a sentence."""

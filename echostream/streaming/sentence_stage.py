@@ -20,6 +20,7 @@ from echostream.modules.state import State
 from echostream.streaming.recogniser import Recognition
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, RecomposerState, SentenceRecomposer
 from echostream.streaming.source_span import SourceSpan
+from echostream.streaming.tempo import next_tempo, pause_share
 from echostream.streaming.word_level_translator import SentenceState, TargetWord, WordLevelTranslator
 from echostream.vocoders.interface import UnitVocoder, VocoderState
 
@@ -34,6 +35,7 @@ class SentenceStageState(State):
         breaks: of the search for sentence breaks, with a language model of the source.
         vocoder: of the current sentence's speech; None for text.
         frames: encoder frames so far.
+        in_sentence: words have been given out of a sentence that has not ended.
     """
 
     sentence: SentenceState
@@ -41,6 +43,7 @@ class SentenceStageState(State):
     breaks: SentenceBreakState | None = None
     vocoder: VocoderState | None = None
     frames: int = 0
+    in_sentence: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,45 +170,82 @@ class SentenceStage:
             sentence = ended.followed_by(following)
 
     def speak(
-        self, writings: Iterable[Writing], state: SentenceStageState, least_confidence: float = 0.0
-    ) -> tuple[list[OutputWord], np.ndarray, SentenceStageState]:
+        self,
+        writings: Iterable[Writing],
+        state: SentenceStageState,
+        source_time_s: float = 0.0,
+        least_confidence: float = 0.0,
+        max_tempo: float = 1.0,
+    ) -> tuple[list[OutputWord], list[int], np.ndarray, SentenceStageState]:
         """Speak and recompose: samples of what was written, and the place of each word in them.
 
         Args:
             writings: what was written, in order.
             state: of the segments before.
+            source_time_s: how much of the source had been heard when it was written.
             least_confidence: words of less than that are neither given out nor spoken.
+            max_tempo: to which speech that has fallen behind may hurry; 1: never.
 
         Returns:
-            the words (with speech: those that have their place now), samples ``(m,)``, and the next state.
+            the words (with speech: those that have their place now); how many of them come before each end of a
+            sentence; samples ``(m,)``; and the next state.
         """
-        source_time_s = state.frames * self.writer.model.frame_ms / 1000
         if least_confidence:
             writings = [replace(writing, words=_sure(writing.words, least_confidence)) for writing in writings]
         if self.vocoder is None or state.vocoder is None:
-            written = (word for writing in writings for word in writing.words if word.text)
-            words = [
-                OutputWord(word.text, source_time_s, joined=word.joined, confidence=word.confidence) for word in written
-            ]
-            return words, NO_SAMPLES, state
+            words, ends = [], _SentenceEnds(state.in_sentence)
+            for writing in writings:
+                words += [
+                    OutputWord(word.text, source_time_s, joined=word.joined, confidence=word.confidence)
+                    for word in writing.words
+                    if word.text
+                ]
+                ends.add(len(words), writing.ends)
+            return words, ends.places, NO_SAMPLES, replace(state, in_sentence=ends.in_sentence)
         due = [writing for writing in writings if writing.words or writing.ends]
         if not due:
-            return [], NO_SAMPLES, state
+            return [], [], NO_SAMPLES, state
         output, vocoder = state.output, state.vocoder
-        words = []
+        words, ends = [], _SentenceEnds(state.in_sentence)
         pieces: list[np.ndarray] = []
         for writing in due:
             for word in writing.words:
                 output = self.recomposer.add_word(word, source_time_s, output)
             units = torch.tensor([unit for word in writing.words for unit in word.units], dtype=torch.int64)
+            pause = 1.0
+            if max_tempo > 1:
+                lag_s = output.lag_s(source_time_s)
+                pause, tempo = pause_share(lag_s), next_tempo(output.tempo, lag_s, max_tempo)
+                output, vocoder = replace(output, tempo=tempo), replace(vocoder, tempo=tempo)
             spoken, vocoder = self.vocoder.step(units, vocoder, is_last=writing.ends, flush=True)
             durations, samples = spoken.durations.tolist(), spoken.samples.float().cpu().numpy()
-            placed, samples, output = self.recomposer.place(durations, samples, output)
+            placed, samples, output = self.recomposer.place(durations, samples, output, pause)
+            output = self.recomposer.speak(samples.size, source_time_s, output)
             words += placed
             pieces.append(samples)
-            if writing.ends:
+            ends.add(len(words), writing.ends)
+            if writing.ends:  # with its last units, all words of the sentence have got their places
                 output, vocoder = self.recomposer.end_sentence(output), self.vocoder.init_state()
-        return words, np.concatenate(pieces), replace(state, output=output, vocoder=vocoder)
+        following = replace(state, output=output, vocoder=vocoder, in_sentence=ends.in_sentence)
+        return words, ends.places, np.concatenate(pieces), following
+
+
+class _SentenceEnds:
+    """Where sentences end among the words of a step; one without words has no end.
+
+    Args:
+        in_sentence: words of the first one were given out before.
+    """
+
+    def __init__(self, in_sentence: bool) -> None:
+        self.in_sentence, self.places = in_sentence, list[int]()
+
+    def add(self, num_words: int, ends: bool) -> None:
+        """So many words have been given out in this step; ``ends``: the sentence ends with the last of them."""
+        self.in_sentence = self.in_sentence or num_words > (self.places[-1] if self.places else 0)
+        if ends and self.in_sentence:
+            self.places.append(num_words)
+            self.in_sentence = False
 
 
 def _sure(words: Iterable[TargetWord], least_confidence: float) -> list[TargetWord]:

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import pairwise
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from echostream.modules.state import State
 from echostream.streaming.recogniser import RecogniserState
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord
 from echostream.streaming.sentence_stage import SentenceStageState
+from echostream.streaming.speech_gate import SpeechGateState
 
 SAMPLE_TYPES = (torch.float16, torch.float32, torch.float64)
+AnyWord = TypeVar("AnyWord")
 # States that are being stepped, by whichever translator and thread.
 _STEPPING: set[int] = set()
 _LOCK = threading.Lock()
@@ -40,6 +43,7 @@ class EchoStreamState(State):
         frames: encoder frames so far.
         frame_ms: duration of one.
         finished: the source has ended.
+        gate: of the speech gate before all stages, with whose clock all others go; None: everything is heard.
     """
 
     samples: list[np.ndarray]
@@ -51,6 +55,15 @@ class EchoStreamState(State):
     frames: int = 0
     frame_ms: int = FRAME_MS
     finished: bool = False
+    gate: SpeechGateState | None = None
+
+    def source_time_s(self, frame: int, begins: bool = False) -> float:
+        """Where ``frame`` encoder frames end in the source, or the next one ``begins``, in seconds.
+
+        What a speech gate has left out counts.
+        """
+        time_s = frame * self.frame_ms / 1000
+        return time_s if self.gate is None else self.gate.source_time_s(time_s, begins)
 
     @property
     def waiting_samples(self) -> int:
@@ -74,6 +87,8 @@ class StepOutput:
         words: target words committed, with times.
         source_words: source words recognised, with times.
         evidence: what the ST CTC read anew, as text; the policy counts its tokens, nothing of it is spoken.
+        sentence_ends: for each sentence of the translation that ended, how many of ``words`` come before its end; 0: it
+            ended with the last word of an earlier step.
         text, source_text: the new words as text; a leading space separates them from the text before.
     """
 
@@ -81,6 +96,7 @@ class StepOutput:
     words: list[OutputWord] = field(default_factory=list)
     source_words: list[SourceWord] = field(default_factory=list)
     evidence: str = ""
+    sentence_ends: list[int] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -104,6 +120,11 @@ class Word(Protocol):
 def join_words(words: Sequence[Word]) -> str:
     """Words as text, each but a joined one with a space before it."""
     return "".join(word.text if word.joined else f" {word.text}" for word in words)
+
+
+def by_sentence(words: Sequence[AnyWord], ends: Sequence[int]) -> list[Sequence[AnyWord]]:
+    """``words`` cut at each of ``ends``: all parts but the last one end a sentence, and any part may be empty."""
+    return [words[start:end] for start, end in pairwise([0, *ends, len(words)])]
 
 
 @contextmanager

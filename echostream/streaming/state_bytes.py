@@ -31,6 +31,8 @@ def model_fingerprint(translator: StreamingTranslator) -> str:
     for symbols in (translator.detector.symbols, translator.writer.symbols):
         digest.update(json.dumps(symbols).encode())
     digest.update(f"{translator.writer.beam} {translator.transcriber is not None}".encode())
+    if translator.gate is not None:
+        digest.update(b"speech gate")
     return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ from echostream.printing import printable
 from echostream.streaming.cues import SOURCE, TRANSLATION, Cue, Track, lines, whole_cues
 from echostream.streaming.live import silence_ms
 from echostream.streaming.recomposer import SentenceRecomposer
-from echostream.streaming.state import EchoStreamState, StepOutput
+from echostream.streaming.state import EchoStreamState, StepOutput, by_sentence
 
 SUBRIP_SUFFIX = ".srt"
 
@@ -64,7 +64,11 @@ class SubtitleWriter:
             source = output.source_words
         self._has_translation = state.translation is not None
         self._queue(self._tracks[SOURCE].add(source))
-        self._queue(self._tracks[TRANSLATION].add(translation))
+        said = self._tracks[TRANSLATION]
+        for number, part in enumerate(by_sentence(translation, output.sentence_ends)):
+            if number:
+                self._queue(said.end_sentence())
+            self._queue(said.add(part))
         if state.finished or self._recomposer.ends_sentence(silence_ms(state), ""):
             self._end_sentences()
         self._settle(self._earliest_word_s(state))
@@ -90,11 +94,11 @@ class SubtitleWriter:
             return float("inf")
         if self._clock == "speech":
             return 0.0
-        starts = [state.frames * state.frame_ms / 1000]
+        starts = [state.source_time_s(state.frames)]
         if state.translation is not None:
             starts += [word.source_time_s for word in state.translation.output.waiting]
         if (word := state.recogniser.boundaries.words.open) is not None:
-            starts.append(word.start_frame * state.frame_ms / 1000)
+            starts.append(state.source_time_s(word.start_frame, begins=True))
         return min(starts)
 
     def _settle(self, time_s: float) -> None:

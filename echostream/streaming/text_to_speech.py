@@ -92,8 +92,8 @@ class TextToSpeech:
         if is_last and sentence.tokens:
             ending, sentence = self._end(sentence)
             writings.append(ending)
-        placed, samples, stage = self.stage.speak(writings, replace(state.stage, sentence=sentence))
-        return StepOutput(samples, placed), TextToSpeechState(stage, rest)
+        placed, ends, samples, stage = self.stage.speak(writings, replace(state.stage, sentence=sentence))
+        return StepOutput(samples, placed, sentence_ends=ends), TextToSpeechState(stage, rest)
 
     def _end(self, sentence: SentenceState) -> tuple[Writing, SentenceState]:
         """The end of a sentence, and the next one."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from echostream.decoding.word_boundary import SourceWord
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord
-from echostream.streaming.state import StepOutput, join_words
+from echostream.streaming.state import StepOutput, by_sentence, join_words
 
 if TYPE_CHECKING:
     from echostream.streaming.translator import StreamingTranslator
@@ -31,6 +31,8 @@ class Translation:
         sample_rate: of the speech in Hz.
         words: target words with times.
         source_words: source words with times.
+        sentence_ends: for each sentence of the translation, how many of ``words`` come before its end.
+        sentences: the words of each sentence of the translation.
         text, source_text: the words as text, without a space at either end.
     """
 
@@ -38,6 +40,11 @@ class Translation:
     sample_rate: int
     words: list[OutputWord]
     source_words: list[SourceWord]
+    sentence_ends: list[int] = field(default_factory=list)
+
+    @property
+    def sentences(self) -> list[Sequence[OutputWord]]:
+        return [sentence for sentence in by_sentence(self.words, self.sentence_ends) if sentence]
 
     @property
     def text(self) -> str:
@@ -72,12 +79,13 @@ def stream_outputs(translator: StreamingTranslator, source: Source) -> Iterator[
 
 def whole_translation(translator: StreamingTranslator, source: Source) -> Translation:
     """What all steps give together."""
-    pieces, words, source_words = [NO_SAMPLES], [], []
+    pieces, words, source_words, ends = [NO_SAMPLES], [], [], []
     for output in stream_outputs(translator, source):
         pieces.append(output.samples)
+        ends += [len(words) + end for end in output.sentence_ends]
         words += output.words
         source_words += output.source_words
-    return Translation(np.concatenate(pieces), translator.output_sample_rate, words, source_words)
+    return Translation(np.concatenate(pieces), translator.output_sample_rate, words, source_words, ends)
 
 
 def _chunks_of(source: Source) -> Iterator[Samples]:

@@ -10,7 +10,7 @@ import copy
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,62 +35,22 @@ from echostream.decoding.confidence import Confidence
 from echostream.decoding.policy import Policy, choose_policy
 from echostream.decoding.prefix_beam_search import SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
-from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetector
+from echostream.decoding.word_boundary import WordBoundaryDetector
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.modules.state import stack, unstack
 from echostream.streaming.options import TranslatorOptions
 from echostream.streaming.random_parts import random_parts
 from echostream.streaming.recogniser import Recogniser, Recognition
-from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, SentenceRecomposer
+from echostream.streaming.recomposer import SentenceRecomposer
 from echostream.streaming.sentence_stage import SentenceStage, Writing
+from echostream.streaming.speech_gate import TRAIL_S, SpeechGate
 from echostream.streaming.state import EchoStreamState, StepOutput, check_samples, check_state, in_use
+from echostream.streaming.stepped_stream import Segment, SteppedStream
 from echostream.streaming.translation import Source, Translation, stream_outputs, whole_translation
 from echostream.streaming.word_level_translator import WordLevelTranslator
 from echostream.vocoders.interface import UnitVocoder
 
 MAX_BEAM, MAX_LM_SCALE = 100, 1_000.0
-
-
-class _Stream:
-    """A stream within a step: its next state, which becomes the caller's when the whole step has succeeded."""
-
-    def __init__(self, samples: np.ndarray, state: EchoStreamState, is_last: bool) -> None:
-        waiting = [*state.samples, samples] if samples.size else list(state.samples)
-        self.caller_state = state
-        self.state = replace(state, samples=waiting)
-        self.is_last = is_last
-        self.pieces = [NO_SAMPLES]
-        self.words: list[OutputWord] = []
-        self.source_words: list[SourceWord] = []
-        self.evidence = ""
-
-    def take(self, num_samples: int) -> np.ndarray:
-        """The next samples of the source."""
-        waiting = self.state.samples
-        # What is left stays a view: copying it for every segment would make one long push quadratic in its length.
-        audio = waiting[0] if len(waiting) == 1 else np.concatenate([NO_SAMPLES, *waiting])
-        self.state.samples = [audio[num_samples:]] if audio.size > num_samples else []
-        return audio[:num_samples]
-
-    def commit(self) -> StepOutput:
-        """Make the next state the caller's; what the step gives out."""
-        vars(self.caller_state).update(vars(self.state))
-        return StepOutput(np.concatenate(self.pieces), self.words, self.source_words, self.evidence)
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """The next segment of streams that can be computed together.
-
-    Attributes:
-        streams: the streams whose next segment it is.
-        num_samples: how many samples each of these streams contributes.
-        is_last: whether the sources of these streams end with it.
-    """
-
-    streams: list[_Stream]
-    num_samples: int
-    is_last: bool
 
 
 class StreamingTranslator:
@@ -114,7 +74,8 @@ class StreamingTranslator:
         lm_weight, lm_bonus: weight of the language model, and nats added for each symbol.
         confidence_slope, confidence_offset: what the decoder's probabilities mean, see
             :class:`echostream.decoding.confidence.Confidence`; None: not calibrated.
-        least_confidence: see :class:`TranslatorOptions`.
+        least_confidence, max_tempo: see :class:`TranslatorOptions`.
+        vad: hear only what may be speech, see :class:`echostream.streaming.speech_gate.SpeechGate`.
 
     Attributes:
         options: the options that can be changed, an immutable value.
@@ -146,6 +107,8 @@ class StreamingTranslator:
         confidence_slope: float | None = None,
         confidence_offset: float | None = None,
         least_confidence: float = 0.0,
+        vad: bool = False,
+        max_tempo: float = 1.0,
     ) -> None:
         if (confidence_slope is None) != (confidence_offset is None):
             raise ValueError("confidence_slope and confidence_offset belong together: give both or neither")
@@ -181,9 +144,12 @@ class StreamingTranslator:
             self.output_sample_rate, vocoder.hop_samples if vocoder is not None else UNIT_SAMPLES
         )
         self.sentences = SentenceStage(self.writer, self.recomposer, self.breaks, vocoder)
+        self.gate = SpeechGate() if vad else None
         right_context = model.cfg.right_context_frames if right_context_frames is None else right_context_frames
         chosen = choose_policy(policy, **{**(policy_options or {}), "stride_n": stride_n, "lag_k": lag_k})
-        self.options = TranslatorOptions(segment_ms, right_context, chosen, task, model.frame_ms, least_confidence)
+        self.options = TranslatorOptions(
+            segment_ms, right_context, chosen, task, model.frame_ms, least_confidence, max_tempo
+        )
 
     @classmethod
     def from_checkpoint(
@@ -321,6 +287,7 @@ class StreamingTranslator:
             translation=self.sentences.init_state(with_speech=self.task == "s2st") if translates else None,
             task=self.task,
             frame_ms=self.model.frame_ms,
+            gate=self.gate.init_state() if self.gate is not None else None,
         )
 
     def step(self, samples: np.ndarray | Tensor, state: EchoStreamState, is_last: bool = False) -> StepOutput:
@@ -385,7 +352,7 @@ class StreamingTranslator:
 
     def _open(
         self, samples: Sequence[np.ndarray | Tensor], states: Sequence[EchoStreamState], is_last: Sequence[bool]
-    ) -> list[_Stream]:
+    ) -> list[SteppedStream]:
         """The streams of a step, if all that was given is right."""
         if not len(samples) == len(states) == len(is_last):
             raise ValueError(
@@ -401,17 +368,31 @@ class StreamingTranslator:
         for number, (piece, state, last) in enumerate(zip(samples, states, is_last, strict=True)):
             try:
                 check_state(state, self.task)
-                streams.append(_Stream(check_samples(piece), state, last))
+                streams.append(self._stream(check_samples(piece), state, last))
             except ValueError as error:
                 raise ValueError(f"stream {number} of the step: {error}" if len(states) > 1 else str(error)) from error
         return streams
 
-    def _segments(self, streams: Sequence[_Stream]) -> Iterator[_Segment]:
+    def _stream(self, samples: np.ndarray, state: EchoStreamState, is_last: bool) -> SteppedStream:
+        """A stream of a step, which hears what its gate lets through."""
+        gate = state.gate
+        if gate is not None:
+            if self.gate is None:
+                raise ValueError("this stream was started with a speech gate: go on with a translator that has one")
+            # As much silence as ends a sentence, and the segments in which it is heard.
+            options = self.options
+            trail_ms = 1000 * TRAIL_S + options.segment_ms + options.right_context_frames * options.frame_ms
+            samples, gate = self.gate.step(samples, gate, trail_ms / 1000, is_last)
+        stream = SteppedStream(samples, state, is_last)
+        stream.state.gate = gate
+        return stream
+
+    def _segments(self, streams: Sequence[SteppedStream]) -> Iterator[Segment]:
         """Segments of streams that have one waiting, alike ones together; then the ends of those that end."""
         while True:
-            groups: dict[tuple[int, int], list[_Stream]] = {}
+            groups: dict[tuple[int, int], list[SteppedStream]] = {}
             for stream in streams:
-                if self.options.segment_ms and not self.missing_samples(stream.state):
+                if self.options.segment_ms and not self._missing(stream.state):
                     state = stream.state
                     # Streams whose encoders hold equally many frames ahead can share a batch.
                     pending = state.encoder.emformer.pending.size(1)
@@ -419,10 +400,10 @@ class StreamingTranslator:
             if not groups:
                 break
             for (_, num_samples), members in groups.items():
-                yield _Segment(members, num_samples, is_last=False)
+                yield Segment(members, num_samples, is_last=False)
         for stream in streams:
             if stream.is_last:
-                yield _Segment([stream], stream.state.waiting_samples, is_last=True)
+                yield Segment([stream], stream.state.waiting_samples, is_last=True)
                 stream.state.finished = True
 
     def missing_samples(self, state: EchoStreamState) -> int:
@@ -433,6 +414,11 @@ class StreamingTranslator:
         """
         if not self.options.segment_ms:
             raise ValueError("with segment_ms 0 the next segment is there when the source ends, not before")
+        missing = self._missing(state)
+        return missing if state.gate is None else state.gate.missing(missing)
+
+    def _missing(self, state: EchoStreamState) -> int:
+        """The same of what a speech gate lets through."""
         return max(0, self._samples_for(state) - state.waiting_samples)
 
     def _samples_for(self, state: EchoStreamState) -> int:
@@ -443,7 +429,7 @@ class StreamingTranslator:
         )
         return self.model.fbank.missing_samples(features, state.fbank)
 
-    def _features(self, segment: _Segment) -> Tensor:
+    def _features(self, segment: Segment) -> Tensor:
         """Log-mel features ``(B, T, 80)`` @100 Hz of the segment's samples."""
         rows = []
         for stream in segment.streams:
@@ -452,7 +438,7 @@ class StreamingTranslator:
             rows.append(features)
         return torch.stack(rows)
 
-    def _encode(self, features: Tensor, segment: _Segment) -> Tensor:
+    def _encode(self, features: Tensor, segment: Segment) -> Tensor:
         """Encoder frames ``(B, C, D)``."""
         frames, _, encoder = self.model.encoder(
             features,
@@ -468,18 +454,18 @@ class StreamingTranslator:
             stream.state.frames += frames.size(1)
         return frames
 
-    def _recognise(self, frames: Tensor, segment: _Segment) -> list[Recognition]:
+    def _recognise(self, frames: Tensor, segment: Segment) -> list[Recognition]:
         """Source words, and what the policy counts, of each stream."""
         states = [stream.state.recogniser for stream in segment.streams]
         recognised = self.recogniser.step(frames, states, segment.is_last, with_target=self.task != "asr")
         for stream, (recognition, state) in zip(segment.streams, recognised, strict=True):
             stream.state.recogniser = state
-            stream.source_words += recognition.words
+            stream.hear(recognition.words)
             stream.evidence += recognition.evidence
         return [recognition for recognition, _ in recognised]
 
     def _decide_and_write(
-        self, frames: Tensor, recognitions: Sequence[Recognition], segment: _Segment
+        self, frames: Tensor, recognitions: Sequence[Recognition], segment: Segment
     ) -> list[list[Writing]]:
         """Target words that the policy lets each stream write, with their units."""
         writings = []
@@ -491,12 +477,17 @@ class StreamingTranslator:
             writings.append(written)
         return writings
 
-    def _speak_and_recompose(self, writings: Sequence[list[Writing]], segment: _Segment) -> None:
+    def _speak_and_recompose(self, writings: Sequence[list[Writing]], segment: Segment) -> None:
         """Speech of what was written, and the words' places in it."""
         for written, stream in zip(writings, segment.streams, strict=True):
             assert stream.state.translation is not None  # but for the task asr there is one
-            words, samples, stream.state.translation = self.sentences.speak(
-                written, stream.state.translation, self.options.least_confidence
+            words, ends, samples, stream.state.translation = self.sentences.speak(
+                written,
+                stream.state.translation,
+                stream.state.source_time_s(stream.state.frames),
+                self.options.least_confidence,
+                self.options.max_tempo,
             )
+            stream.sentence_ends += [len(stream.words) + end for end in ends]
             stream.words += words
             stream.pieces.append(samples)

@@ -8,7 +8,7 @@ from typing import Any
 
 from echostream.decoding.word_boundary import SourceWord
 from echostream.streaming.recomposer import OutputWord
-from echostream.streaming.state import EchoStreamState, StepOutput
+from echostream.streaming.state import EchoStreamState, StepOutput, by_sentence
 
 SOURCE, TRANSLATION = "source", "translation"
 
@@ -36,11 +36,25 @@ def output_word_fields(word: OutputWord) -> dict[str, Any]:
     }
 
 
-def word_lines(output: StepOutput, about: dict[str, Any]) -> list[str]:
-    """A JSON object for each word that a step added: what is ``about`` it, its ``track``, and its fields."""
-    fields = [{"track": SOURCE, **source_word_fields(word)} for word in output.source_words]
-    fields += [{"track": TRANSLATION, **output_word_fields(word)} for word in output.words]
-    return [json.dumps(about | entry, ensure_ascii=False) for entry in fields]
+class WordLines:
+    """A JSON object for each word of a stream: what is ``about`` it, its ``track``, and its fields.
+
+    Words of the translation have ``sentence`` as well, the number of their sentence, from 0.
+
+    Args:
+        about: entries of each object before its own.
+    """
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self._about, self._sentence = about, 0
+
+    def of(self, output: StepOutput) -> list[str]:
+        """The objects of the words that a step added."""
+        fields = [{"track": SOURCE, **source_word_fields(word)} for word in output.source_words]
+        for number, part in enumerate(by_sentence(output.words, output.sentence_ends), start=self._sentence):
+            fields += [{"track": TRANSLATION, **output_word_fields(word), "sentence": number} for word in part]
+        self._sentence += len(output.sentence_ends)
+        return [json.dumps(self._about | entry, ensure_ascii=False) for entry in fields]
 
 
 class JsonLines:
@@ -51,11 +65,11 @@ class JsonLines:
     """
 
     def __init__(self, about: dict[str, Any]) -> None:
-        self._about = about
+        self._lines = WordLines(about)
 
     def add(self, output: StepOutput, state: EchoStreamState, time_s: float) -> str:
         """What to print after a step."""
-        return "".join(f"{line}\n" for line in word_lines(output, self._about))
+        return "".join(f"{line}\n" for line in self._lines.of(output))
 
 
 class JsonWriter:
@@ -75,12 +89,13 @@ class JsonWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", encoding="utf-8")
         self._before = "\n"  # the next word
+        self._lines = WordLines({})
         self._file.write(json.dumps(about, ensure_ascii=False)[:-1] + f'{", " if about else ""}"words": [')
         self._write([])
 
     def add(self, output: StepOutput, state: EchoStreamState) -> None:
         """Take in what a step gave."""
-        if lines := word_lines(output, {}):
+        if lines := self._lines.of(output):
             self._write(lines)
 
     def _write(self, lines: list[str]) -> None:

@@ -218,6 +218,7 @@ def server_options(args: argparse.Namespace) -> list[str]:
         "lm_weight",
         "lm_bonus",
         "least_confidence",
+        "max_tempo",
         "device",
         "threads",
     )
@@ -225,7 +226,8 @@ def server_options(args: argparse.Namespace) -> list[str]:
     limits = {"max_length_s": 60 * args.minutes + 60, "max_speed": 1e6, "max_buffer_s": 60, "max_messages_per_s": 1e6}
     limits |= {"max_message_kb": 4000, "max_unsent_kb": 100_000, "max_stall_s": 5}
     values |= limits
-    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
+    return [*given, *(["--vad"] if args.vad else [])]
 
 
 def through_server(args: argparse.Namespace, programme: Programme) -> Report:

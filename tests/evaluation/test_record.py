@@ -14,7 +14,7 @@ from echostream.evaluation.record import (
 
 def record(index: int, text: str = " é") -> UtteranceRecord:
     word = WordRecord("é", 320.0, 0.0, 150.5)
-    steps = [StepRecord(320.0, 1.5), StepRecord(1000.0, 2.5, 150.5, text, " s", (word,), " e")]
+    steps = [StepRecord(320.0, 1.5), StepRecord(1000.0, 2.5, 150.5, text, " s", (word,), " e", sentence_ends=(0, 2))]
     return UtteranceRecord(index, 1000.0, steps)
 
 

@@ -343,3 +343,31 @@ def test_subtitles_of_the_page_are_those_of_the_command_line(make_server):
             )
 
     assert asyncio.run(run()) == expected
+
+
+def test_sentences_of_the_page_are_those_of_the_server(make_server):
+    outputs = [
+        {"words": ["We", "met", "at", "3.", "Good"], "sentence_ends": [4]},
+        {"words": ["bye"], "sentence_ends": [1]},
+        {"words": ["see"], "sentence_ends": []},
+        {"words": ["so"], "sentence_ends": [0]},
+    ]
+    messages = [
+        {
+            "source_s": float(at_s),
+            "source_words": [],
+            "words": [{"text": text, "source_s": float(at_s), "joined": False} for text in output["words"]],
+            "sentence_ends": output["sentence_ends"],
+        }
+        for at_s, output in enumerate(outputs)
+    ]
+
+    async def run():
+        async with page_of(make_server()) as page:
+            return await page.evaluate(
+                "import('./static/take.js').then(({ Take }) => { const take = new Take(16000);"
+                f"{json.dumps(messages)}.forEach((message) => take.output(message, null));"
+                "return JSON.stringify(take.said.map((sentence) => sentence.map((word) => word.text).join(' '))); })"
+            )
+
+    assert json.loads(asyncio.run(run())) == ["We met at 3.", "Good bye", "see", "so"]

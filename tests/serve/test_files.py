@@ -239,6 +239,12 @@ def test_markup_in_words_survives(translator):
     assert json.loads(made.body("verbose_json"))["segments"][0]["text"] == "a<b &c" == made.text
 
 
+def test_subtitles_are_cut_where_sentences_end(translator):
+    words = [OutputWord(text, at_s) for text, at_s in (("so", 1.0), ("it", 1.2), ("is", 4.0), ("not", 4.2))]
+    made = Translation(words, 6.0, translator.recomposer, sentence_ends=[2, 4])
+    assert [part["text"] for part in json.loads(made.body("verbose_json"))["segments"]] == ["so it", "is not"]
+
+
 def test_nothing_said_is_an_answer(make_server):
     answers = post(
         make_server(), *(form(recording(noise(0.01)), response_format=kind) for kind in ("json", "srt", "vtt"))

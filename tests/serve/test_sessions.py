@@ -32,7 +32,7 @@ SETTINGS = {"segment_ms": 160, "policy": "fixed-rate", "task": "s2st"}
 def test_session_output_equals_that_of_the_translator(make_server, translator):
     samples = noise(2.37)
     expected = expected_output(translator, samples, **SETTINGS)
-    assert expected.words and expected.source_words and expected.pcm
+    assert expected.words and expected.source_words and expected.pcm and expected.sentence_ends
 
     async def run():
         async with running(make_server()) as url:

@@ -135,6 +135,15 @@ class Received:
     def words(self, side: str) -> list[tuple[str, bool]]:
         return [(word["text"], word["joined"]) for output in self.of("output") for word in output[side]]
 
+    @property
+    def sentence_ends(self) -> list[int]:
+        """Words of the translation before the end of each sentence."""
+        num_words, ends = 0, []
+        for output in self.of("output"):
+            ends += [num_words + end for end in output["sentence_ends"]]
+            num_words += len(output["words"])
+        return ends
+
 
 @contextlib.asynccontextmanager
 async def connected(url: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
@@ -231,6 +240,7 @@ class Expected:
     pcm: bytes
     words: list[tuple[str, bool]]
     source_words: list[tuple[str, bool]]
+    sentence_ends: list[int]
 
 
 def expected_output(translator: StreamingTranslator, samples: np.ndarray, **settings: Any) -> Expected:
@@ -238,13 +248,14 @@ def expected_output(translator: StreamingTranslator, samples: np.ndarray, **sett
     view = translator.view(**settings)
     out = view.step(samples, view.init_state(), is_last=True)
     words, source = ([(word.text, word.joined) for word in side] for side in (out.words, out.source_words))
-    return Expected(to_s16le(out.samples), words, source)
+    return Expected(to_s16le(out.samples), words, source, out.sentence_ends)
 
 
 def assert_output(received: Received, expected: Expected) -> None:
     assert received.code == 1000, received.last
     assert received.words("source_words") == expected.source_words
     assert received.words("words") == expected.words
+    assert received.sentence_ends == expected.sentence_ends
     assert received.pcm == expected.pcm
 
 

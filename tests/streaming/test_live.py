@@ -3,7 +3,7 @@
 import pytest
 
 from echostream.decoding.word_boundary import WordBoundaryDetector
-from echostream.streaming import EchoStreamState, SentenceRecomposer, StepOutput, StreamingTranslator
+from echostream.streaming import EchoStreamState, OutputWord, SentenceRecomposer, StepOutput, StreamingTranslator
 from echostream.streaming.live import LiveView, PlainText
 
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "▁une", "▁cham", "bre", "▁pour", "▁fin."]
@@ -65,3 +65,16 @@ def test_plain_text_has_one_line_per_sentence(translator, detector, recomposer):
     assert text == "une chambre pour\nfin.\nune\n"
     view.add(recognise(detector, state, [POUR, UNE]), state, 1.0)
     assert view.end() == "\n" and view.end() == ""
+
+
+def said(text: str, *ends: int) -> StepOutput:
+    return StepOutput(words=[OutputWord(word, 1.0) for word in text.split()], sentence_ends=list(ends))
+
+
+def test_sentences_of_the_translation_are_told_apart_where_they_end(translator, recomposer):
+    live, plain, state = LiveView(recomposer), PlainText(recomposer, of_source=False), translator.init_state()
+    outputs = [said("We met at 3. Good", 4), said("bye", 1), said("see you"), said("", 0), said("so", 0)]
+    seen = "".join(live.add(output, state, 1.0) for output in outputs)
+    assert seen.replace("    1.00 s  said   ", "") == "We met at 3.\n\nGood\nbye\n\nsee you\n\n\nso\n"
+    assert "".join(plain.add(output, state, 1.0) for output in outputs) == "We met at 3.\nGood bye\nsee you\nso"
+    assert plain.end() == "\n"

@@ -15,9 +15,11 @@ def test_the_document_is_whole_after_every_step_and_has_all_words(tmp_path, task
     path, about = tmp_path / "new" / "a.json", {"recording": "é.wav", "task": task}
     writer, lines = JsonWriter(path, about), JsonLines({"recording": "é.wav"})
     assert json.loads(path.read_text(encoding="utf-8")) == {**about, "words": []}
-    state, printed, words, source_words = translator.init_state(), "", [], []
+    state, printed, words, source_words, ended = translator.init_state(), "", [], [], []
+    translator.recomposer.ends_sentence = lambda silence_ms, word: word.endswith(("1", "3", "5", "7", "9"))
     for chunk in np.array_split(noise(3.0), 9):
         output = translator.step(chunk, state)
+        ended += [len(words) + end for end in output.sentence_ends]
         writer.add(output, state)
         printed += lines.add(output, state, 0.0)
         words, source_words = words + output.words, source_words + output.source_words
@@ -31,4 +33,5 @@ def test_the_document_is_whole_after_every_step_and_has_all_words(tmp_path, task
     assert [(entry["text"], entry["start_s"], entry["source_s"]) for entry in said] == [
         (word.text, round(word.start_s, 3), round(word.source_time_s, 3)) for word in words
     ]
-    assert bool(said) == (task == "s2st")
+    assert [entry["sentence"] for entry in said] == [sum(end <= place for end in ended) for place in range(len(words))]
+    assert bool(said) == bool(ended) == (task == "s2st")

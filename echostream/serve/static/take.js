@@ -8,6 +8,7 @@ export class Take {
     this.pieces = []; // { at, from, samples }: position on the source's clock, position in the speech
     this.heard = []; // sentences of source words
     this.said = []; // sentences of the translation: words, and in `of` the number of the source's sentence
+    this.isOpen = false; // the last of them goes on
     this.spoken = 0;
     this.end = 0;
     this.sourceS = 0;
@@ -22,7 +23,13 @@ export class Take {
   output(message, samples) {
     this.sourceS = message.source_s;
     for (const word of message.source_words) this.addHeard(word);
-    for (const word of message.words) this.addSaid(word);
+    const ended = message.sentence_ends ?? []; // kept from an older server, it has none
+    let ends = 0;
+    message.words.forEach((word, index) => {
+      for (; ended[ends] <= index; ends++) this.isOpen = false;
+      this.addSaid(word);
+    });
+    if (ends < ended.length) this.isOpen = false;
     if (samples) this.addSpeech(samples);
   }
 
@@ -38,11 +45,9 @@ export class Take {
 
   addSaid(word) {
     let of = this.said.at(-1)?.of ?? 0;
-    const last = this.said.at(-1)?.at(-1);
     while (of + 1 < this.turns.length && this.turns[of + 1] <= word.source_s) of++;
-    if (!last || (!word.joined && (endsSentence(last.text) || of > this.said.at(-1).of))) {
-      this.said.push(Object.assign([], { of }));
-    }
+    if (!this.isOpen) this.said.push(Object.assign([], { of }));
+    this.isOpen = true;
     this.said.at(-1).push(word);
     word.sentence = this.said.length - 1;
   }
