@@ -103,13 +103,13 @@ case $task in
     spoken=(ECHO_ASR_BLEU ECHO_ASR_BLEU_NoPause ECHO_ASR_chrF ECHO_ASR_WER ECHO_ASR_WER_OwnText)
     quality=("${spoken[@]}")
     for judge in "${judges[@]:1}"; do quality+=("${spoken[@]/%/@$judge}"); done
-    [[ -z $no_asr ]] || quality=()
-    quality+=(ECHO_BLEU ECHO_chrF)
-    metrics+=(ECHO_DiscontinuityNum ECHO_DiscontinuitySum ECHO_DiscontinuityNum_CA ECHO_DiscontinuitySum_CA)
-    metrics+=(ECHO_SpokenLag ECHO_SpokenLagDrift ECHO_SpokenLag_CA ECHO_SpokenLagDrift_CA)
     scorer_options=(--target-speech-lang "$language" --asr-compute "$asr_compute")
     [[ -z $asr_model ]] || scorer_options+=(--asr-model "${judges[0]}")
     [[ -z $asr_cache ]] || scorer_options+=(--asr-cache "$asr_cache")
+    [[ -z $no_asr ]] || quality=() scorer_options=()
+    quality+=(ECHO_BLEU ECHO_chrF)
+    metrics+=(ECHO_DiscontinuityNum ECHO_DiscontinuitySum ECHO_DiscontinuityNum_CA ECHO_DiscontinuitySum_CA)
+    metrics+=(ECHO_SpokenLag ECHO_SpokenLagDrift ECHO_SpokenLag_CA ECHO_SpokenLagDrift_CA)
     ;;
   s2tt) agent=$repository/agent/speech_to_text.s2tt.echostream.agent.py ;;
   asr) agent=$repository/agent/speech_to_text.asr.echostream.agent.py ;;

@@ -63,8 +63,8 @@ done
 # shellcheck source=scripts/recipes/require_packages.sh
 source "$repository/scripts/recipes/require_packages.sh"
 require_packages "$python" torch simuleval soundfile
-scoring=$repository/scripts/judging/long_form.py
-"$python" "$scoring" check
+scoring() { "$python" -W "ignore:Couldn't find ffmpeg" "$repository/scripts/judging/long_form.py" "$@"; }
+scoring check
 
 [[ -z $model ]] || options+=(--model "$model")
 [[ -z $random_arch ]] || options+=(--random-arch "$random_arch")
@@ -87,8 +87,8 @@ for set in "$output"/sets/*/; do
     die "the evaluation of $name failed; the same command goes on"
   [[ $name != alone ]] || continue
   for segment in $segments; do
-    "$python" "$scoring" score "$output/$name/segment_${segment}ms" --set "$set" --language "$language" \
+    scoring score "$output/$name/segment_${segment}ms" --set "$set" --language "$language" \
       --part-minutes "$part_minutes" "${speech[@]}"
   done
 done
-"$python" "$scoring" table "$output"
+scoring table "$output"

@@ -79,7 +79,8 @@ def stream_outputs(translator: StreamingTranslator, source: Source) -> Iterator[
 
 def whole_translation(translator: StreamingTranslator, source: Source) -> Translation:
     """What all steps give together."""
-    pieces, words, source_words, ends = [NO_SAMPLES], [], [], []
+    pieces, ends = [NO_SAMPLES], list[int]()
+    words, source_words = list[OutputWord](), list[SourceWord]()
     for output in stream_outputs(translator, source):
         pieces.append(output.samples)
         ends += [len(words) + end for end in output.sentence_ends]
