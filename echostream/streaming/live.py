@@ -17,7 +17,7 @@ def silence_ms(state: EchoStreamState) -> float:
 
 
 class LiveView:
-    """What each step heard and said, with source words kept whole, and an empty line after each sentence said.
+    """What each step heard and said, with source words kept whole, and a line where a sentence of the translation ends.
 
     A pause ends a word, but its rest may follow: such a word is held back until another begins, or the silence is
     that of a sentence end.
@@ -38,7 +38,7 @@ class LiveView:
             start = max(heard.rfind(" "), 0)
             heard, self._held = heard[:start], heard[start:]
         said = (_line(time_s, "said", join_words(part)) for part in by_sentence(output.words, output.sentence_ends))
-        return _line(time_s, "heard", heard) + "\n".join(said)
+        return _line(time_s, "heard", heard) + f"  {time_s:6.2f} s  end\n".join(said)
 
     def _may_go_on(self, state: EchoStreamState) -> bool:
         """Whether what comes next may belong to the last finished word."""

@@ -84,7 +84,7 @@ def test_samples(model, tmp_path, capfd, monkeypatch):
     assert demo.main(["--model", str(model), "--output", str(tmp_path)]) == 0
     shown = capfd.readouterr().out
     assert re.search(
-        r"1/2  s_0<b>, 0\.8 s\n( +\d\.\d\d s  (heard|said ) .+\n)+  reference +one two\n\n2/2  s_1<b>", shown
+        r"1/2  s_0<b>, 0\.8 s\n( +\d\.\d\d s  ((heard|said ) .+|end)\n)+  reference +one two\n\n2/2  s_1<b>", shown
     )
     assert re.search(r"First speech +\d+ ms  ", shown) and str(tmp_path / "report.html") in shown
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
