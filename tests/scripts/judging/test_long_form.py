@@ -151,7 +151,7 @@ def test_invalid_options_end_with_one_line(options, message):
 @pytest.mark.integration
 def test_a_miniature_with_the_shipped_model(tmp_path):
     pytest.importorskip("omnisteval", reason="needs the extra long-form")
-    samples = short_samples(12)
+    samples = short_samples(8)
     for name, texts in (
         ("source", [sample.path for sample in samples]),
         ("target", [sample.target for sample in samples]),
@@ -160,15 +160,14 @@ def test_a_miniature_with_the_shipped_model(tmp_path):
         (tmp_path / f"{name}.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     options = [
         "--model", MODEL, "--source", tmp_path / "source.txt", "--target", tmp_path / "target.txt",
-        "--source-text", tmp_path / "source_text.txt", "--pauses", "0.3", "--minutes", "0.25",
-        "--part-minutes", "0.1", "--output", tmp_path / "out",
+        "--source-text", tmp_path / "source_text.txt", "--pauses", "0.3", "--minutes", "0.15",
+        "--part-minutes", "0.02", "--output", tmp_path / "out",
     ]  # fmt: skip
     result = run(*options)
     assert result.returncode == 0, result.stderr
     (found,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert found["sentences_due"] >= len(samples) and len(found["by_position"]) > 1
     assert found["alone"]["bleu"] > 0 and found["scores"]["chrf"] > 10
-    assert 0 < found["scores"]["long_yaal"] < found["scores"]["ca_long_yaal"]
+    assert found["scores"]["long_yaal"] > 0
+    assert 0 < found["scores"]["stream_laal"] < found["scores"]["ca_stream_laal"]
     assert found["spoken_lag"]["lag"]["most_ms"] > 0
-    again = run(*options)
-    assert again.returncode == 0 and again.stdout.splitlines()[-1] == result.stdout.splitlines()[-1]
