@@ -37,6 +37,7 @@ class Evidence:
     source_words: int  # finished words of the ASR CTC
     source_tokens: int  # symbols of the ASR CTC
     target_tokens: int  # symbols of the ST CTC
+    expected_tokens: int = 0  # how many it lets expect, those included of which it can't tell which they are
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Budget:
 
 
 UNLIMITED = Budget()
-# At a sentence's end: most tokens for each that the ST CTC has read, and beyond that. A sentence in which nothing was
+# At a sentence's end: most tokens for each that the ST CTC lets expect, and beyond that. A sentence in which nothing was
 # heard gets no more than a few, whatever the decoder makes of noise.
-LAST_TOKENS_EACH, LAST_TOKENS_SPARE = 2, 4
+LAST_TOKENS_EACH, LAST_TOKENS_SPARE = 1.5, 3
 
 
 @dataclass
@@ -118,8 +119,13 @@ class AlignmentBasedPolicy:
         return Budget(tokens=tokens), PolicyState(evidence.source_words, evidence.source_tokens, tokens)
 
     def last_budget(self, evidence: Evidence) -> Budget:
-        """What may be written by the end of a sentence: it must not outrun the ST CTC's evidence by far."""
-        return Budget(tokens=LAST_TOKENS_EACH * evidence.target_tokens + LAST_TOKENS_SPARE)
+        """What may be written by the end of a sentence: it must not outrun the ST CTC's evidence by far.
+
+        In the middle of a sentence a word is written when the ST CTC can tell it. At the end the question is only how
+        much is left, which it knows where it can't tell the words.
+        """
+        heard = max(evidence.target_tokens, evidence.expected_tokens)
+        return Budget(tokens=int(LAST_TOKENS_EACH * heard) + LAST_TOKENS_SPARE)
 
 
 @dataclass(frozen=True)

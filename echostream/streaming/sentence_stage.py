@@ -127,6 +127,7 @@ class SentenceStage:
                 (place[0], word.text if word.joined else f" {word.text}")
                 for place, word in zip(places, words, strict=True)
             ),
+            [first + frame for frame in recognition.expected_tokens],
         )
         with_units, sentence, breaks = state.vocoder is not None, state.sentence, state.breaks
         break_frames: list[int] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -21,6 +21,7 @@ class SourceSpan(State):
         words: first and last frame of each finished source word.
         source_tokens, target_tokens: where each symbol of the ASR CTC and of the ST CTC was read.
         heard: first frame and text of each finished source word; a space begins it unless it continues the one before.
+        expected_tokens: where the ST CTC lets one symbol more expect.
     """
 
     frames: Tensor
@@ -29,6 +30,7 @@ class SourceSpan(State):
     source_tokens: list[int]
     target_tokens: list[int]
     heard: tuple[tuple[int, str], ...] = ()
+    expected_tokens: list[int] = field(default_factory=list)
 
     def extended(self, more: Self, window: int) -> Self:
         """This span and the one that follows it, without what lies more than ``window`` frames back."""
@@ -41,6 +43,7 @@ class SourceSpan(State):
             [place for place in self.source_tokens if place >= oldest] + more.source_tokens,
             [place for place in self.target_tokens if place >= oldest] + more.target_tokens,
             (*(word for word in self.heard if word[0] >= oldest), *more.heard),
+            [place for place in self.expected_tokens if place >= oldest] + more.expected_tokens,
         )
 
     def before(self, frame: int) -> Self:
@@ -53,6 +56,7 @@ class SourceSpan(State):
             [token for token in self.source_tokens if token < frame],
             [token for token in self.target_tokens if token < frame],
             tuple(word for word in self.heard if word[0] < frame),
+            [token for token in self.expected_tokens if token < frame],
         )
 
     def since(self, frame: int) -> Self:
@@ -64,6 +68,7 @@ class SourceSpan(State):
             [token for token in self.source_tokens if token >= frame],
             [token for token in self.target_tokens if token >= frame],
             tuple(word for word in self.heard if word[0] >= frame),
+            [token for token in self.expected_tokens if token >= frame],
         )
 
     def longest_pause(self, earliest: int) -> int | None:

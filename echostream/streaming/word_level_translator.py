@@ -74,7 +74,7 @@ class SentenceState(State):
     Attributes:
         span: the latest frames of the sentence and the evidence in them.
         mt, unit: states of the decoders.
-        num_frames, source_words, source_tokens, target_tokens: evidence since the sentence started.
+        num_frames, source_words, source_tokens, target_tokens, expected_tokens: evidence since the sentence started.
         policy: of the policy.
         written: the last committed tokens, of this sentence and those before.
         heard: the last source words of the sentences before, as text.
@@ -90,6 +90,7 @@ class SentenceState(State):
     source_words: int = 0
     source_tokens: int = 0
     target_tokens: int = 0
+    expected_tokens: int = 0
     policy: PolicyState = field(default_factory=PolicyState)
     written: tuple[int, ...] = (END,)
     heard: str = ""
@@ -174,6 +175,7 @@ class WordLevelTranslator:
             source_words=state.source_words + len(span.words),
             source_tokens=state.source_tokens + len(span.source_tokens),
             target_tokens=state.target_tokens + len(span.target_tokens),
+            expected_tokens=state.expected_tokens + len(span.expected_tokens),
         )
 
     def decide(self, policy: Policy, state: SentenceState) -> tuple[Budget | None, SentenceState]:
@@ -187,7 +189,8 @@ class WordLevelTranslator:
 
     def _evidence(self, state: SentenceState) -> Evidence:
         policy_frames = state.num_frames * self.model.frame_ms // FRAME_MS
-        return Evidence(policy_frames, state.source_words, state.source_tokens, state.target_tokens)
+        counts = state.source_words, state.source_tokens, state.target_tokens, state.expected_tokens
+        return Evidence(policy_frames, *counts)
 
     def split(self, frame: int, state: SentenceState) -> tuple[SentenceState, SentenceState | None]:
         """Cut the sentence at ``frame``: what came before it, and the sentence that starts there.
@@ -204,6 +207,7 @@ class WordLevelTranslator:
             source_words=state.source_words - following.source_words,
             source_tokens=state.source_tokens - following.source_tokens,
             target_tokens=state.target_tokens - following.target_tokens,
+            expected_tokens=state.expected_tokens - following.expected_tokens,
         )
         return before, following
 

@@ -46,7 +46,7 @@ def translate_as_streamed(
     detector = WordBoundaryDetector(source.symbols, model.frame_ms)
     recogniser = Recogniser(model.asr_head, model.st_head, target.symbols, detector)
     stage = SentenceStage(writer, recomposer)
-    source_classes, target_classes = (encoded[name].argmax(-1).tolist() for name in ("asr_logits", "st_logits"))
+    source_classes = encoded["asr_logits"].argmax(-1).tolist()
 
     def translating(row: int, length: int) -> Search[str]:
         recogniser_state, stage_state = recogniser.init_state(), stage.init_state(with_speech=False)
@@ -56,7 +56,7 @@ def translate_as_streamed(
             end = min(length, start + step)
             is_last = end == length
             recognition, recogniser_state = recogniser.read_greedily(
-                source_classes[row][start:end], target_classes[row][start:end], recogniser_state, is_last
+                source_classes[row][start:end], encoded["st_logits"][row, start:end], recogniser_state, is_last
             )
             frames = encoded["encoder_out"][row : row + 1, start:end]
             writings, stage_state = yield from stage.writing(frames, recognition, policy, stage_state, is_last)

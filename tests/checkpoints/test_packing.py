@@ -43,6 +43,13 @@ def test_a_number_moves_by_half_a_step_of_its_row_at_most():
     assert torch.equal(unpack(pack(again))["w"], again["w"]), "packing what was packed changes nothing"
 
 
+def test_a_matrix_that_rounding_would_spoil_stays_as_it_is():
+    near_identity = torch.eye(256) + 0.002 * torch.randn(256, 256)  # its small numbers are below half a step
+    packed = pack({"join": near_identity, "other": torch.randn(256, 256)})
+    assert packed.keys() == {"join", "other", "other.scale"} and packed["join"] is near_identity
+    assert torch.equal(unpack(packed)["join"], near_identity)
+
+
 @pytest.mark.parametrize("limit", [1, 5_000, 20_000, 10**9])
 def test_files_hold_everything_once_and_in_order(limit):
     weights = pack({f"w{i}": torch.randn(64, 64) for i in range(9)} | {"bias": torch.randn(7)})

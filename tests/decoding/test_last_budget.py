@@ -1,4 +1,6 @@
-"""The end of a sentence: what is written must not outrun what the ST CTC has read."""
+"""The end of a sentence: what is written must not outrun what the ST CTC lets expect."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,9 +42,25 @@ def test_without_evidence_only_a_few_tokens_are_written(beam):
     assert subwords(translator.view(policy="wait-k")) > 2 * LAST_TOKENS_SPARE
 
 
+def test_a_sentence_is_written_whole_where_the_st_ctc_cannot_tell_its_words():
+    translator = deaf_translator(segment_ms=320)
+    classes = translator.model.st_head.output.bias.numel()
+    with torch.no_grad():  # in each frame 0.7 for the blank and 0.3 for all others together: nothing is read
+        translator.model.st_head.output.weight.zero_()
+        translator.model.st_head.output.bias.copy_(torch.full((classes,), 0.3 / (classes - 1)).log())
+        translator.model.st_head.output.bias[0] = np.log(0.7)
+        # With tied embeddings an untrained decoder repeats its last token; this change gives it varied output.
+        norm = translator.model.mt_decoder.stack.norm
+        norm.weight.copy_(torch.randn(norm.weight.shape, generator=torch.Generator().manual_seed(0)))
+    assert 30 <= subwords(translator) <= int(LAST_TOKENS_EACH * 30) + LAST_TOKENS_SPARE
+
+
 def test_policies_say_what_may_be_written_last():
     evidence = Evidence(frames=100, source_words=5, source_tokens=9, target_tokens=7)
     for name in ("alignment", "token-alignment"):
-        assert last_budget(build_policy(name), evidence).tokens == LAST_TOKENS_EACH * 7 + LAST_TOKENS_SPARE
+        policy = build_policy(name)
+        assert last_budget(policy, evidence).tokens == int(LAST_TOKENS_EACH * 7) + LAST_TOKENS_SPARE
+        more = replace(evidence, expected_tokens=20)
+        assert last_budget(policy, more).tokens == int(LAST_TOKENS_EACH * 20) + LAST_TOKENS_SPARE
     for name in ("stride", "wait-k", "fixed-rate"):
         assert last_budget(build_policy(name), evidence) == UNLIMITED

@@ -1,6 +1,7 @@
 """Front end, heads and decoders: processing in chunks equals processing the whole sequence."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ from echostream.models import EchoStreamSpeechEncoder, architecture_config
 from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
 from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.models.unit_decoder import CTCTransformerUnitDecoder
-from echostream.modules.ctc import CTCReader, greedy_collapse, symbol_counts
+from echostream.modules.ctc import (
+    CTCReader,
+    ExpectedCounter,
+    expected_counts,
+    greedy_collapse,
+    symbol_counts,
+    symbol_starts,
+)
 from echostream.modules.fbank import OnlineFbank, num_frames
 from echostream.modules.masks import windowed_block_mask
 from echostream.modules.rotary import rotary_angles
@@ -233,6 +241,39 @@ def test_ctc_decoding_does_not_depend_on_chunk_boundaries():
     tensor = torch.tensor([classes])
     assert greedy_collapse(tensor, torch.tensor([6])) == [[3, 3, 5]]
     assert symbol_counts(tensor)[0].tolist() == [0, 1, 1, 1, 2, 3, 3, 3, 3, 4, 4, 4, 5]
+
+
+def test_expected_symbols_are_the_mean_over_all_paths():
+    logits = torch.randn(4, 3)
+    log_probs = logits.log_softmax(-1)
+    means = torch.zeros(4)
+    for path in itertools.product(range(3), repeat=4):
+        probability = log_probs[torch.arange(4), list(path)].sum().exp()
+        means += probability * symbol_counts(torch.tensor([path]))[0]
+    starts, _ = symbol_starts(logits[None])
+    torch.testing.assert_close(starts[0].cumsum(0), means, **CLOSE)
+    assert torch.equal(expected_counts(logits[None])[0], means.round().long())
+
+
+def test_symbols_are_counted_as_read_where_the_head_is_sure_and_at_all_where_it_is_not():
+    classes = torch.tensor([[0, 3, 3, 0, 3, 5, 5, 0, 0, 7, 7, 7, 2]])
+    assert torch.equal(expected_counts(50 * torch.nn.functional.one_hot(classes).float()), symbol_counts(classes))
+    # Each of twenty words is as likely as the others, the blank likelier than any, and none of all unlikely.
+    unsure = torch.full((1, 10, 21), 0.3 / 20)
+    unsure[..., 0] = 0.7
+    assert not symbol_counts(unsure.argmax(-1)).any() and expected_counts(unsure.log())[0, -1] == 3
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_counting_does_not_depend_on_chunk_boundaries(chunk):
+    logits = 3 * torch.randn(1, 61, 7)
+    counter, frames = ExpectedCounter(), []
+    for start in range(0, 61, chunk):
+        new, counter = counter.read(logits[0, start : start + chunk])
+        frames += [start + frame for frame in new]
+    assert counter.read(logits[0, :0]) == ([], counter)
+    counts = expected_counts(logits)[0]
+    assert frames == (counts.diff(prepend=counts.new_zeros(1)) > 0).nonzero()[:, 0].tolist() and len(frames) > 5
 
 
 def test_rotary_angles_stay_exact_after_an_hour():
