@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from echostream.audio.errors import AudioError
 from echostream.audio.input import AudioStream, open_audio
@@ -104,20 +105,24 @@ async def receive(server: Server, request: web.Request, upload: IO[bytes]) -> Wi
     """
     if request.content_type != "multipart/form-data":
         raise FileError(415, "the request must be multipart/form-data with a field file")
-    wishes, has_file = Wishes(), False
+    wishes, given = Wishes(), set[str]()
     try:
         async with asyncio.timeout(server.limits.max_idle_s):
             async for part in _parts(request):
-                if part.name == "file":
-                    wishes.name, has_file = _printable(part.filename or wishes.name), True
+                name = str(part.name)
+                if name in given:  # as often as it likes, a client could fill the disk
+                    raise FileError(400, f"the field {_printable(name)} is given twice")
+                given.add(name)
+                if name == "file":
+                    wishes.name = _printable(part.filename or wishes.name)
                     await _receive_file(server, part, upload)
                 else:
-                    _take_field(wishes, str(part.name), await _field(part))
+                    _take_field(wishes, name, await _field(part))
     except TimeoutError as error:
         raise FileError(408, f"the file did not come within {server.limits.max_idle_s:g} s") from error
-    except (ValueError, ConnectionError, web.RequestPayloadError) as error:
+    except (ValueError, ConnectionError, web.RequestPayloadError, HttpProcessingError) as error:
         raise FileError(400, "the body is no complete multipart/form-data") from error
-    if not has_file:
+    if "file" not in given:
         raise FileError(400, "the field file is missing")
     _check(server, wishes)
     return wishes

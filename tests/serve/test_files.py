@@ -9,6 +9,7 @@ import aiohttp
 import numpy as np
 import pytest
 import soundfile
+from encoded import encoded
 from wire import RATE, assert_output, connected, expected_output, noise, running, start, translate, until
 
 from echostream.serve.file_answers import Translation
@@ -81,6 +82,21 @@ def test_every_format(make_server, translator, text):
 def test_files_of_other_kinds(make_server, rate, kind):
     ((status, _, body),) = post(make_server(), form(recording(noise(1.5, 4, rate), rate, kind), f"a.{kind.lower()}"))
     assert status == 200 and json.loads(body)["text"]
+
+
+@pytest.mark.parametrize(("suffix", "with_video"), [(".m4a", False), (".webm", False), (".mp4", True), (".3gp", False)])
+def test_files_of_telephones_browsers_and_cameras(make_server, suffix, with_video):
+    forms = [
+        form(encoded(noise(1.5, 4), suffix, with_video=with_video), f"a{suffix}", stream=one) for one in ("0", "1")
+    ]
+    whole, streamed = post(make_server(), *forms)
+    assert whole[0] == 200 and (text := json.loads(whole[2])["text"])
+    assert json.loads(streamed[2].strip().split("data: ")[-1])["text"] == text
+
+
+def test_damaged_video_is_named(make_server):
+    (answer,) = post(make_server(), form(encoded(noise(1.5, 4), ".mp4")[:4_000], "clip.mp4"))
+    assert answer[0] == 400 and "clip.mp4 is a damaged or unusual MP4 file" in json.loads(answer[2])["error"]["message"]
 
 
 def test_streamed_answers(make_server, text):
@@ -164,6 +180,35 @@ def test_what_is_no_form_is_refused(make_server):
             return [answer.status for answer in answers]
 
     assert asyncio.run(run()) == [415, 400, 400, 400, 405, 403]
+
+
+def part(name: str, content: bytes = b"", header: bytes = b"") -> bytes:
+    """A part of a multipart body with the boundary x."""
+    return b'--x\r\nContent-Disposition: form-data; name="%s"\r\n%b\r\n%b\r\n' % (name.encode(), header, content)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        # Each is within max_file_mb, and any number of them would fill the disk.
+        ([part("file", bytes(1_500_000))] * 3, "the field file is given twice"),
+        ([part("model", b"a"), part("model", b"b")], "the field model is given twice"),
+        ([part("file", recording(), b"X-Long: " + b"x" * 100_000 + b"\r\n")], "no complete multipart/form-data"),
+        ([part("file", recording(), b"X-Many: x\r\n" * 10_000)], "no complete multipart/form-data"),
+        ([part("file", recording(), b"no header at all\r\n")], "no complete multipart/form-data"),
+    ],
+)
+def test_parts_that_would_cost_much_are_refused_in_few_words(make_server, caplog, parts, said):
+    async def run():
+        async with running(make_server(max_file_mb=2)) as url, aiohttp.ClientSession() as client:
+            kind = {"Content-Type": "multipart/form-data; boundary=x"}
+            body = b"".join(parts) + b"--x--\r\n"
+            async with client.post(f"{url}/v1/audio/translations", data=body, headers=kind) as answer:
+                return answer.status, (await answer.json())["error"]["message"]
+
+    status, message = asyncio.run(run())
+    assert status == 400 and said in message
+    assert not caplog.records, "nothing that an operator could do something about"
 
 
 def test_file_that_comes_too_slowly_gives_its_place_back(make_server):
