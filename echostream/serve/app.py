@@ -203,11 +203,16 @@ class Server:
             self.resumable[session.resume_token] = session
 
     def keep_away(self, session: Session) -> None:
-        """Remember a session without a connection; there are at most as many as there are places."""
+        """Remember a session without a connection; there are at most as many as there are places, in all and of one
+        address, which would otherwise push out those of the others."""
         assert session.resume_token is not None  # only then it waits for its client
         self.resumable[session.resume_token] = self.resumable.pop(session.resume_token, session)  # the latest is last
         away = [other for other in self.resumable.values() if other.connection is None]
-        for other in away[: -self.limits.max_sessions]:
+        gone = away[: -self.limits.max_sessions]
+        if session.address and not is_loopback(session.address):
+            mine = [other for other in away if other.address == session.address]
+            gone = mine[: -self.limits.max_sessions_per_address] or gone  # never both: one session comes at a time
+        for other in gone:
             other.discard()
 
     def forget(self, session: Session) -> None:
