@@ -21,7 +21,7 @@ from echostream.constants import TASKS
 from echostream.serve.access import Access, is_loopback, unauthorised
 from echostream.serve.batcher import Batcher
 from echostream.serve.connection import NO_CLOSE_FRAME, Connection
-from echostream.serve.files import translate_file
+from echostream.serve.files import refusal, translate_file
 from echostream.serve.limits import Limits
 from echostream.serve.metrics import CONTENT_TYPE, Metrics
 from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, SessionError, Settings, policies
@@ -330,9 +330,12 @@ class Server:
         return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        self.access.check_origin(request)
-        self._require_token(request)
-        self._refuse_when_stopping()
+        try:
+            self.access.check_origin(request)
+            self._require_token(request)
+            self._refuse_when_stopping()
+        except web.HTTPException as error:
+            return refusal(error)
         return await translate_file(self, request)
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:

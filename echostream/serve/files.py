@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -87,14 +87,26 @@ async def translate_file(server: Server, request: web.Request) -> web.StreamResp
         return response
     except FileError as error:
         code = error.status
-        response = web.Response(text=error_body(error.message), status=error.status, content_type="application/json")
-        response.headers.update(error.headers)
+        response = _error_response(error.status, error.message, error.headers)
         if request.can_read_body:
             response.force_close()  # the rest of the body is not waited for
         return response
     finally:
         job.close()
         server.leave(job, code)
+
+
+def refusal(error: web.HTTPException) -> web.Response:
+    """An answer of the server in the shape that clients of this interface expect."""
+    kept = {name: error.headers[name] for name in ("WWW-Authenticate", "Retry-After") if name in error.headers}
+    response = _error_response(error.status, (error.text or error.reason).strip(), kept)
+    response.force_close()  # the file is not waited for
+    return response
+
+
+def _error_response(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+    body = error_body(message)
+    return web.Response(text=body, status=status, content_type="application/json", headers=headers)
 
 
 async def receive(server: Server, request: web.Request, upload: IO[bytes]) -> Wishes:

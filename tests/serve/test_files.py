@@ -155,6 +155,32 @@ def test_what_is_refused(make_server, fields, data, status, said):
     assert said in error["message"] and error["type"] == "invalid_request_error" and "/tmp" not in error["message"]
 
 
+def test_refusals_of_the_server_have_the_shape_of_errors_too(make_server):
+    async def run():
+        server = make_server()
+        async with running(server) as url, aiohttp.ClientSession() as client:
+
+            async def ask(**headers):
+                path = f"{url}/v1/audio/translations"
+                async with client.post(path, data=form(recording()), headers=headers) as answer:
+                    return answer.status, (await answer.json())["error"]["message"], answer.headers
+
+            foreign = await ask(Origin="https://evil.example")
+            server.access.tokens = ["open sesame, please"]
+            refused = [await ask(), await ask(Authorization="Bearer wrong")]
+            server.draining = True
+            return foreign, *refused, await ask(Authorization="Bearer open sesame, please")
+
+    foreign, without, wrong, stopping = asyncio.run(run())
+    assert foreign[:2] == (
+        403,
+        "pages of https://evil.example may not connect to this server: --allow-origin names sites that may",
+    )
+    assert without[:2] == (401, "this server needs an access token: Authorization: Bearer TOKEN")
+    assert wrong[:2] == (401, "the access token is wrong") and "Bearer" in wrong[2]["WWW-Authenticate"]
+    assert stopping[:2] == (503, "the server is stopping") and stopping[2]["Retry-After"] == "1"
+
+
 def test_harmless_fields_of_clients_are_taken(make_server, text):
     server = make_server()
     server.languages = ("fr", "en")
