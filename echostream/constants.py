@@ -9,6 +9,7 @@ TASKS = ("s2st", "s2tt", "asr")  # speech to speech, speech to text, transcripti
 DEFAULT_TASK = "s2st"
 POLICY_NAMES = ("alignment", "token-alignment", "stride", "wait-k", "fixed-rate")  # see decoding/policy.py
 DEFAULT_POLICY = "alignment"
+DOUBTFUL = 0.5  # words whose confidence is below this are marked where people read them
 LM_WEIGHT, LM_BONUS = 0.8, 2.0  # of the source's language model: see decoding/prefix_beam_search.py
 SUBTITLE_CLOCKS = ("source", "speech")  # the recording's time, or that of the spoken translation alone
 DEFAULT_PORT = 8765  # of the server

@@ -62,7 +62,7 @@ examples:
 """
 SERVE_HELP = """
 examples:
-  echostream serve --model models/fr-en
+  echostream serve
   echostream serve --model checkpoint_best.pt --task s2tt --segment-ms 160 --port 9000
   echostream serve --model checkpoint_best.pt --host 0.0.0.0 --certificate cert.pem --key key.pem
 

@@ -36,11 +36,11 @@ from echostream.cli.parser import USAGE, CommandParser
 
 EXAMPLES = """
 examples:
-  echostream translate talk.mp3 -o talk.en.wav
+  echostream translate talk.m4a
+  echostream translate talk.mp4 -o talk.en.mp3 --srt talk.en.srt
   echostream asr talk.mp3 --text
-  echostream mic --model fr-en
-  echostream serve --model models/fr-en
-  echostream info fr-en
+  echostream mic --play
+  echostream serve
 
 echostream COMMAND --help says more.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from tqdm import tqdm
@@ -9,6 +10,12 @@ from tqdm import tqdm
 from echostream.printing import one_printable_line, printable
 
 MAX_ERROR_CHARACTERS = 2_000
+FAINT, NORMAL = "\x1b[2m", "\x1b[22m"  # ECMA-48, SGR; grey on most terminals
+
+
+def faint(text: str) -> str:
+    """``text`` as a terminal shows what is less important."""
+    return f"{FAINT}{text}{NORMAL}"
 
 
 class Console:
@@ -30,6 +37,11 @@ class Console:
     def shows_text_in_terminal(self) -> bool:
         """Somebody reads the text as it comes."""
         return self._text.isatty()
+
+    @property
+    def shows_faint_text(self) -> bool:
+        """The text goes to a terminal that knows how, and whose user has nothing against it."""
+        return self.shows_text_in_terminal and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
     def start_bar(self, total_s: float) -> None:
         """Show progress in seconds of audio, if there is a terminal to show it in."""
@@ -57,7 +69,10 @@ class Console:
 
     def text(self, text: str) -> None:
         """Print text that may not end its line, at once."""
-        text = printable(text)
+        self.marked_text(printable(text))
+
+    def marked_text(self, text: str) -> None:
+        """The same with text that is printable already, but for marks such as those of :func:`faint`."""
         if self._bar is None or self._bar.disable:
             print(self._line + text, end="", file=self._text, flush=True)
             self._line = ""

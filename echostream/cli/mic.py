@@ -21,7 +21,7 @@ from echostream.cli.console import Console
 from echostream.cli.options import UsageError, UserError, load_translator, settle_threads
 from echostream.cli.outputs import PIPE, TEXT_SUFFIXES, Job, speech_target, text_target
 from echostream.cli.session import Session
-from echostream.cli.translate import check_outputs, choose_view, open_outputs, report
+from echostream.cli.translate import check_outputs, choose_view, open_outputs, report, shower
 from echostream.constants import SAMPLE_RATE
 from echostream.installation import install_hint
 
@@ -59,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
         if args.play:
             rate_out = translator.output_sample_rate
             speech = stack.enter_context(Player(sounddevice, device(args.play_on), rate_out, speech))
-        make_view = choose_view(args, translator, is_long=False)
-        session = Session(translator, make_view(job.name) if make_view else None, console.text, speech, writers)
+        make_view = choose_view(args, translator, console, is_long=False)
+        view = make_view(job.name) if make_view else None
+        session = Session(translator, view, shower(view, console), speech, writers)
         stop = stack.enter_context(stopped_by_ctrl_c())
         recorder = Recorder(sounddevice, device(args.input), rate, stop, args.duration_s)
         console.status(f"listening to {name} at {rate} Hz; Ctrl-C ends")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from echostream.audio.errors import AudioError
 from echostream.audio.input import AudioStream, open_audio, open_pcm, open_pipe
 from echostream.audio.output import PcmWriter, SpeechWriter, open_speech_file
-from echostream.cli.console import Console
+from echostream.cli.console import Console, faint
 from echostream.cli.options import UsageError, UserError, load_translator, settle_threads
 from echostream.cli.outputs import PIPE, Job, Target, drop_existing, plan
 from echostream.cli.recordings import find_recordings
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     console.detail(f"{args.model}: loaded in {time.perf_counter() - start:.1f} s on {args.device}")
     console.detail(f"threads: {settle_threads(args, translator)}")
     writes_files = any(job.targets for job in todo)
-    make_view = choose_view(args, translator, is_batch and writes_files)
+    make_view = choose_view(args, translator, console, is_batch and writes_files)
     if sources != [PIPE] and (is_batch or make_view is None or not console.shows_text_in_terminal):
         console.start_bar(sum(durations_s))
     try:
@@ -128,7 +128,7 @@ def prepare(jobs: Sequence[Job], force: bool, console: Console) -> tuple[list[Jo
 
 
 def choose_view(
-    args: argparse.Namespace, translator: StreamingTranslator, is_long: bool
+    args: argparse.Namespace, translator: StreamingTranslator, console: Console, is_long: bool
 ) -> Callable[[str], View] | None:
     """Factory of what shows the text of a recording, whose name it takes, or None.
 
@@ -140,7 +140,12 @@ def choose_view(
         return lambda _: PlainText(translator.recomposer, translator.task == "asr")
     if args.quiet or (is_long and not args.verbose):
         return None
-    return lambda _: LiveView(translator.recomposer)
+    return lambda _: LiveView(translator.recomposer, faint if console.shows_faint_text else None)
+
+
+def shower(view: View | None, console: Console) -> Callable[[str], None]:
+    """What prints the text of a view; that of the live view is printable already, and may have marks in it."""
+    return console.marked_text if isinstance(view, LiveView) else console.text
 
 
 def translate(
@@ -160,7 +165,7 @@ def translate(
         length = "" if audio.duration_s is None else f"{audio.duration_s:.1f} s, "
         console.detail(f"{audio.name}: {length}{audio.rate} Hz, channels: {audio.channels}")
         with open_outputs(job, args.vtt_clock, translator) as (speech, texts):
-            session = Session(translator, view, console.text, speech, texts)
+            session = Session(translator, view, shower(view, console), speech, texts)
             try:
                 session.run(audio, args.realtime, console.advance)
             except BaseException:

@@ -21,7 +21,7 @@ from echostream.constants import TASKS
 from echostream.serve.access import Access, is_loopback, unauthorised
 from echostream.serve.batcher import Batcher
 from echostream.serve.connection import NO_CLOSE_FRAME, Connection
-from echostream.serve.files import translate_file
+from echostream.serve.files import refusal, translate_file
 from echostream.serve.limits import Limits
 from echostream.serve.metrics import CONTENT_TYPE, Metrics
 from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, SessionError, Settings, policies
@@ -203,11 +203,16 @@ class Server:
             self.resumable[session.resume_token] = session
 
     def keep_away(self, session: Session) -> None:
-        """Remember a session without a connection; there are at most as many as there are places."""
+        """Remember a session without a connection; there are at most as many as there are places, in all and of one
+        address, which would otherwise push out those of the others."""
         assert session.resume_token is not None  # only then it waits for its client
         self.resumable[session.resume_token] = self.resumable.pop(session.resume_token, session)  # the latest is last
         away = [other for other in self.resumable.values() if other.connection is None]
-        for other in away[: -self.limits.max_sessions]:
+        gone = away[: -self.limits.max_sessions]
+        if session.address and not is_loopback(session.address):
+            mine = [other for other in away if other.address == session.address]
+            gone = mine[: -self.limits.max_sessions_per_address] or gone  # never both: one session comes at a time
+        for other in gone:
             other.discard()
 
     def forget(self, session: Session) -> None:
@@ -325,9 +330,12 @@ class Server:
         return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        self.access.check_origin(request)
-        self._require_token(request)
-        self._refuse_when_stopping()
+        try:
+            self.access.check_origin(request)
+            self._require_token(request)
+            self._refuse_when_stopping()
+        except web.HTTPException as error:
+            return refusal(error)
         return await translate_file(self, request)
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from echostream.decoding.word_boundary import SourceWord
 from echostream.streaming import OutputWord, SentenceRecomposer, StepOutput
 from echostream.streaming.cues import Cue, whole_cues
 from echostream.streaming.state import by_sentence
-from echostream.streaming.subtitles import subrip_block, whole_subtitles
+from echostream.streaming.subtitles import at_source_time, subrip_block, whole_subtitles
 
 JSON, TEXT, SRT, VTT, VERBOSE = FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 STREAMED = (JSON, VERBOSE, TEXT)  # subtitles are written when it is known where each ends
@@ -74,9 +73,8 @@ class Translation:
         }
 
     @property
-    def _timed(self) -> list[Sequence[SourceWord]]:
-        words = [SourceWord(word.text, word.source_time_s, word.source_time_s, word.joined) for word in self.words]
-        return by_sentence(words, self.sentence_ends)
+    def _timed(self) -> list[Sequence[OutputWord]]:
+        return by_sentence([at_source_time(word) for word in self.words], self.sentence_ends)
 
     def _vtt(self) -> str:
         return whole_subtitles([], self._timed, self.recomposer)

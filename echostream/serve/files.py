@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from echostream.audio.errors import AudioError
 from echostream.audio.input import AudioStream, open_audio
@@ -86,14 +87,26 @@ async def translate_file(server: Server, request: web.Request) -> web.StreamResp
         return response
     except FileError as error:
         code = error.status
-        response = web.Response(text=error_body(error.message), status=error.status, content_type="application/json")
-        response.headers.update(error.headers)
+        response = _error_response(error.status, error.message, error.headers)
         if request.can_read_body:
             response.force_close()  # the rest of the body is not waited for
         return response
     finally:
         job.close()
         server.leave(job, code)
+
+
+def refusal(error: web.HTTPException) -> web.Response:
+    """An answer of the server in the shape that clients of this interface expect."""
+    kept = {name: error.headers[name] for name in ("WWW-Authenticate", "Retry-After") if name in error.headers}
+    response = _error_response(error.status, (error.text or error.reason).strip(), kept)
+    response.force_close()  # the file is not waited for
+    return response
+
+
+def _error_response(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+    body = error_body(message)
+    return web.Response(text=body, status=status, content_type="application/json", headers=headers)
 
 
 async def receive(server: Server, request: web.Request, upload: IO[bytes]) -> Wishes:
@@ -104,20 +117,24 @@ async def receive(server: Server, request: web.Request, upload: IO[bytes]) -> Wi
     """
     if request.content_type != "multipart/form-data":
         raise FileError(415, "the request must be multipart/form-data with a field file")
-    wishes, has_file = Wishes(), False
+    wishes, given = Wishes(), set[str]()
     try:
         async with asyncio.timeout(server.limits.max_idle_s):
             async for part in _parts(request):
-                if part.name == "file":
-                    wishes.name, has_file = _printable(part.filename or wishes.name), True
+                name = str(part.name)
+                if name in given:  # as often as it likes, a client could fill the disk
+                    raise FileError(400, f"the field {_printable(name)} is given twice")
+                given.add(name)
+                if name == "file":
+                    wishes.name = _printable(part.filename or wishes.name)
                     await _receive_file(server, part, upload)
                 else:
-                    _take_field(wishes, str(part.name), await _field(part))
+                    _take_field(wishes, name, await _field(part))
     except TimeoutError as error:
         raise FileError(408, f"the file did not come within {server.limits.max_idle_s:g} s") from error
-    except (ValueError, ConnectionError, web.RequestPayloadError) as error:
+    except (ValueError, ConnectionError, web.RequestPayloadError, HttpProcessingError) as error:
         raise FileError(400, "the body is no complete multipart/form-data") from error
-    if not has_file:
+    if "file" not in given:
         raise FileError(400, "the field file is missing")
     _check(server, wishes)
     return wishes

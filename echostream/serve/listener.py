@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 128
 RETRY_S = 0.5  # after a connection could not be accepted
 REPEAT_S = 60  # between two lines in the log about the same trouble
+MOST_STALL_S = 2_000_000.0  # of what the kernel counts, milliseconds in 31 bits
 SPARE_DESCRIPTORS = 48  # for the program itself: libraries, files of states and uploads
 FEWEST_CONNECTIONS = 8
 
@@ -133,7 +134,11 @@ class Listener:
     async def _serve(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         patience = {"ssl_handshake_timeout": self._limits.max_handshake_s} if self._context is not None else {}
+        stall_ms = round(1000 * min(self._limits.max_stall_s, MOST_STALL_S))
         try:
+            # A client that takes nothing of a page or a sample would keep its connection for ever. The kernel counts
+            # the time for which something waits to be taken.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
             transport, _ = await loop.connect_accepted_socket(self._server, connection, ssl=self._context, **patience)
         except (OSError, TimeoutError) as error:  # TLS: a client that says nothing, or nonsense
             log.debug("the handshake of a client failed: %s", error)

@@ -63,6 +63,7 @@ class Session:
             raise SessionError(CloseCode.BAD_MESSAGE, str(error)) from error
         self.resampler = Resampler(start.sample_rate, server.translator.sample_rate)
         self.connection: Connection | None = None
+        self.address = ""  # of the client, as far as one has connected to this process
         self.journal = Journal(1000 * self.limits.max_unsent_kb)
         self.received_samples = self.saved_samples = self.seq = 0
         self.end_code, self.end_message = CloseCode.DONE, "everything has been translated"
@@ -124,6 +125,7 @@ class Session:
         if self._away_timer is not None and self.final is None:
             self._away_timer.cancel()
         self.connection, connection.session = connection, self
+        self.address = connection.address
         self.last_audio_s = time.monotonic()
         self._client_seq = seq or 0
         connection.outbox.put(self.describe("ready" if seq is None else "resumed"))

@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from echostream.constants import DOUBTFUL
 from echostream.decoding.word_boundary import SourceWord
-from echostream.streaming.recomposer import SentenceRecomposer
+from echostream.streaming.recomposer import OutputWord, SentenceRecomposer
 
 LINE_CHARACTERS = 42
 MAX_CHARACTERS = 2 * LINE_CHARACTERS
@@ -25,12 +26,27 @@ SOURCE, TRANSLATION = "source", "translation"
 
 @dataclass(frozen=True)
 class Cue:
-    """A piece of text on one of the tracks, shown from ``start_s`` to ``end_s``."""
+    """A piece of text on one of the tracks, shown from ``start_s`` to ``end_s``.
+
+    ``doubtful``: numbers, from 0, of those of its words, which spaces divide, that the model is not sure of.
+    """
 
     start_s: float
     end_s: float
     track: str
     text: str
+    doubtful: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Token:
+    """What has no space in it: a word, or several without a space between them, or a piece of a very long one."""
+
+    text: str
+    start_s: float
+    end_s: float
+    joined: bool
+    doubtful: bool
 
 
 class Track:
@@ -46,7 +62,7 @@ class Track:
 
     def __init__(self, name: str, recomposer: SentenceRecomposer) -> None:
         self._name, self._recomposer = name, recomposer
-        self._tokens: list[SourceWord] = []  # of the cue that is being made; a token is what has no space in it
+        self._tokens: list[_Token] = []  # of the cue that is being made
         self._finished: Cue | None = None
         self._free_s = 0.0  # the cue before ends here
 
@@ -57,13 +73,14 @@ class Track:
             return self._finished.start_s
         return max(self._tokens[0].start_s, self._free_s) if self._tokens else None
 
-    def add(self, words: Iterable[SourceWord]) -> list[Cue]:
+    def add(self, words: Iterable[SourceWord | OutputWord]) -> list[Cue]:
         """Take in words; gives the cues that they complete."""
         cues: list[Cue] = []
         for word in itertools.chain.from_iterable(map(_pieces, words)):
             if word.joined and self._tokens:
                 last = self._tokens[-1]
-                grown = replace(last, text=last.text + word.text, end_s=word.end_s)
+                doubtful = last.doubtful or word.doubtful
+                grown = replace(last, text=last.text + word.text, end_s=word.end_s, doubtful=doubtful)
                 self._tokens.pop()
                 if self._tokens and not self._has_room(grown):
                     cues += self.end_sentence()  # the token goes on in the next cue as a whole
@@ -94,7 +111,8 @@ class Track:
         start_s = max(tokens[0].start_s, self._free_s)
         reading_s = max(MIN_DURATION_S, len(text) / READING_CHARACTERS_S)
         end_s = min(max(tokens[-1].end_s, start_s + reading_s), start_s + MAX_DURATION_S)
-        self._finished = Cue(start_s, end_s, self._name, text)
+        doubtful = frozenset(number for number, token in enumerate(tokens) if token.doubtful)
+        self._finished = Cue(start_s, end_s, self._name, text, doubtful)
         return cues
 
     def settle(self, time_s: float) -> list[Cue]:
@@ -112,18 +130,19 @@ class Track:
         self._free_s = min(cue.end_s, max(cue.start_s + MIN_DURATION_S, next_s + MAX_LATE_S))
         return [replace(cue, end_s=self._free_s)]
 
-    def _has_room(self, word: SourceWord) -> bool:
+    def _has_room(self, word: _Token) -> bool:
         text = " ".join(token.text for token in [*self._tokens, word])
         began_s = self._tokens[0].start_s if self._tokens else word.start_s
         is_alone = not self._tokens
         return fits(text) and (is_alone or word.end_s - began_s <= MAX_DURATION_S)
 
 
-def _pieces(word: SourceWord) -> Iterator[SourceWord]:
-    """A word that is longer than a line, in pieces that are not."""
+def _pieces(word: SourceWord | OutputWord) -> Iterator[_Token]:
+    """A word as a token; one that is longer than a line in pieces that are not."""
+    doubtful = isinstance(word, OutputWord) and word.confidence < DOUBTFUL
     for at in range(0, len(word.text), LINE_CHARACTERS):
         text = word.text[at : at + LINE_CHARACTERS]
-        yield replace(word, text=text, joined=word.joined or at > 0)
+        yield _Token(text, word.start_s, word.end_s, word.joined or at > 0, doubtful)
 
 
 def fits(text: str) -> bool:
@@ -142,8 +161,24 @@ def lines(text: str) -> list[str]:
     return [text[:at], text[at + 1 :]]
 
 
+def marked_lines(cue: Cue) -> list[list[tuple[str, bool]]]:
+    """The lines of a cue in pieces that are doubtful or not, from left to right; spaces stand between the pieces."""
+    broken = lines(cue.text)
+    if " " not in cue.text:  # one word, which may have been cut
+        return [[(line, 0 in cue.doubtful)] for line in broken]
+    numbered = itertools.count()
+    marked = []
+    for line in broken:
+        words = [(word, next(numbered) in cue.doubtful) for word in line.split(" ")]
+        runs = itertools.groupby(words, key=lambda word: word[1])
+        marked.append([(" ".join(text for text, _ in run), is_doubtful) for is_doubtful, run in runs])
+    return marked
+
+
 def whole_cues(
-    source: Iterable[SourceWord], translation: Iterable[Iterable[SourceWord]], recomposer: SentenceRecomposer
+    source: Iterable[SourceWord],
+    translation: Iterable[Iterable[SourceWord | OutputWord]],
+    recomposer: SentenceRecomposer,
 ) -> list[Cue]:
     """The cues of a stream that is over, in the order of their starts.
 

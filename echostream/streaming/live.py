@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from echostream.streaming.recomposer import SentenceRecomposer
-from echostream.streaming.state import EchoStreamState, StepOutput, Word, by_sentence, join_words
+from collections.abc import Callable
+
+from echostream.constants import DOUBTFUL
+from echostream.printing import printable
+from echostream.streaming.recomposer import OutputWord, SentenceRecomposer
+from echostream.streaming.state import EchoStreamState, StepOutput, by_sentence
 
 
 def _line(time_s: float, verb: str, text: str) -> str:
@@ -22,12 +26,15 @@ class LiveView:
     A pause ends a word, but its rest may follow: such a word is held back until another begins, or the silence is
     that of a sentence end.
 
+    Its text is printable but for what ``mark`` adds.
+
     Args:
         recomposer: knows how long that silence is.
+        mark: makes a word of the translation that the model is not sure of look like one; None: it stays as it is.
     """
 
-    def __init__(self, recomposer: SentenceRecomposer) -> None:
-        self._recomposer = recomposer
+    def __init__(self, recomposer: SentenceRecomposer, mark: Callable[[str], str] | None = None) -> None:
+        self._recomposer, self._mark = recomposer, mark
         self._held = ""
 
     def add(self, output: StepOutput, state: EchoStreamState, time_s: float) -> str:
@@ -37,8 +44,15 @@ class LiveView:
         if not state.finished and self._may_go_on(state):
             start = max(heard.rfind(" "), 0)
             heard, self._held = heard[:start], heard[start:]
-        said = (_line(time_s, "said", join_words(part)) for part in by_sentence(output.words, output.sentence_ends))
-        return _line(time_s, "heard", heard) + f"  {time_s:6.2f} s  end\n".join(said)
+        parts = by_sentence(output.words, output.sentence_ends)
+        said = (_line(time_s, "said", "".join(map(self._said, part))) for part in parts)
+        return _line(time_s, "heard", printable(heard)) + f"  {time_s:6.2f} s  end\n".join(said)
+
+    def _said(self, word: OutputWord) -> str:
+        text = printable(word.text)
+        if self._mark is not None and word.confidence < DOUBTFUL:
+            text = self._mark(text)
+        return text if word.joined else f" {text}"
 
     def _may_go_on(self, state: EchoStreamState) -> bool:
         """Whether what comes next may belong to the last finished word."""

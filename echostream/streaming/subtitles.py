@@ -1,7 +1,8 @@
 """Subtitles as WebVTT or SubRip, written sentence by sentence while the stream goes on.
 
-Format: W3C, "WebVTT: The Web Video Text Tracks Format". SubRip has numbered cues and no places on the screen, so that a
-file has one language: the translation, or the source if nothing is translated.
+Format: W3C, "WebVTT: The Web Video Text Tracks Format". Words that the model is not sure of have the class
+``doubtful``, and the file says how it looks. SubRip has numbered cues, no classes and no places on the screen, so that
+a file has one language: the translation, or the source if nothing is translated.
 """
 
 from __future__ import annotations
@@ -9,17 +10,23 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from echostream.constants import SUBTITLE_CLOCKS
 from echostream.decoding.word_boundary import SourceWord
 from echostream.printing import printable
-from echostream.streaming.cues import SOURCE, TRANSLATION, Cue, Track, lines, whole_cues
+from echostream.streaming.cues import SOURCE, TRANSLATION, Cue, Track, lines, marked_lines, whole_cues
 from echostream.streaming.live import silence_ms
-from echostream.streaming.recomposer import SentenceRecomposer
+from echostream.streaming.recomposer import OutputWord, SentenceRecomposer
 from echostream.streaming.state import EchoStreamState, StepOutput, by_sentence
 
 SUBRIP_SUFFIX = ".srt"
+HEADER = """WEBVTT
+
+STYLE
+::cue(.doubtful) { color: silver; text-decoration: underline dotted; }
+"""
 
 
 class SubtitleWriter:
@@ -50,18 +57,15 @@ class SubtitleWriter:
         self._count = dict.fromkeys(self._tracks, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", encoding="utf-8")
-        self._file.write("" if self._is_subrip else "WEBVTT\n")
+        self._file.write("" if self._is_subrip else HEADER)
         self._file.flush()
 
     def add(self, output: StepOutput, state: EchoStreamState) -> None:
         """Take in what a step gave that left the stream in ``state``."""
         if self._clock == "speech":
-            translation = [SourceWord(word.text, word.start_s, word.end_s, word.joined) for word in output.words]
-            source = []
+            source, translation = [], output.words
         else:
-            times = ((word, word.source_time_s) for word in output.words)
-            translation = [SourceWord(word.text, time_s, time_s, word.joined) for word, time_s in times]
-            source = output.source_words
+            source, translation = output.source_words, [at_source_time(word) for word in output.words]
         self._has_translation = state.translation is not None
         self._queue(self._tracks[SOURCE].add(source))
         said = self._tracks[TRANSLATION]
@@ -122,12 +126,19 @@ class SubtitleWriter:
             self._file.flush()
 
 
+def at_source_time(word: OutputWord) -> OutputWord:
+    """A word that lies where it was written, on the clock of the source."""
+    return replace(word, start_s=word.source_time_s, end_s=word.source_time_s)
+
+
 def whole_subtitles(
-    source: Iterable[SourceWord], translation: Iterable[Iterable[SourceWord]], recomposer: SentenceRecomposer
+    source: Iterable[SourceWord],
+    translation: Iterable[Iterable[SourceWord | OutputWord]],
+    recomposer: SentenceRecomposer,
 ) -> str:
     """WebVTT of a stream that is over: the source at the top, and its translation; see :func:`whole_cues`."""
     count = dict.fromkeys((SOURCE, TRANSLATION), 0)
-    text = "WEBVTT\n"
+    text = HEADER
     for cue in whole_cues(source, translation, recomposer):
         count[cue.track] += 1
         text += _block(cue, count[cue.track], " line:0" if cue.track == SOURCE else "")
@@ -136,8 +147,14 @@ def whole_subtitles(
 
 def _block(cue: Cue, number: int, place: str) -> str:
     """A cue as the file has it; ``place``: WebVTT settings with a space before them."""
-    text = "\n".join(map(printable, lines(cue.text))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = "\n".join(" ".join(itertools.starmap(_marked, line)) for line in marked_lines(cue))
     return f"\n{cue.track} {number}\n{_time(cue.start_s)} --> {_time(cue.end_s)}{place}\n{text}\n"
+
+
+def _marked(text: str, is_doubtful: bool) -> str:
+    """A piece of a line as WebVTT has it."""
+    escaped = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"<c.doubtful>{escaped}</c>" if is_doubtful else escaped
 
 
 def subrip_block(cue: Cue, number: int) -> str:

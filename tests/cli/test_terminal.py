@@ -1,7 +1,10 @@
 """What the command must not do to its user: destroy a recording, or let a model steer the terminal."""
 
 import os
+import pty
+import re
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -44,6 +47,41 @@ def test_words_of_a_model_do_not_steer_the_terminal(model, wav, tmp_path, capsys
     if "--vtt" in arguments:
         written = (tmp_path / "a.vtt").read_text(encoding="utf-8")
         assert r"\x1b]0;owned\x07" in written and "\x1b" not in written
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "marks"), [("TERM", "xterm", True), ("TERM", "dumb", False), ("NO_COLOR", "1", False)]
+)
+def test_doubtful_words_are_faint_in_a_terminal_that_may_show_it(model, wav, tmp_path, monkeypatch, name, value, marks):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    shown = in_terminal(monkeypatch, ["translate", str(wav), "--model", str(model), "-o", str(tmp_path / "out.wav")])
+    said = [line for line in shown.splitlines() if " said " in line]
+    assert said and bool(re.search(r"\x1b\[2m[^\x1b]+\x1b\[22m", "".join(said))) == marks
+    assert "\x1b" not in re.sub(r"\x1b\[22?m", "", "".join(said)), "the words of a model are no marks"
+
+
+def in_terminal(monkeypatch, arguments: list[str]) -> str:
+    """What a command that ends well shows in a terminal."""
+    ours, its = pty.openpty()
+    shown = []
+
+    def read() -> None:
+        try:
+            while piece := os.read(ours, 4096):
+                shown.append(piece)
+        except OSError:  # the other end was closed
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(its, "w", encoding="utf-8") as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", terminal)
+        status = main(arguments)
+    reader.join()
+    os.close(ours)
+    assert status == 0
+    return b"".join(shown).decode()
 
 
 def test_neither_do_its_settings_and_names(model, wav, tmp_path, capsys, monkeypatch):

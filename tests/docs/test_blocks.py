@@ -6,6 +6,7 @@ their commands it is tested that the files and options exist.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -153,19 +154,62 @@ def guide(printed: list[str], folder: Path) -> None:
 CHECKS = {"README.md": readme, "docs/tutorial/translate.md": tutorial, "docs/guides/command-line.md": guide}
 
 
+SERVER = "127.0.0.1:8765"  # of the pages
+
+
+@contextlib.contextmanager
+def served(command: str, folder: Path) -> Iterator[int]:
+    """A running ``echostream serve ...``, as a page has it but for the port, which it yields."""
+    environment = os.environ | {"ECHOSTREAM_MODELS": str(folder / "none"), "PYTHONPATH": str(REPOSITORY)}
+    program, *options = shlex.split(command)
+    assert program == "echostream"
+    line = [sys.executable, "-m", "echostream.cli", *options, "--port", "0"]
+    with subprocess.Popen(
+        line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            yield int(re.search(rb" at https?://[\d.]+:(\d+)/", server.stdout.readline())[1])
+        finally:
+            server.terminate()
+
+
 @pytest.mark.integration
 def test_the_client_of_the_protocol_runs_as_pasted(run):
     (block,) = blocks(REPOSITORY / "docs/protocol.md", "python")
-    environment = os.environ | {"ECHOSTREAM_MODELS": str(run.folder / "none"), "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "echostream.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
-        try:
-            address = re.search(rb"http://(127\.0\.0\.1:\d+)/", server.stdout.readline())
-            printed = run("python", block.replace("127.0.0.1:8765", address[1].decode()))
-        finally:
-            server.terminate()
+    with served("echostream serve", run.folder) as port:
+        printed = run("python", block.replace(SERVER, f"127.0.0.1:{port}"))
     assert "'type': 'ready'" in printed and "'type': 'done'" in printed
     assert soundfile.info(run.folder / "talk.en.wav").duration > LEAST_S
+
+
+@pytest.mark.integration
+def test_the_page_of_the_server_runs_as_pasted(run):
+    """Its server, its client, its files over HTTP, and its server for other machines."""
+    start, client, http, public = blocks(REPOSITORY / "docs/guides/server.md", "")
+    (subtitles,) = (text for text in blocks(REPOSITORY / "docs/protocol.md", "") if text.startswith("curl"))
+    folder = run.folder
+
+    def shell(text: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "PYTHONPATH": str(REPOSITORY)}
+        command = ["bash", "-euo", "pipefail", "-c", text]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    with served(start, folder) as port:
+        shell(f"{client.rstrip()} --url ws://127.0.0.1:{port}/ws")
+        answers = [shell(text.replace(SERVER, f"127.0.0.1:{port}")) for text in (http, subtitles)]
+    assert soundfile.info(folder / "talk.en.wav").duration > LEAST_S
+    assert answers[0].startswith("WEBVTT\n") and all(" --> " in answer for answer in answers)
+
+    make_token, command = public.splitlines()
+    (make_certificate,) = blocks(REPOSITORY / "docs/faq.md", "bash")
+    shell(f"{make_token}\n{make_certificate}")
+    with served(command, folder) as port:
+        asked = f"curl -sko /dev/null -w '%{{http_code}} ' https://127.0.0.1:{port}"
+        assert shell(f"{asked}/health; {asked}/metrics") == "200 401 "
+        assert shell(f'{asked}/metrics -H "Authorization: Bearer $(cat token)"') == "200 "
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -185,8 +185,9 @@ def test_killed_or_restarted_worker_costs_no_word(balanced, site, expected, numb
     async def run():
         """A session whose worker gets a signal in mid-sentence."""
         client = Client(balanced.replace("https", "wss") + "/ws", TOKEN, site.connector())
-        talking = asyncio.create_task(client.translate(samples, RATE, fast=True))
-        await until(lambda: client.translated_s > 6.5 or talking.done())
+        # As it is spoken, so that there is something still to be said when the signal comes, however slow the machine.
+        talking = asyncio.create_task(client.translate(samples, RATE))
+        await until(lambda: client.translated_s > 4.5 or talking.done())
         worker = await holder(site)
         status = await asyncio.to_thread(worker.end, number)
         assert status == (0 if number == signal.SIGTERM else -number)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+from itertools import chain
 from pathlib import Path
 
 import axe_core_python
@@ -14,6 +15,7 @@ import webvtt
 from made_up_words import made_up_words
 from wire import RATE, noise, running, until
 
+from echostream.constants import DOUBTFUL
 from echostream.serve.access import Access
 from echostream.serve.samples import Sample
 from echostream.streaming import SentenceRecomposer
@@ -333,10 +335,14 @@ def test_subtitles_of_the_page_are_those_of_the_command_line(make_server):
     def words(sentence):
         return [{"text": w.text, "startS": w.start_s, "endS": w.end_s, "joined": w.joined} for w in sentence]
 
-    given = json.dumps([[words(source)], [words(sentence) for sentence in sentences]])
+    said = [words(sentence) for sentence in sentences]
+    for word, made_up in zip(chain.from_iterable(said), chain.from_iterable(sentences), strict=True):
+        word["doubtful"] = made_up.confidence < DOUBTFUL
+    given = json.dumps([[words(source)], said])
 
     async def run():
         async with page_of(make_server()) as page:
+            assert await page.evaluate("import('./static/words.js').then((made) => made.DOUBTFUL)") == DOUBTFUL
             return await page.evaluate(
                 f"import('./static/subtitles.js').then((made) => {{ const [heard, said] = {given}; return made.vtt("
                 "made.cuesOf('source', heard, made.PAUSE_S), made.cuesOf('translation', said)); })"

@@ -9,6 +9,7 @@ import aiohttp
 import numpy as np
 import pytest
 import soundfile
+from encoded import encoded
 from wire import RATE, assert_output, connected, expected_output, noise, running, start, translate, until
 
 from echostream.serve.file_answers import Translation
@@ -83,6 +84,21 @@ def test_files_of_other_kinds(make_server, rate, kind):
     assert status == 200 and json.loads(body)["text"]
 
 
+@pytest.mark.parametrize(("suffix", "with_video"), [(".m4a", False), (".webm", False), (".mp4", True), (".3gp", False)])
+def test_files_of_telephones_browsers_and_cameras(make_server, suffix, with_video):
+    forms = [
+        form(encoded(noise(1.5, 4), suffix, with_video=with_video), f"a{suffix}", stream=one) for one in ("0", "1")
+    ]
+    whole, streamed = post(make_server(), *forms)
+    assert whole[0] == 200 and (text := json.loads(whole[2])["text"])
+    assert json.loads(streamed[2].strip().split("data: ")[-1])["text"] == text
+
+
+def test_damaged_video_is_named(make_server):
+    (answer,) = post(make_server(), form(encoded(noise(1.5, 4), ".mp4")[:4_000], "clip.mp4"))
+    assert answer[0] == 400 and "clip.mp4 is a damaged or unusual MP4 file" in json.loads(answer[2])["error"]["message"]
+
+
 def test_streamed_answers(make_server, text):
     streams = [form(recording(), stream="true", response_format=kind) for kind in ("json", "verbose_json", "text")]
     events, verbose, plain = post(make_server(), *streams)
@@ -139,6 +155,32 @@ def test_what_is_refused(make_server, fields, data, status, said):
     assert said in error["message"] and error["type"] == "invalid_request_error" and "/tmp" not in error["message"]
 
 
+def test_refusals_of_the_server_have_the_shape_of_errors_too(make_server):
+    async def run():
+        server = make_server()
+        async with running(server) as url, aiohttp.ClientSession() as client:
+
+            async def ask(**headers):
+                path = f"{url}/v1/audio/translations"
+                async with client.post(path, data=form(recording()), headers=headers) as answer:
+                    return answer.status, (await answer.json())["error"]["message"], answer.headers
+
+            foreign = await ask(Origin="https://evil.example")
+            server.access.tokens = ["open sesame, please"]
+            refused = [await ask(), await ask(Authorization="Bearer wrong")]
+            server.draining = True
+            return foreign, *refused, await ask(Authorization="Bearer open sesame, please")
+
+    foreign, without, wrong, stopping = asyncio.run(run())
+    assert foreign[:2] == (
+        403,
+        "pages of https://evil.example may not connect to this server: --allow-origin names sites that may",
+    )
+    assert without[:2] == (401, "this server needs an access token: Authorization: Bearer TOKEN")
+    assert wrong[:2] == (401, "the access token is wrong") and "Bearer" in wrong[2]["WWW-Authenticate"]
+    assert stopping[:2] == (503, "the server is stopping") and stopping[2]["Retry-After"] == "1"
+
+
 def test_harmless_fields_of_clients_are_taken(make_server, text):
     server = make_server()
     server.languages = ("fr", "en")
@@ -164,6 +206,35 @@ def test_what_is_no_form_is_refused(make_server):
             return [answer.status for answer in answers]
 
     assert asyncio.run(run()) == [415, 400, 400, 400, 405, 403]
+
+
+def part(name: str, content: bytes = b"", header: bytes = b"") -> bytes:
+    """A part of a multipart body with the boundary x."""
+    return b'--x\r\nContent-Disposition: form-data; name="%s"\r\n%b\r\n%b\r\n' % (name.encode(), header, content)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        # Each is within max_file_mb, and any number of them would fill the disk.
+        ([part("file", bytes(1_500_000))] * 3, "the field file is given twice"),
+        ([part("model", b"a"), part("model", b"b")], "the field model is given twice"),
+        ([part("file", recording(), b"X-Long: " + b"x" * 100_000 + b"\r\n")], "no complete multipart/form-data"),
+        ([part("file", recording(), b"X-Many: x\r\n" * 10_000)], "no complete multipart/form-data"),
+        ([part("file", recording(), b"no header at all\r\n")], "no complete multipart/form-data"),
+    ],
+)
+def test_parts_that_would_cost_much_are_refused_in_few_words(make_server, caplog, parts, said):
+    async def run():
+        async with running(make_server(max_file_mb=2)) as url, aiohttp.ClientSession() as client:
+            kind = {"Content-Type": "multipart/form-data; boundary=x"}
+            body = b"".join(parts) + b"--x--\r\n"
+            async with client.post(f"{url}/v1/audio/translations", data=body, headers=kind) as answer:
+                return answer.status, (await answer.json())["error"]["message"]
+
+    status, message = asyncio.run(run())
+    assert status == 400 and said in message
+    assert not caplog.records, "nothing that an operator could do something about"
 
 
 def test_file_that_comes_too_slowly_gives_its_place_back(make_server):

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 
 import aiohttp
 import pytest
 from aiohttp import web
+from wire import until
 
 from echostream.serve.listener import Listener
 from echostream.serve.running import tls_context
+from echostream.serve.samples import Sample
 
 
 @contextlib.asynccontextmanager
@@ -92,3 +95,25 @@ def test_trusted_proxies_have_as_many_as_they_like(make_server, monkeypatch):
             return ended
 
     assert asyncio.run(run()) == [False] * 4
+
+
+def test_client_that_takes_nothing_of_an_answer_is_dropped(make_server):
+    """It asks for a recording and reads nothing: its connection is closed, and one that only waits is not."""
+    server = make_server(max_stall_s=1)
+    server.samples = [Sample("long.wav", "", bytes(20_000_000), "audio/wav")]
+
+    async def run():
+        async with listening(server) as (port, listener):
+            greedy = socket.socket()
+            greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            greedy.connect(("127.0.0.1", port))
+            greedy.sendall(f"GET /samples/long.wav HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            async with aiohttp.ClientSession() as client:
+                url = f"http://127.0.0.1:{port}/health"
+                await client.get(url)
+                (patient,) = {id(line) for line in listener._open if line.getpeername() != greedy.getsockname()}
+                await until(lambda: all(line.fileno() < 0 or id(line) == patient for line in listener._open))
+                assert (await client.get(url)).status == 200
+            greedy.close()
+
+    asyncio.run(run())

@@ -9,6 +9,7 @@ import pytest
 from wire import END, RATE, Received, connected, expected_output, noise, receive_all, running, send_all, start, until
 
 from echostream.audio.output import to_s16le
+from echostream.serve.access import proxy_network
 from echostream.serve.journal import Entry, Journal
 from echostream.serve.protocol import CloseCode
 from echostream.serve.resampler import Resampler
@@ -31,8 +32,9 @@ def resume(token: str, seq: int, **fields: object) -> dict:
 class Talker:
     """A client that keeps what it has received over several connections."""
 
-    def __init__(self, wave: np.ndarray = WAVE, rate: int = RATE) -> None:
+    def __init__(self, wave: np.ndarray = WAVE, rate: int = RATE, address: str = "") -> None:
         self.pcm, self.rate = to_s16le(wave), rate
+        self.headers = {"X-Forwarded-For": address} if address else {}
         self.heard = Received()
         self.opening: dict = {}
         self.token, self.position = "", 0
@@ -46,7 +48,7 @@ class Talker:
     async def connect(self, url: str):
         """Start or go on; the connection is lost at the end."""
         async with aiohttp.ClientSession() as client:
-            socket = await client.ws_connect(f"{url}/ws", max_msg_size=0)
+            socket = await client.ws_connect(f"{url}/ws", max_msg_size=0, headers=self.headers)
             await socket.send_json(
                 resume(self.token, self.seq) if self.token else start(sample_rate=self.rate, resumable=True)
             )
@@ -311,6 +313,23 @@ def test_clients_that_are_away_are_as_many_as_places(make_server):
                     await talker.send(socket, 0.5)
                 await until(lambda: not server.sessions)
             assert list(server.resumable) == [talker.token for talker in talkers[-2:]]
+
+    asyncio.run(run())
+
+
+def test_one_address_that_goes_away_again_and_again_pushes_out_nobody_else(make_server):
+    async def run():
+        server = make_server(max_sessions=3, max_sessions_per_address=2)
+        server.access.proxies = [proxy_network("127.0.0.1")]
+        patient, *busy = (Talker(address=f"198.51.100.{number}") for number in (1, 2, 2, 2, 2, 2))
+        async with running(server) as url:
+            for talker in (patient, *busy):
+                async with talker.connect(url) as socket:
+                    await talker.send(socket, 0.5)
+                await until(lambda: not server.sessions)
+            assert list(server.resumable) == [talker.token for talker in (patient, *busy[-2:])]
+            async with patient.connect(url):
+                assert patient.opening["type"] == "resumed"
 
     asyncio.run(run())
 

@@ -1,13 +1,15 @@
 """An hour of made-up words becomes subtitles that can be read, and that another program reads."""
 
 import random
+import re
 
 import pytest
 import webvtt
 from made_up_words import made_up_words
 
+from echostream.constants import DOUBTFUL
 from echostream.decoding.word_boundary import SourceWord
-from echostream.streaming import SentenceRecomposer
+from echostream.streaming import OutputWord, SentenceRecomposer
 from echostream.streaming.cues import (
     LINE_CHARACTERS,
     MAX_DURATION_S,
@@ -16,8 +18,10 @@ from echostream.streaming.cues import (
     READING_CHARACTERS_S,
     SOURCE,
     TRANSLATION,
+    Cue,
     Track,
     lines,
+    marked_lines,
     whole_cues,
 )
 from echostream.streaming.subtitles import subrip_block, whole_subtitles
@@ -26,12 +30,12 @@ RECOMPOSER = SentenceRecomposer(16_000, 320)
 ROUNDING_S = 0.002
 
 
-def text_of(words: list[SourceWord]) -> str:
+def text_of(words: list[SourceWord] | list[OutputWord]) -> str:
     return "".join(word.text if word.joined else f" {word.text}" for word in words)
 
 
 @pytest.fixture(scope="module")
-def hour() -> tuple[list[SourceWord], list[list[SourceWord]]]:
+def hour() -> tuple[list[SourceWord], list[list[OutputWord]]]:
     return made_up_words(3600.0)
 
 
@@ -47,7 +51,8 @@ def test_an_hour_keeps_the_limits_as_another_reader_sees_it(hour, tmp_path):
         starts = [word.start_s for word in words for _ in word.text]
         hurried = shown = 0
         for number, cue in enumerate(cues):
-            assert 1 <= len(cue.lines) <= 2 and max(map(len, cue.lines)) <= LINE_CHARACTERS
+            shown_lines = cue.text.split("\n")
+            assert 1 <= len(shown_lines) <= 2 and max(map(len, shown_lines)) <= LINE_CHARACTERS
             start_s, end_s = seconds(cue.start), seconds(cue.end)
             assert MIN_DURATION_S - ROUNDING_S <= end_s - start_s <= MAX_DURATION_S + ROUNDING_S
             following = cues[number + 1] if number + 1 < len(cues) else None
@@ -58,6 +63,39 @@ def test_an_hour_keeps_the_limits_as_another_reader_sees_it(hour, tmp_path):
                 hurried += 1  # ... and the speech allows no more: the next one has waited as long as it may
                 assert following is not None and seconds(following.start) == end_s
         assert hurried < 0.1 * len(cues)
+
+
+def test_doubtful_words_and_no_others_are_marked(hour, tmp_path):
+    (tmp_path / "hour.vtt").write_text(whole_subtitles(*hour, RECOMPOSER), encoding="utf-8")
+    is_marked = []  # each character of the translation that is no space
+    for cue in webvtt.read(str(tmp_path / "hour.vtt")):
+        for number, piece in enumerate(re.split("<c.doubtful>|</c>", cue.raw_text)):
+            assert cue.identifier.startswith(TRANSLATION) or not number, "the source has no confidence"
+            is_marked += [number % 2 == 1] * len("".join(piece.split())) * cue.identifier.startswith(TRANSLATION)
+    words = [word for sentence in hour[1] for word in sentence]
+    at = alone = 0
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        marks = set(is_marked[at : at + len(word.text)])
+        at += len(word.text)
+        if word.confidence < DOUBTFUL:
+            assert marks == {True}
+        elif not word.joined and not (following and following.joined):
+            alone += 1
+            assert marks == {False}
+    assert at == len(is_marked) and alone > 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "doubtful", "expected"),
+    [
+        ("a bad word", {1}, [[("a", False), ("bad", True), ("word", False)]]),
+        ("two bad words", {1, 2}, [[("two", False), ("bad words", True)]]),
+        ("b" * 50, {0}, [[("b" * 42, True)], [("b" * 8, True)]]),
+        ("a" * 42 + " " + "b" * 42, {1}, [[("a" * 42, False)], [("b" * 42, True)]]),
+    ],
+)
+def test_marks_keep_to_their_lines(text, doubtful, expected):
+    assert marked_lines(Cue(0.0, 1.0, TRANSLATION, text, frozenset(doubtful))) == expected
 
 
 def seconds(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from echostream.cli.console import faint
 from echostream.decoding.word_boundary import WordBoundaryDetector
 from echostream.streaming import EchoStreamState, OutputWord, SentenceRecomposer, StepOutput, StreamingTranslator
 from echostream.streaming.live import LiveView, PlainText
@@ -55,6 +56,19 @@ def test_word_before_a_pause_is_shown_when_the_next_starts_or_the_sentence_ends(
     assert hear(view, detector, state, [0] * 20) == "pour"
     assert hear(view, detector, state, [CHAM] + [0] * 12) == ""
     assert hear(view, detector, state, [], is_last=True) == "cham"
+
+
+def test_doubtful_words_are_marked_and_no_word_can_be_a_mark(translator, recomposer):
+    words = [
+        OutputWord("I", 1.0, confidence=0.5),
+        OutputWord("have", 1.0, confidence=0.49),
+        OutputWord("n't", 1.0, joined=True, confidence=0.9),
+        OutputWord("\x1b[2mseen\x1b[22m", 1.0, confidence=0.9),
+    ]
+    state = translator.init_state()
+    said = LiveView(recomposer, faint).add(StepOutput(words=words), state, 1.0)
+    assert said == "    1.00 s  said   I \x1b[2mhave\x1b[22mn't \\x1b[2mseen\\x1b[22m\n"
+    assert "I haven't" in LiveView(recomposer).add(StepOutput(words=words), state, 1.0)
 
 
 def test_plain_text_has_one_line_per_sentence(translator, detector, recomposer):

@@ -126,6 +126,28 @@ def test_state_that_another_thread_steps_is_refused(translator):
     assert state.frames == alone.frames and state.waiting_samples == alone.waiting_samples
 
 
+def test_threads_with_a_state_each_do_not_disturb_each_other(translator):
+    """What each of four streams says, stepped by a thread of its own at the same time, is what it says alone."""
+    barrier, together = threading.Barrier(4), {}
+
+    def said(stream: int) -> list[tuple[str, str, bytes]]:
+        state = translator.init_state()
+        outputs = [translator.step(noise(0.4, 10 * stream + step), state, step == 4) for step in range(5)]
+        return [(output.text, output.source_text, output.samples.tobytes()) for output in outputs]
+
+    def run(stream: int) -> None:
+        barrier.wait()
+        together[stream] = said(stream)
+
+    threads = [threading.Thread(target=run, args=(stream,)) for stream in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = {stream: said(stream) for stream in range(4)}
+    assert together == alone and len({tuple(outputs) for outputs in alone.values()}) == 4
+
+
 def test_failed_step_gives_its_states_back(translator, monkeypatch):
     state = translator.init_state()
     monkeypatch.setattr(translator.model.encoder, "forward", lambda *_, **__: 1 / 0)

@@ -8,9 +8,9 @@ import torch
 
 from echostream.decoding.word_boundary import WordBoundaryDetector
 from echostream.modules.ctc import BLANK
-from echostream.streaming import StepOutput, StreamingTranslator
+from echostream.streaming import OutputWord, StepOutput, StreamingTranslator
 from echostream.streaming.cues import LINE_CHARACTERS
-from echostream.streaming.subtitles import SubtitleWriter
+from echostream.streaming.subtitles import HEADER, SubtitleWriter
 
 CUE = re.compile(
     r"(source|translation) (\d+)\n(\d\d):(\d\d):(\d\d\.\d{3}) --> (\d\d):(\d\d):(\d\d\.\d{3})( line:0)?\n"
@@ -28,8 +28,9 @@ def translator() -> StreamingTranslator:
 
 def cues(text: str) -> list[tuple[str, float, float, str]]:
     """Track, start, end and text of each cue; checks that the file contains nothing else."""
-    head, *blocks = text.split("\n\n")
-    assert head.strip() == "WEBVTT"
+    assert text.startswith(HEADER)
+    before, *blocks = text.removeprefix(HEADER.rstrip("\n")).split("\n\n")
+    assert not before.strip()
     found = []
     for block in blocks:
         match = CUE.fullmatch(block.rstrip("\n") + "\n")
@@ -37,7 +38,7 @@ def cues(text: str) -> list[tuple[str, float, float, str]]:
         track, _, *numbers, _, words = match.groups()
         start, end = (3600 * int(h) + 60 * int(m) + float(s) for h, m, s in (numbers[:3], numbers[3:]))
         assert 0 <= start < end
-        found.append((track, start, end, words))
+        found.append((track, start, end, re.sub(r"</?c(\.doubtful)?>", "", words)))
     assert [cue[1] for cue in found] == sorted(cue[1] for cue in found)
     return found
 
@@ -105,3 +106,19 @@ def test_text_is_escaped(translator, tmp_path):
     writer.add(StepOutput(source_words=words), state)
     writer.close()
     assert "\na&lt;b&gt; &amp; --&gt;\n" in (tmp_path / "a.vtt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("clock", ["source", "speech"])
+def test_doubtful_words_are_marked(translator, tmp_path, clock):
+    translator.task = "s2tt"
+    said = [("I", 0.9), ("have", 0.49), ("n't", 0.9), ("<seen>", 0.1), ("it.", 0.5)]
+    words = [
+        OutputWord(text, 1.0, index, index + 0.5, joined=text == "n't", confidence=confidence)
+        for index, (text, confidence) in enumerate(said)
+    ]
+    for suffix in ("vtt", "srt"):
+        writer = SubtitleWriter(tmp_path / f"a.{suffix}", translator.recomposer, clock)
+        writer.add(StepOutput(words=words), translator.init_state())
+        writer.close()
+    assert "\nI <c.doubtful>haven't &lt;seen&gt;</c> it.\n" in (tmp_path / "a.vtt").read_text(encoding="utf-8")
+    assert "\nI haven't <seen> it.\n" in (tmp_path / "a.srt").read_text(encoding="utf-8"), "SubRip has no classes"

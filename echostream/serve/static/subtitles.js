@@ -9,7 +9,8 @@ export const PAUSE_S = 1; // a silence of the speaker that ends a sentence
 
 export const endsSentence = (text) => /[.?!]$/.test(text);
 
-// Cues { track, startS, endS, text } of one track; sentences: arrays of words { text, startS, endS, joined }.
+// Cues { track, startS, endS, text, doubtful } of one track; sentences: arrays of words { text, startS, endS, joined,
+// doubtful }. A cue's doubtful: for each of its words, which spaces divide, whether the model is not sure of it.
 export function cuesOf(track, sentences, pauseS = Infinity) {
   const cues = [];
   let tokens = []; // of the cue that is being made; a token is what has no space in it
@@ -29,7 +30,7 @@ export function cuesOf(track, sentences, pauseS = Infinity) {
       const startS = Math.max(tokens[0].startS, freeS);
       const readingS = Math.max(MIN_DURATION_S, [...text].length / READING_CHARACTERS_S);
       const endS = Math.min(Math.max(tokens.at(-1).endS, startS + readingS), startS + MAX_DURATION_S);
-      last = { track, startS, endS, text };
+      last = { track, startS, endS, text, doubtful: tokens.map((token) => Boolean(token.doubtful)) };
     }
     tokens = [];
   };
@@ -40,7 +41,8 @@ export function cuesOf(track, sentences, pauseS = Infinity) {
   const add = (word) => {
     if (word.joined && tokens.length) {
       const before = tokens.pop();
-      const grown = { ...before, text: before.text + word.text, endS: word.endS };
+      const doubtful = before.doubtful || word.doubtful;
+      const grown = { ...before, text: before.text + word.text, endS: word.endS, doubtful };
       if (hasRoom(grown)) tokens.push(grown);
       else if (tokens.length) {
         end(); // the token goes on in the next cue as a whole
@@ -92,16 +94,37 @@ function lines(text) {
 
 const inOrder = (heard, said) => [...heard, ...said].sort((left, right) => left.startS - right.startS);
 
+const HEADER = `WEBVTT
+
+STYLE
+::cue(.doubtful) { color: silver; text-decoration: underline dotted; }
+`;
+
+// The lines of a cue for WebVTT, with doubtful words marked; neighbours share a mark.
+function markedLines(text, doubtful) {
+  const escaped = (piece) => piece.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const isOneWord = !text.includes(" "); // which may have been cut
+  let number = 0;
+  return lines(text).map((line) => {
+    const runs = [];
+    for (const word of line.split(" ")) {
+      const isDoubtful = doubtful[isOneWord ? 0 : number++];
+      if (runs.at(-1)?.isDoubtful === isDoubtful) runs.at(-1).text += ` ${word}`;
+      else runs.push({ text: word, isDoubtful });
+    }
+    return runs.map((run) => (run.isDoubtful ? `<c.doubtful>${escaped(run.text)}</c>` : escaped(run.text))).join(" ");
+  });
+}
+
 // WebVTT: what was heard at the top, and the translation.
 export function vtt(heard, said) {
   const count = {};
-  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const blocks = inOrder(heard, said).map(({ track, startS, endS, text }) => {
+  const blocks = inOrder(heard, said).map(({ track, startS, endS, text, doubtful }) => {
     count[track] = (count[track] ?? 0) + 1;
     const place = track === "source" ? " line:0" : "";
-    return `\n${track} ${count[track]}\n${clock(startS)} --> ${clock(endS)}${place}\n${escaped(lines(text).join("\n"))}\n`;
+    return `\n${track} ${count[track]}\n${clock(startS)} --> ${clock(endS)}${place}\n${markedLines(text, doubtful).join("\n")}\n`;
   });
-  return ["WEBVTT\n", ...blocks].join("");
+  return [HEADER, ...blocks].join("");
 }
 
 // SubRip has no places on the screen; players know this mark for the top.

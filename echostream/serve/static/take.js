@@ -1,6 +1,7 @@
 // What a session has said so far, on the clock of what was heard: sentences, and the files to be kept.
 
 import { PAUSE_S, cuesOf, endsSentence, srt, vtt } from "./subtitles.js";
+import { DOUBTFUL } from "./words.js";
 
 export class Take {
   constructor(sampleRate) {
@@ -109,7 +110,7 @@ export class Take {
         const isSilent = word.end_s === 0;
         const startS = isSilent ? word.source_s : this.timeOf(word.start_s);
         const endS = isSilent ? startS : this.timeOf(word.end_s - 0.001) + 0.001;
-        return { text: word.text, startS, endS, joined: word.joined };
+        return { text: word.text, startS, endS, joined: word.joined, doubtful: word.confidence < DOUBTFUL };
       }),
     );
     const write = kind === "srt" ? srt : vtt;

@@ -1,7 +1,6 @@
 // A growing text: a paragraph for each sentence, the newest words in view.
 
-// Words that are less sure are marked.
-const DOUBTFUL = 0.5;
+import { DOUBTFUL } from "./words.js";
 
 export class Transcript {
   constructor(element) {

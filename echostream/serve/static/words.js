@@ -9,6 +9,9 @@ export const POLICIES = {
 };
 export const TASKS = { s2st: "Speech and text", s2tt: "Text", asr: "Transcript only" };
 
+// Words whose confidence is below this are marked; that of echostream/constants.py, a test compares the two.
+export const DOUBTFUL = 0.5;
+
 // The name of a language in the page's own; empty if it is not known.
 export function languageName(tag) {
   try {
