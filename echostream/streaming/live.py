@@ -7,7 +7,7 @@ from collections.abc import Callable
 from echostream.constants import DOUBTFUL
 from echostream.printing import printable
 from echostream.streaming.recomposer import OutputWord, SentenceRecomposer
-from echostream.streaming.state import EchoStreamState, StepOutput, by_sentence
+from echostream.streaming.state import EchoStreamState, StepOutput, Word, by_sentence
 
 
 def _line(time_s: float, verb: str, text: str) -> str:
