@@ -223,13 +223,13 @@ class Watch:
         said_s = np.array([word.source_time_s for word in self._words])
         counts = np.zeros((3, 3), dtype=int)  # played, heard, said; by thirds
         for stretch in self.programme.stretches:
-            begins_s = [place / SAMPLE_RATE for _, place in stretch.said]
-            for (index, place), until_s in zip(stretch.said, [*begins_s[1:], np.inf], strict=True):
+            ends = [place for _, place in stretch.said[1:]] + [self.programme.size]
+            for (index, place), until in zip(stretch.said, ends, strict=False):  # nothing is said in most stretches
                 size = len(self.programme.recordings[index])
                 if place + size > stretch.start + stretch.size:
                     continue  # the end of the programme cut it
                 begin_s, end_s = place / SAMPLE_RATE, (place + size) / SAMPLE_RATE
-                until_s = min(until_s, end_s + self.tolerances.grace_s)
+                until_s = min(until / SAMPLE_RATE, end_s + self.tolerances.grace_s)
                 was_heard = ((begin_s <= heard_s) & (heard_s < end_s)).any()
                 was_said = ((begin_s < said_s) & (said_s <= until_s)).any()
                 counts[:, 3 * place // self.programme.size] += 1, was_heard, was_said

@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-from conftest import REFERENCES
 from simuleval.evaluator.scorers.latency_scorer import LATENCY_SCORERS_DICT
 from simuleval.evaluator.scorers.quality_scorer import QUALITY_SCORERS_DICT
 
@@ -56,7 +55,7 @@ def test_every_quality_of_nothing_is_the_worst(kind, request, score, tmp_path):
     nothing_said(log)
     (tmp_path / "source_text.txt").write_text("un deux\ntrois\n", encoding="utf-8")
     found = score(log, quality=tuple(QUALITY), source_text=str(tmp_path / "source_text.txt"))
-    assert set(found) == set(QUALITY) and json.loads((log / "instances.log").read_text())["reference"] == REFERENCES[1]
+    assert set(found) == set(QUALITY) and json.loads((log / "instances.log").read_text())["reference"]
     for name, value in found.items():
         if name == "ECHO_ST_Precision":
             assert math.isnan(value), "of no words none is right or wrong"
