@@ -340,6 +340,7 @@ def test_simulevals_own_metrics_of_speech_read_from_the_log(corpus, tmp_path, mo
     [
         ("s2st", ["--quality-metrics", "ASR_BLEU"], "take ECHO_ASR_BLEU$"),
         ("s2st", ["--quality-metrics", "WHISPER_ASR_BLEU"], "take ECHO_ASR_BLEU$"),
+        ("s2tt", ["--quality-metrics", "WER"], "take ECHO_WER$"),
         ("s2st", ["--latency-metrics", "AL", "LAAL_SpeechAlign_EOW"], "take ECHO_LAAL, which knows the words$"),
         ("s2tt", ["--latency-metrics", "DiscontinuityNum"], "DiscontinuityNum is for speech output: leave it out$"),
         ("s2st", ["--latency-metrics", "EndOffset", "--computation-aware"], "take ECHO_EndOffset$"),
