@@ -16,7 +16,7 @@ from simuleval.data.segments import EmptySegment, SpeechSegment, TextSegment, se
 from simuleval.utils.agent import EVALUATION_SYSTEM_LIST
 
 from echostream.checkpoints.vocoder_files import find_checkpoint
-from echostream.evaluation.instances import RecordingSpeechToTextInstance
+from echostream.evaluation.instances import RecordingSpeechToSpeechInstance
 from echostream.evaluation.record import CONFIG_KEY, load_records
 from echostream.evaluation.timeline import ready_times
 from echostream.streaming import StreamingTranslator
@@ -220,7 +220,7 @@ def test_invalid_source_stops_simuleval_but_not_a_server(segment, message):
     refusal = server.pushpop(segment)
     assert refusal.finished
     assert message in refusal.config["echostream_error"]
-    client = RecordingSpeechToTextInstance.__new__(RecordingSpeechToTextInstance)
+    client = RecordingSpeechToSpeechInstance.__new__(RecordingSpeechToSpeechInstance)
     with pytest.raises(SystemExit, match=f"^error: .*{message}"):
         client.receive_prediction(segment_from_json_string(refusal.json()))  # as it comes over the wire
     server.reset()

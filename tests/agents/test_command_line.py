@@ -117,5 +117,5 @@ def test_sources_of_any_rate_and_channels_are_what_translate_hears(tmp_path):
     for number, path in enumerate((clip, stereo)):
         expected = translator.translate(path)
         (record,) = (r for r in load_records(tmp_path / "out").values() if r.index == number)
-        assert record.text == expected.text and expected.text
-        assert record.source_ms == pytest.approx(1000 * len(speech) / soundfile.info(path).samplerate, abs=0.1)
+        assert record.text.split() == expected.text.split() and expected.text
+        assert record.source_ms == pytest.approx(1000 * soundfile.info(path).duration, abs=0.1)
