@@ -137,9 +137,6 @@ esac
 hardware+=(--distributed-world-size "$world_size" --update-freq "${update_freq:-1}")
 # The simplest of fairseq's wrappers; it also copes with layers that layer drop skips on one process only.
 [[ "$world_size" == 1 ]] || hardware+=(--ddp-backend legacy_ddp)
-# Resuming, fairseq would send the checkpoint from the first process to the others in a way that torch's safe loader
-# refuses.
-[[ "$world_size" == 1 ]] || hardware+=(--load-checkpoint-on-all-dp-ranks)
 
 options=()
 while read -r line; do

@@ -20,6 +20,7 @@ LEGITIMATE = (
     r"needs a GPU",
     r"needs Chromium",
     r"needs (nginx|haproxy)",
+    r"needs OmniSTEval",  # a program with dependencies of its own, from any environment
     r"needs pip install -e '\.\[mic\]'",  # PortAudio comes with the system
     r"needs root|not root|root may",
     r"gloo over spawn",  # Windows

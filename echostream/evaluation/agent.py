@@ -188,7 +188,7 @@ class EchoStreamAgent(GenericAgent):
             text=self.new_text(output),
             source_text=output.source_text,
             evidence=output.evidence,
-            words=tuple(self.word_record(word) for word in states.without_continuations(self.new_words(output))),
+            words=tuple(self.word_record(word) for word in self.new_words(output)),
             source_words=tuple(source_word_record(word) for word in output.source_words),
             sentence_ends=tuple(len(join_words(output.words[:end])) for end in output.sentence_ends),
         )
@@ -203,7 +203,7 @@ class EchoStreamAgent(GenericAgent):
 
     def word_record(self, word: Any) -> WordRecord:
         """The record of a word for the scorers."""
-        return WordRecord(word.text, 1000 * word.source_time_s, 1000 * word.start_s, 1000 * word.end_s)
+        return WordRecord(word.text, 1000 * word.source_time_s, 1000 * word.start_s, 1000 * word.end_s, word.joined)
 
     def output_ms(self, output: StepOutput) -> float:
         """Length of the output audio of a step in ms."""
@@ -262,7 +262,7 @@ class EchoStreamASRAgent(EchoStreamS2TTAgent):
 
     def word_record(self, word: Any) -> WordRecord:
         """The record of a word for the scorers, with its times in the source."""
-        return WordRecord(word.text, 1000 * word.end_s, 1000 * word.start_s, 1000 * word.end_s)
+        return WordRecord(word.text, 1000 * word.end_s, 1000 * word.start_s, 1000 * word.end_s, word.joined)
 
 
 def source_word_record(word: SourceWord) -> WordRecord:

@@ -1,5 +1,8 @@
 """SimulEval instances of speech input that also collect the step records of the agent.
 
+Sources of any sample rate and number of channels are converted, so that lists of recordings such as StreamSpeech's,
+which name the clips of Common Voice, can be used as they are.
+
 They also correct faults of SimulEval 1.1.4: it reads all sources of the test set into Python lists (three times)
 before the first utterance starts; it writes ``"elapsed": []`` for speech output, which makes ``--computation-aware``
 fail, and a file name as its ``prediction``; and it takes speech that it reads back from its log for text.
@@ -17,8 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+import soundfile
 from simuleval.data.dataloader import SpeechToTextDataloader
-from simuleval.data.segments import Segment
+from simuleval.data.segments import Segment, SpeechSegment
 from simuleval.evaluator import SentenceLevelEvaluator
 from simuleval.evaluator import evaluator as simuleval_evaluator
 from simuleval.evaluator.instance import (
@@ -31,18 +36,40 @@ from simuleval.evaluator.instance import (
 )
 
 from echostream.audio.errors import AudioError
-from echostream.audio.input import read_audio
+from echostream.audio.input import AudioStream, read_audio
+from echostream.constants import SAMPLE_RATE
 from echostream.evaluation import error_messages, simuleval_metrics
 from echostream.evaluation.record import CONFIG_KEY, StepRecord, UtteranceRecord, append_record, load_records
-from echostream.evaluation.timeline import Chunk, discontinuities
+from echostream.evaluation.timeline import Chunk, Timeline, discontinuities, play
 
 AnyInstance: TypeAlias = Instance | LogInstance
 
 ERROR_KEY = "echostream_error"  # in Segment.config: error message of an agent that runs in a server
 SOURCE_KEY = "echostream_source"  # in Segment.config: name of the source for messages
-SPEECH_FILE = "speech_file"  # in instances.log: the file that SimulEval itself names as the prediction
+# In instances.log, beside SimulEval's own keys.
+SPEECH_FILE = "speech_file"  # the file that SimulEval itself names as the prediction
+WORD_DELAYS, WORD_ELAPSED = "word_delays", "word_elapsed"
 
 _folders_written: set[Path] = set()  # output folders to which this process has written records
+
+
+def read_source(path: str) -> np.ndarray:
+    """A recording as agents hear it, float32 ``(n,)`` @16 kHz: mixed down and converted as by ``echostream translate``.
+
+    Raises:
+        AudioError: the recording can't be read.
+    """
+    samples, rate = read_audio(path)
+    if len(samples) == 0 or (rate, samples.shape[1]) == (SAMPLE_RATE, 1):
+        return samples[:, 0]
+    return np.concatenate(list(AudioStream(path, iter([samples]), rate, samples.shape[1])))
+
+
+def word_times(record: UtteranceRecord) -> dict[str, list[float]]:
+    """When each word of a spoken translation has been heard, in ms on either clock: what ``delays`` and ``elapsed`` are
+    for text. For speech, SimulEval's own are of pieces of sound."""
+    clocks = {WORD_DELAYS: False, WORD_ELAPSED: True}
+    return {key: Timeline.of(record, True, computation_aware).word_ms for key, computation_aware in clocks.items()}
 
 
 class RecordingInstance(Instance):
@@ -70,18 +97,19 @@ class RecordingInstance(Instance):
         self._ready_ms = 0.0  # when the last step was ready
 
     @property
-    def source(self) -> list[float]:
-        """Samples of the source, kept in memory from the first use to the end of the utterance.
+    def source(self) -> np.ndarray:
+        """Samples of the source, float32 ``(n,)`` @16 kHz, in memory from the first use to the end of the utterance.
+
+        SimulEval's list of Python floats takes ten times as much: 2 GB for an hour.
 
         Raises:
             SystemExit: the recording is not readable, truncated, or contains NaN or infinity.
         """
         if self.sample_list is None:
             try:
-                samples, _ = read_audio(self.dataloader.get_source_audio_path(self.index))
+                self.sample_list = read_source(self.dataloader.get_source_audio_path(self.index))
             except AudioError as error:
                 raise SystemExit(f"error: {self.name}: {error}") from error
-            self.sample_list = (samples[:, 0] if samples.shape[1] == 1 else samples).tolist()
             self._source_samples = len(self.sample_list)
             self.record.source_ms = self.len_sample_to_ms(self._source_samples)
         return self.sample_list
@@ -95,14 +123,23 @@ class RecordingInstance(Instance):
 
     @property
     def sample_rate(self) -> int:
-        """Sample rate of the source in Hz; the source is read first, which gives better error messages."""
+        """Sample rate of the samples in Hz, which is not that of the file where the source was converted.
+
+        SimulEval's own property is asked for the header of the file alone, and the source is read before, which gives
+        better error messages.
+        """
         if self.sample_rate_value is None:
+            self.sample_rate_value = SAMPLE_RATE
             _ = self.source
-        return super().sample_rate
+            self.audio_info = self.dataloader.get_source_audio_info(self.index)
+        return self.sample_rate_value
 
     def send_source(self, segment_size: int = 10) -> Segment:
         """The next ``segment_size`` ms of the source, with its name for error messages."""
         segment = super().send_source(segment_size)
+        if isinstance(segment, SpeechSegment):
+            segment.content = segment.content.tolist()
+            segment.sample_rate = self.sample_rate  # SimulEval takes that of the file
         segment.config[SOURCE_KEY] = f"{self.name}, {self.dataloader.get_source_audio_path(self.index)}"
         return segment
 
@@ -134,7 +171,7 @@ class RecordingInstance(Instance):
         summary = super().summarize()
         summary["elapsed"] = self.elapsed
         if hasattr(self, "durations") and self.record.steps:
-            summary |= {"prediction": self.record.text, SPEECH_FILE: summary["prediction"]}
+            summary |= {"prediction": self.record.text, SPEECH_FILE: summary["prediction"], **word_times(self.record)}
         if self.finish_prediction and self.source_finished_reading:
             self._write_record()
             self._summary = summary
@@ -151,7 +188,43 @@ class RecordingInstance(Instance):
         _folders_written.add(output)
 
 
-class RecordingSpeechToSpeechInstance(RecordingInstance, SpeechToSpeechInstance):
+class ArraySpeechOutput(SpeechOutputInstance):
+    """SimulEval's speech output with its samples in arrays; in lists of floats an hour of it takes 2 GB, twice."""
+
+    def receive_prediction(self, segment: Segment) -> None:
+        """Add a piece of speech."""
+        if isinstance(segment, SpeechSegment):
+            segment = replace(segment, content=np.asarray(segment.content, dtype=np.float32))
+        super().receive_prediction(segment)
+
+    def summarize(self) -> dict:
+        """Write the speech with the pauses of its playback, and return the line for ``instances.log``."""
+        chunks = play(self.delays, self.durations)
+        self.intervals = [[chunk.start, chunk.duration] for chunk in chunks]
+        self.silences = discontinuities(chunks)
+        pieces = []
+        for i, samples in enumerate(self.prediction_list):
+            gap_ms = chunks[i].start - chunks[i - 1].end if i else 0.0
+            pieces += [np.zeros(int(self.target_sample_rate * gap_ms / 1000), dtype=np.float32), samples]
+        speech = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+        if pieces:
+            soundfile.write(self.wav_path, speech, self.target_sample_rate)
+        return {
+            "index": self.index,
+            "prediction": self.wav_path.as_posix(),
+            "delays": self.delays,
+            "durations": self.durations,
+            "prediction_offset": self.delays[0] if pieces else self.source_length,
+            "elapsed": self.elapsed,
+            "intervals": self.intervals,
+            "prediction_length": len(speech) / self.target_sample_rate,
+            "source_length": self.source_length,
+            "reference": self.reference,
+            "source": self.dataloader.get_source_audio_path(self.index),
+        }
+
+
+class RecordingSpeechToSpeechInstance(RecordingInstance, ArraySpeechOutput, SpeechToSpeechInstance):
     """Instance of speech-to-speech translation."""
 
 
@@ -159,14 +232,21 @@ class RecordingSpeechToTextInstance(RecordingInstance, SpeechToTextInstance):
     """Instance of speech-to-text translation that joins continuations to the previous word without a space."""
 
     def receive_prediction(self, prediction: Segment) -> None:
-        """Add new text. SimulEval would put a space before it even where it continues the previous word."""
-        text = prediction.content
+        """Add new text. SimulEval would put a space before it even where it continues the previous word.
+
+        A word that is continued is there when its last part is.
+        """
+        text, continued = prediction.content, len(self.prediction_list) - 1
         step = prediction.config.get(CONFIG_KEY)
-        if step and text and self.prediction_list and self.latency_unit == "word" and not text[0].isspace():
+        joined = step and text and continued >= 0 and self.latency_unit == "word" and not text[0].isspace()
+        if joined:
             rest, *words = text.split(maxsplit=1)
-            self.prediction_list[-1] += rest
+            self.prediction_list[continued] += rest
             prediction = replace(prediction, content="".join(words))
         super().receive_prediction(prediction)
+        if joined:
+            self.delays[continued] = self.step_to_delay(self.step)
+            self.elapsed[continued] = self._ready_ms
 
 
 class LoggedSpeech(SpeechOutputInstance):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from echostream.text import text_lines
@@ -28,12 +28,14 @@ class WordRecord:
         source_ms: length of the source audio that the model had processed when it committed the word.
         start_ms, end_ms: position in the output audio without the pauses of playback; for a source word, in the source
             audio.
+        joined: it goes on with the word before, without a space.
     """
 
     text: str
     source_ms: float
     start_ms: float
     end_ms: float
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class StepRecord:
 
     def to_dict(self) -> dict:
         """Convert to JSON types. Empty fields are omitted, because with short segments most steps return nothing."""
-        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = asdict(self)
+        for name in ("words", "source_words"):
+            values[name] = [{key: value for key, value in word.items() if value is not False} for word in values[name]]
         return {key: value for key, value in values.items() if value or key in ("arrived_ms", "compute_ms")}
 
     @classmethod
@@ -85,8 +89,15 @@ class UtteranceRecord:
 
     @property
     def words(self) -> list[tuple[int, WordRecord]]:
-        """Every word with the index of the step that committed it."""
-        return [(i, word) for i, step in enumerate(self.steps) for word in step.words]
+        """Every word with the index of the step that committed it; of one that was split, the last part's."""
+        found: list[tuple[int, WordRecord]] = []
+        for i, step in enumerate(self.steps):
+            for word in step.words:
+                if word.joined and found:
+                    _, begun = found.pop()
+                    word = replace(word, text=begun.text + word.text, start_ms=begun.start_ms, joined=begun.joined)
+                found.append((i, word))
+        return found
 
     @property
     def text(self) -> str:

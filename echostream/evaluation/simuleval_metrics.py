@@ -4,6 +4,8 @@ What is wrong with them in SimulEval 1.1.4:
 
 - With ``--computation-aware`` the plain metric is computed from the elapsed times as well, and in ``metrics.tsv`` both
   have the same column. (Mended.)
+- Where nothing was said of any source, latencies end in a ``StatisticsError`` after the whole run. (Mended: NaN.)
+- ``WER`` stops, also after the run, where the package editdistance is missing. (Refused there.)
 - ``ASR_BLEU`` and ``WHISPER_ASR_BLEU`` answer 0.0 when their recogniser is not there, without an error, and the
   ``SpeechAlign`` metrics need a forced aligner. (Refused.)
 - ``EndOffset``, ``RTF`` and ``Discontinuity*`` of speech take no notice of ``--computation-aware``, and
@@ -13,10 +15,15 @@ What is wrong with them in SimulEval 1.1.4:
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import math
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from simuleval.evaluator.scorers.latency_scorer import LATENCY_SCORERS_NAME_DICT, LatencyScorer
+from simuleval.evaluator.scorers.latency_scorer import LATENCY_SCORERS_NAME_DICT, ATDScorer, LatencyScorer
 
 SPEECH_QUALITY = ("ASR_BLEU", "WHISPER_ASR_BLEU")
 CONTINUITY = {
@@ -36,6 +43,8 @@ def check_metrics(args: Namespace) -> None:
     for name in args.quality_metrics:
         if name in SPEECH_QUALITY:
             raise SystemExit(f"error: SimulEval's {name} answers 0.0 without a recogniser: take ECHO_ASR_BLEU")
+        if name == "WER" and importlib.util.find_spec("editdistance") is None:
+            raise SystemExit("error: SimulEval's WER needs the package editdistance: take ECHO_WER")
     speech = _is_speech(args)
     for name in args.latency_metrics:
         if "_SpeechAlign_" in name:
@@ -60,6 +69,17 @@ def _is_speech(args: Namespace) -> bool:
         return '"durations"' in file.readline()
 
 
+def _of_something(score: Callable[..., float]) -> Callable[..., float]:
+    """Score only what there is: no output has no latency."""
+
+    @functools.wraps(score)
+    def scored(self: LatencyScorer, instances: Mapping[int, Any]) -> float:
+        said = any(getattr(instance, self.timestamp_type, None) for instance in instances.values())
+        return score(self, instances) if said else math.nan
+
+    return scored
+
+
 def install() -> None:
     """Give the plain metrics the ideal clock and the others a name of their own. Further calls have no effect."""
 
@@ -69,5 +89,8 @@ def install() -> None:
     def metric_name(self: LatencyScorer) -> str:
         return LATENCY_SCORERS_NAME_DICT[type(self).__name__] + ("_CA" if self.computation_aware else "")
 
+    for scorer in (LatencyScorer, ATDScorer):
+        if not hasattr(scorer.__call__, "__wrapped__"):
+            scorer.__call__ = _of_something(scorer.__call__)
     LatencyScorer.from_args = classmethod(from_args)
     LatencyScorer.metric_name = property(metric_name)

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from simuleval.agents.states import AgentStates
 from simuleval.data.segments import EmptySegment, Segment, SpeechSegment
 
 from echostream.streaming.state import check_samples
-
-
-class _Joinable(Protocol):
-    """A target or source word; ``joined`` if it continues the previous word without a space."""
-
-    @property
-    def joined(self) -> bool: ...
-
-
-Word = TypeVar("Word", bound=_Joinable)
 
 
 class StreamStates(AgentStates):
@@ -49,7 +38,6 @@ class StreamStates(AgentStates):
         self.arrived_samples = 0
         self._new: list[np.ndarray] = []
         self._pushed = False
-        self._has_words = False
 
     @property
     def has_new_input(self) -> bool:
@@ -88,12 +76,3 @@ class StreamStates(AgentStates):
         self._new.clear()
         self._pushed = False
         return samples
-
-    def without_continuations(self, words: Iterable[Word]) -> list[Word]:
-        """Drop those of the next ``words`` that continue the previous word, but never the first of an utterance."""
-        first_parts = []
-        for word in words:
-            if not (word.joined and self._has_words):
-                first_parts.append(word)
-            self._has_words = True
-        return first_parts

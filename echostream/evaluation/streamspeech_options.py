@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from argparse import SUPPRESS, ArgumentParser, Namespace
 
-from echostream.constants import SAMPLE_RATE
-
 logger = logging.getLogger(__name__)
 
 IN_CHECKPOINT = "the checkpoint holds dictionaries, subwords and normalisation"
@@ -21,6 +19,7 @@ NOT_NEEDED = {
     "--global-stats": IN_CHECKPOINT,
     "--tgt-splitter-type": IN_CHECKPOINT,
     "--tgt-splitter-path": IN_CHECKPOINT,
+    "--sample-rate": "recordings say theirs, and are converted",
     "--agent-dir": "agents are imported from the package",
     "--max-len": "the length of the source limits that of the translation",
     "--unit-per-subword": "the checkpoint says how many units a subword has",
@@ -51,8 +50,6 @@ def add_args(parser: ArgumentParser) -> None:
         parser.add_argument(option, action="store_true", help=SUPPRESS)
     for option in FIXED:
         parser.add_argument(option, type=int, help=SUPPRESS)
-    # StreamSpeech resamples from 48 kHz unless it is told otherwise; SimulEval's sources say themselves what they are.
-    parser.add_argument("--sample-rate", type=int, help=SUPPRESS)
     parser.add_argument("--segment-size", type=int, help=SUPPRESS)
     parser.add_argument("--vocoder-cfg", help=SUPPRESS)
     parser.add_argument("--output-asr-translation", nargs="?", const="True", default="False", help=SUPPRESS)
@@ -74,10 +71,6 @@ def apply(args: Namespace) -> None:
     for option, (only, reason) in FIXED.items():
         if value(option) not in (None, only):
             raise SystemExit(f"error: {option} is StreamSpeech's, and {value(option)} has no equivalent: {reason}")
-    if value("--sample-rate") not in (None, SAMPLE_RATE):
-        raise SystemExit(
-            f"error: --sample-rate {args.sample_rate}: the model needs {SAMPLE_RATE} Hz: resample the sources"
-        )
     notes: dict[str, list[str]] = {}
     for option, reason in (NOT_NEEDED | FLAGS).items():
         if value(option):

@@ -4,10 +4,12 @@ import argparse
 import logging
 
 import torch
+from fairseq.distributed.utils import _TensorPlaceholder
 
 # fairseq checkpoints may contain their command line as a Namespace, which torch's safe loader refuses unless it is told
-# that the type is safe.
-torch.serialization.add_safe_globals([argparse.Namespace])
+# that the type is safe. The other one holds a number, and stands for a tensor of a checkpoint that one process sends to
+# the others.
+torch.serialization.add_safe_globals([argparse.Namespace, _TensorPlaceholder])
 
 # On import fairseq asks for an optional plotting package, which EchoStream does not need.
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 from fairseq import models, registry, tasks
+from fairseq.distributed import utils as distributed_utils
 from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,14 +34,15 @@ class _DataParallel(DistributedDataParallel):
 
 
 def install() -> None:
-    """Make fairseq's default ``--ddp-backend`` work on CPUs, name the utterances of a step that is not finite, and
-    options that task, model or criterion don't have.
+    """Make fairseq's default ``--ddp-backend`` work on CPUs and its trainings on several processes go on, name the
+    utterances of a step that is not finite, and options that task, model or criterion don't have.
 
     Further calls have no effect.
     """
     if distributed_fairseq_model.DistributedDataParallel is _DataParallel:
         return
     distributed_fairseq_model.DistributedDataParallel = _DataParallel
+    distributed_utils.broadcast_object = _broadcast_plainly(distributed_utils.broadcast_object)
     for module in (tasks, models, registry):
         _name_unknown_options(module)
     train_step = Trainer.train_step
@@ -58,6 +62,22 @@ def install() -> None:
             raise
 
     Trainer.train_step = step
+
+
+def _broadcast_plainly(broadcast: Callable[..., Any]) -> Callable[..., Any]:
+    """Send the configuration in a checkpoint, which nothing asks for after that, as dictionaries.
+
+    The first process reads a checkpoint and sends it to the others, where torch's safe loader refuses the types of
+    OmegaConf that fairseq has put its configuration into.
+    """
+
+    @functools.wraps(broadcast)
+    def plainly(value: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(value, dict) and OmegaConf.is_config(value.get("cfg")):
+            value = {**value, "cfg": OmegaConf.to_container(value["cfg"], enum_to_str=True)}
+        return broadcast(value, *args, **options)
+
+    return plainly
 
 
 def _name_unknown_options(module: ModuleType) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import soundfile
 
-from echostream.constants import SAMPLE_RATE
 from echostream.text import text_lines
 
 SETTINGS = "settings.json"
@@ -53,12 +52,7 @@ def check_lists(source: Path, target: Path, limit: int = 0) -> float:
             info = soundfile.info(name.strip())
         except (OSError, RuntimeError) as error:
             raise ValueError(f"{source}, line {number}: cannot read {name!r} as sound: {error}") from error
-        if info.samplerate != SAMPLE_RATE or info.channels != 1:
-            raise ValueError(
-                f"{source}, line {number}: {name} has {info.samplerate} Hz and {info.channels} channel(s), "
-                f"needed is {SAMPLE_RATE} Hz and one: convert it first"
-            )
-        total += info.frames / SAMPLE_RATE
+        total += info.duration
     return total
 
 

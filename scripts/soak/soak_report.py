@@ -82,6 +82,12 @@ def _lag(way: Part) -> str:
     return "–" if way["lag_s"] is None else " to ".join(f"{1000 * lag:.0f}" for lag in way["lag_s"])
 
 
+def _sentences(way: Part) -> str:
+    played, heard, said = (way[key] for key in ("sentences", "sentences_heard", "sentences_said"))
+    of_thirds = " / ".join(f"{100 * some / max(1, all_):.0f}" for some, all_ in zip(said, played, strict=True))
+    return f"{sum(played)}: {sum(heard)}, {sum(said)} ({of_thirds} %)"
+
+
 def _drift(way: Part) -> str:
     return "–" if way["drift_ms"] is None else f"{way['drift_ms']:.0f} ({way['drift_pairs']})"
 
@@ -95,6 +101,7 @@ ROWS = {
     "words beyond the audio, going back in time": lambda way: f"{way['beyond_audio']}, {way['backwards']}",
     "output's clock against its samples (ms)": lambda way: f"{way['output_clock_ms']:.1f}",
     "words said / heard": lambda way: f"{way['words']} / {way['source_words'] or '–'}",
+    "sentences: heard, said (of each third)": _sentences,
     "speech said (s)": lambda way: f"{way['speech_s']:.1f}",
     "repetition loops": lambda way: len(way["loops"]),
     "words said in silence, and how long (s)": lambda way: f"{len(way['silent_words'])}, {way['silent_speech_s']:.1f}",

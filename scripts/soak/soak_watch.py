@@ -21,6 +21,7 @@ LONGEST_PHRASE = 8  # words of a loop
 LEAST_REPEATS = 4
 MARKS = 12
 LEAST_PAIRS = 5  # recordings heard both early and late, for a drift to be judged
+LEAST_SENTENCES = 20  # in the first third and in the last, for what is lost to be judged
 
 
 def _limit(default: float, help_text: str) -> Any:
@@ -36,6 +37,9 @@ class Tolerances:
     state_growth: float = _limit(0.1, "growth of the state's peak, as a share of it")
     lag_s: float = _limit(0.5, "the encoder's clock behind the audio used, which is its look-ahead (s)")
     drift_ms: float = _limit(80.0, "drift of the times at which the same recordings are heard (ms)")
+    late_losses: float = _limit(
+        0.1, "sentences of which nothing is said, share of the last third's against the first's"
+    )
     loops: int = _limit(0, f"phrases said {LEAST_REPEATS} times in a row")
     silent_words: int = _limit(0, "words said in silence")
 
@@ -64,6 +68,10 @@ class Report:
     words: int = 0
     source_words: int = 0
     words_by_kind: dict[str, int] = field(default_factory=dict)
+    # Sentences that were played whole, those of which something was heard, and said: in the first third, ... the last.
+    sentences: tuple[int, ...] = (0, 0, 0)
+    sentences_heard: tuple[int, ...] = (0, 0, 0)
+    sentences_said: tuple[int, ...] = (0, 0, 0)
     beyond_audio: int = 0
     backwards: int = 0
     lag_s: tuple[float, float] | None = None
@@ -184,6 +192,7 @@ class Watch:
         report.text_digest = hashlib.sha256(text.encode()).hexdigest()
         report.loops = find_loops(_plain(text)) + find_loops(_plain(source_text))
         self._attribute()
+        self._count_sentences()
         self._grow()
         if self._lags_s:
             report.lag_s = min(self._lags_s), max(self._lags_s)
@@ -207,6 +216,33 @@ class Watch:
             if self.programme.stretches[self._owner(heard.start_s)].is_silent:
                 report.silent_heard.append(f"'{heard.text}' at {heard.start_s:.2f} s")
         report.words_by_kind = by_kind
+
+    def _count_sentences(self) -> None:
+        """Of each sentence: whether any word of it was heard, and whether any was said before the next one began."""
+        heard_s = np.array([word.start_s for word in self._source_words])
+        said_s = np.array([word.source_time_s for word in self._words])
+        counts = np.zeros((3, 3), dtype=int)  # played, heard, said; by thirds
+        for stretch in self.programme.stretches:
+            ends = [place for _, place in stretch.said[1:]] + [self.programme.size]
+            for (index, place), until in zip(stretch.said, ends, strict=False):  # nothing is said in most stretches
+                size = len(self.programme.recordings[index])
+                if place + size > stretch.start + stretch.size:
+                    continue  # the end of the programme cut it
+                begin_s, end_s = place / SAMPLE_RATE, (place + size) / SAMPLE_RATE
+                until_s = min(until / SAMPLE_RATE, end_s + self.tolerances.grace_s)
+                was_heard = ((begin_s <= heard_s) & (heard_s < end_s)).any()
+                was_said = ((begin_s < said_s) & (said_s <= until_s)).any()
+                counts[:, 3 * place // self.programme.size] += 1, was_heard, was_said
+        report = self.report
+        report.sentences, report.sentences_heard, report.sentences_said = (tuple(row) for row in counts.tolist())
+
+    @staticmethod
+    def late_losses(report: Report) -> float:
+        """How much larger a share of the sentences nothing is said of in the last third than in the first."""
+        first, *_, last = zip(report.sentences, report.sentences_said, strict=True)
+        if min(first[0], last[0]) < LEAST_SENTENCES:
+            return 0.0
+        return first[1] / first[0] - last[1] / last[0]
 
     def _owner(self, time_s: float) -> int:
         """The stretch that words of this time translate: what was said before comes late, but silence says nothing."""
@@ -255,6 +291,8 @@ class Watch:
             f"the clock is {least_s:.2f} to {most_s:.2f} s behind": lags,
             f"the same recordings are heard {report.drift_ms} ms later at the end": drifts,
             f"the output's clock is {report.output_clock_ms:.1f} ms off": abs(report.output_clock_ms) > 1000 * FRAME_S,
+            f"{100 * self.late_losses(report):.0f} % more sentences are lost at the end": self.late_losses(report)
+            > may.late_losses,
             f"{len(report.loops)} loops": len(report.loops) > may.loops,
             f"{len(report.silent_words)} words said in silence": len(report.silent_words) > may.silent_words,
         }

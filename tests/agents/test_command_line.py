@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from echostream.evaluation.record import load_records
+from echostream.streaming import StreamingTranslator
+
 REPOSITORY = Path(__file__).parents[2]
 OPTIONS = ["--random-arch", "echostream_tiny", "--policy", "fixed-rate"]
 AGENT = ["--agent", "agent/speech_to_speech.echostream.agent.py", *OPTIONS]
@@ -73,10 +76,10 @@ def test_remote_agent_equals_local_agent(server, tmp_path):
     assert sound[0] == sound[1]
 
     # An invalid source ends the client with a one-line message, and the server continues.
-    bad = run(simuleval(*client, *write_corpus(tmp_path / "rate", np.zeros(640), 8000), *SCORES))
+    bad = run(simuleval(*client, *write_corpus(tmp_path / "nan", np.full(640, np.nan)), *SCORES))
     assert bad.returncode == 1
-    assert bad.stderr.splitlines()[-1].startswith("error: source 1 of the list, ")
-    assert "the source has 8000 Hz, the model needs 16000 Hz" in bad.stderr.splitlines()[-1]
+    assert bad.stderr.splitlines()[-1].startswith("error: source 1 of the list")
+    assert "holds NaN or infinity" in bad.stderr.splitlines()[-1]
     again = run(simuleval(*client, *write_corpus(tmp_path / "again", speech), *SCORES))
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "again" / "out" / "wavs" / "0_pred.wav").read_bytes() == sound[0]
@@ -96,10 +99,23 @@ def test_both_command_lines_give_equal_scores(tmp_path):
 
 
 @pytest.mark.integration
-def test_wrong_sample_rate_ends_with_one_line(tmp_path):
-    corpus = write_corpus(tmp_path / "c", np.zeros(8000), 8000)
-    result = run(simuleval(*AGENT, "--source-segment-size", "320", *corpus))
-    assert result.returncode == 1
-    message = result.stderr.splitlines()[-1]
-    assert message.startswith(f"error: source 1 of the list, {tmp_path}")
-    assert message.endswith("a.wav: the source has 8000 Hz, the model needs 16000 Hz: resample it")
+def test_sources_of_any_rate_and_channels_are_what_translate_hears(tmp_path):
+    """As StreamSpeech's lists name them: clips of 48 kHz, and one of 44.1 kHz with two channels."""
+    speech = np.random.default_rng(2).normal(0, 0.1, 24_000)
+    clip, stereo = tmp_path / "clip.mp3", tmp_path / "stereo.flac"
+    soundfile.write(clip, speech, 48_000)
+    soundfile.write(stereo, np.stack([speech, 0.5 * speech], 1), 44_100)
+    (tmp_path / "wavs").write_text(f"{clip}\n{stereo}\n", encoding="utf-8")
+    (tmp_path / "text").write_text("one\ntwo\n", encoding="utf-8")
+    corpus = ["--source", tmp_path / "wavs", "--target", tmp_path / "text", "--output", tmp_path / "out"]
+    result = run(
+        simuleval(*AGENT, "--source-segment-size", "320", "--sample-rate", "48000", *map(str, corpus), *SCORES)
+    )
+    assert result.returncode == 0, result.stderr
+    assert "--sample-rate: not needed, recordings say theirs, and are converted" in result.stderr
+    translator = StreamingTranslator.random("echostream_tiny", 0, segment_ms=320, policy="fixed-rate")
+    for number, path in enumerate((clip, stereo)):
+        expected = translator.translate(path)
+        (record,) = (r for r in load_records(tmp_path / "out").values() if r.index == number)
+        assert record.text.split() == expected.text.split() and expected.text
+        assert record.source_ms == pytest.approx(1000 * soundfile.info(path).duration, abs=0.1)

@@ -31,7 +31,7 @@ BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 LANGUAGES = ("bash", "python")
 # Pages whose blocks are run by a test of their own.
 ELSEWHERE = {
-    "docs/guides/streamspeech.md": "tests/scripts/recipes/test_cvss_c.py",
+    "docs/guides/streamspeech.md": "tests/docs/test_streamspeech.py",
     "docs/tutorial/extend-front-end.md": "tests/docs/test_extend.py",
     "docs/tutorial/extend-policy.md": "tests/docs/test_extend.py",
     "docs/tutorial/extend-vocoder.md": "tests/docs/test_extend.py",

@@ -52,3 +52,18 @@ def test_incomplete_line_of_a_killed_run_is_skipped(tmp_path):
 def test_error_names_a_missing_log(tmp_path):
     with pytest.raises(ValueError, match=r"steps\.jsonl is missing"):
         load_records(tmp_path)
+
+
+def test_a_word_is_there_when_its_last_part_is():
+    """At 40 ms a policy that goes by subwords gives many words in two outputs."""
+    first, rest, other = WordRecord("wor", 320.0, 0.0, 80.0), WordRecord("ld", 400.0, 80.0, 200.0, True), WordRecord(
+        "is", 400.0, 200.0, 240.0
+    )  # fmt: skip
+    steps = [StepRecord(320, 1, 80, " wor", words=(first,)), StepRecord(360, 1)]
+    split = UtteranceRecord(0, 500.0, [*steps, StepRecord(400, 1, 160, "ld is", words=(rest, other))])
+    assert split.text == "world is"
+    assert split.words == [(2, WordRecord("world", 400.0, 0.0, 200.0)), (2, other)]
+    assert UtteranceRecord.from_json(split.to_json()) == split
+    assert "joined" not in StepRecord(1, 1, words=(first,)).to_dict()["words"][0]
+    alone = UtteranceRecord(0, 500.0, [StepRecord(400, 1, 160, "ld is", words=(rest, other))])
+    assert [word.text for _, word in alone.words] == ["ld", "is"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soxr
 from wire import (
+    END,
     RATE,
     assert_output,
     connected,
@@ -24,6 +25,7 @@ from wire import (
 from echostream.audio.output import to_s16le
 from echostream.serve.app import IDLE_S
 from echostream.serve.batcher import Stream
+from echostream.serve.resampler import Resampler
 from echostream.serve.session import Session
 
 SETTINGS = {"segment_ms": 160, "policy": "fixed-rate", "task": "s2st"}
@@ -61,6 +63,39 @@ def test_resampling_does_not_depend_on_message_sizes(make_server, translator):
 
     for received in asyncio.run(run()):
         assert_output(received, expected)
+
+
+@pytest.mark.parametrize(
+    "rate", [8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 48_000, 96_000, 176_400, 192_000]
+)
+def test_every_rate_in_pieces_of_a_few_samples(make_server, translator, rate):
+    """A sound card may give 1 sample or 200, and no rate is resampled differently for it."""
+    source = noise(0.5, rate=rate)
+    whole = Resampler(rate, RATE)
+    samples = np.concatenate([whole.push(source), whole.push(source[:0], is_last=True)])
+    ends = np.cumsum(np.random.default_rng(rate).integers(1, 201, len(source)))
+    pieces = [to_s16le(piece) for piece in np.split(source, ends[ends < len(source)])]
+
+    async def run():
+        async with running(make_server()) as url:
+            return await send_all(url, start(sample_rate=rate), *pieces, END)
+
+    assert_output(asyncio.run(run()), expected_output(translator, samples, **SETTINGS))
+
+
+def test_half_a_minute_at_once_and_then_silence(make_server, translator):
+    """All of it waits, then nothing but zeros comes: the same words as if it had been heard bit by bit."""
+    samples = np.concatenate([noise(30.0), np.zeros(3 * RATE, np.float32)])
+
+    async def run():
+        async with running(make_server()) as url:
+            return await asyncio.gather(translate(url, samples, 100_000), translate(url, samples, 1_000))
+
+    at_once, in_pieces = asyncio.run(run())
+    expected = expected_output(translator, samples, **SETTINGS)
+    assert len(expected.words) > 20
+    assert_output(at_once, expected)
+    assert_output(in_pieces, expected)
 
 
 def test_batched_sessions_equal_single_sessions(make_server, translator):

@@ -19,36 +19,38 @@ import soundfile
 import torch
 import yaml
 
-from scripts.command_line import require
+from scripts.command_line import positive, require
 from scripts.data import manifests as common_manifests
-from scripts.data.fbank_archive import write_archive, write_cmvn
+from scripts.data.fbank_archive import ARCHIVE_BYTES, write_archive, write_cmvn
 from scripts.files import write_text, write_tsv
 from scripts.recipes.cvss_c.layout import SPLITS
 from scripts.speech.speech_synthesis import read_table
 from scripts.units.units import UnitModel
 
-ARCHIVE_UTTERANCES = 10_000  # 1 to 2 GB a file
 CMVN_UTTERANCES = 5_000  # of recordings: some 7 hours say enough about 80 means
 FRAME_SAMPLES, HOP_SAMPLES = 400, 160
 Row = dict[str, str]
 
 
 def locate_sources(
-    root: Path, lang: str, names: list[str], kind: str, features: common_manifests.Features
+    root: Path,
+    lang: str,
+    names: list[str],
+    kind: str,
+    features: common_manifests.Features,
+    archive_bytes: int = ARCHIVE_BYTES,
 ) -> dict[str, tuple[str, int]]:
     """What `src_audio` says of each utterance, relative to `root`, and its number of 10 ms frames.
 
-    With `zip` the archives are written here.
+    With `zip` the archives are written here, of at most `archive_bytes` each.
     """
     located: dict[str, tuple[str, int]] = {}
     with require("tqdm").tqdm(total=len(names), desc=kind, unit="utt") as progress:
         if kind == "zip":
-            for number, start in enumerate(range(0, len(names), ARCHIVE_UTTERANCES)):
-                lengths: dict[str, int] = {}
-                stored = _counted(names[start : start + ARCHIVE_UTTERANCES], features, lengths, progress)
-                addresses = write_archive(root / f"src_fbank80.{number:03d}.zip", stored)
-                located |= {name: (address, lengths[name]) for name, address in addresses.items()}
-            return located
+            lengths: dict[str, int] = {}
+            stored = _counted(names, features, lengths, progress)
+            addresses = write_archive(root / "src_fbank80.zip", stored, archive_bytes)
+            return {name: (address, lengths[name]) for name, address in addresses.items()}
         for name in names:
             path = root / "fbank" / f"{name}.npy" if kind == "npy" else root / "audio" / lang / f"{name}.wav"
             if not path.is_file():
@@ -119,6 +121,13 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="holds texts, audio, fbank, units.tsv")
     parser.add_argument("--kmeans", type=Path, required=True, help="clusters of the units")
     parser.add_argument("--manifest", choices=("zip", "npy", "wav"), default="zip", help="what src_audio names")
+    parser.add_argument(
+        "--archive-bytes",
+        type=positive,
+        default=ARCHIVE_BYTES,
+        metavar="BYTES",
+        help="with zip: size of an archive, beyond which src_fbank80.1.zip and so on follow",
+    )
     parser.add_argument("--vocab-size", type=int, default=6000, help="SentencePiece vocabulary of either language")
     parser.add_argument("--config", type=Path, required=True, help="feature config to start from")
     args = parser.parse_args()
@@ -134,7 +143,8 @@ def main() -> None:
     names = [row["id"] for row in rows]
     stored = None if args.manifest == "wav" else root / "fbank"
     features = common_manifests.Features(names, root / "audio" / args.lang, stored)
-    write_manifests(root, splits, locate_sources(root, args.lang, names, args.manifest, features), units)
+    sources = locate_sources(root, args.lang, names, args.manifest, features, args.archive_bytes)
+    write_manifests(root, splits, sources, units)
     measured = cmvn_rows(splits["train"], args.manifest)
     progress = require("tqdm").tqdm(measured, desc="normalisation", unit="utt")
     write_cmvn(root / "gcmvn.npz", (features[row["id"]] for row in progress))

@@ -18,6 +18,7 @@ stages: 1 downloads   2 texts   3 recordings   4 pairs   5 features   6 units   
                            other addresses, or files, than the published ones
   --limit N                only the first N pairs of each split (default 0: all)
   --manifest KIND          zip: features in zip files (default); npy: one file each; wav: recordings, analysed in training
+  --archive-bytes N        size of a zip file, beyond which another one follows (default: just below 2 GiB)
   --features NAME          what units are clustered from: hubert (default), whisper or mfcc
   --hubert FILE            fairseq HuBERT checkpoint (default: mHuBERT of the corpora)
   --layer N                its layer (default 11)
@@ -33,13 +34,14 @@ declare -A options=([lang]=fr [corpora]="" [common-voice-url]="" [covost-url]=""
   [hubert-url]="$published/hubert/mhubert_base_vp_en_es_fr_it3.pt"
   [kmeans-url]="$published/hubert/mhubert_base_vp_en_es_fr_it3_L11_km1000.bin"
   [limit]=0 [manifest]=zip [features]=hubert [hubert]="" [layer]=11 [kmeans]="" [clusters]=1000 [device]=cpu
-  [vocab-size]=6000)
+  [vocab-size]=6000 [archive-bytes]="")
 last_stage=7
 recipe_options "$@"
 choice lang fr es de
 choice manifest zip npy wav
 choice features hubert whisper mfcc
 counts limit layer clusters vocab-size
+[[ -z "$archive_bytes" ]] || is_between "$archive_bytes" 1 || die "--archive-bytes is a number from 1, not '$archive_bytes'"
 require_packages "$python" numpy torch torchaudio soundfile sentencepiece tqdm yaml sklearn
 
 [[ -n "$corpora" ]] || corpora="$data_root/corpora"
@@ -99,11 +101,13 @@ if runs 6 "units"; then
 fi
 
 if runs 7 "manifests and lists"; then
+  how=(--manifest "$manifest")
+  if [[ -n "$archive_bytes" ]]; then how+=(--archive-bytes "$archive_bytes"); fi
   once manifests --inputs "$pairs" "$data_root/units.tsv" "$data_root/kmeans.npz" \
     "$repository/configs/config_gcmvn.yaml" \
     --outputs "$data_root"/{train,dev,test}.tsv "$data_root/gcmvn.npz" "$data_root"/config_{gcmvn,multitask}.yaml -- \
     "$python" "$here/data_set.py" --lang "$lang" --data-root "$data_root" --kmeans "$data_root/kmeans.npz" \
-    --manifest "$manifest" --vocab-size "$vocab_size" --config "$repository/configs/config_gcmvn.yaml"
+    "${how[@]}" --vocab-size "$vocab_size" --config "$repository/configs/config_gcmvn.yaml"
   for split in test dev; do
     folder=simuleval
     if [[ "$split" == dev ]]; then folder=simuleval_dev; fi

@@ -194,6 +194,32 @@ def test_a_clock_that_drifts_is_seen_in_the_recordings(recordings, drift_s):
     assert bool(report.broken) == bool(drift_s)
 
 
+@pytest.mark.parametrize(("lost_late", "broken"), [(0, []), (3, ["33 % more sentences are lost at the end"])])
+def test_sentences_are_counted(recordings, lost_late, broken):
+    """Every third one of those that are lost; what is said late but before the next sentence counts as said of it."""
+    from scripts.soak.soak_audio import SAMPLE_RATE, Programme, read_speech
+
+    programme = Programme(read_speech([recordings]), minutes=6)
+    places = [place for stretch in programme.stretches for _, place in stretch.said]
+    last_third = [place for place in places if place >= 2 * programme.size // 3]
+    watch, said = watch_of(programme, loops=9999), [0.0]
+    for number, place in enumerate(places):
+        begin_s = place / SAMPLE_RATE
+        words = [OutputWord(f"w{number}", begin_s + 0.5, said[-1], said[-1] + 0.1)]
+        if lost_late and place in last_third and last_third.index(place) % lost_late == 0:
+            words = []
+        said += [word.end_s for word in words]
+        text = "".join(f" {word.text}" for word in words)
+        watch.step(begin_s + 1, words, [SourceWord("word", begin_s + 0.1, begin_s + 0.3)], text, f" w{number}")
+    watch.hear(bytes(2 * round(16_000 * said[-1])))
+    report = watch.finish()
+    assert sum(report.sentences) in (len(places), len(places) - 1)  # the last one may be cut by the end
+    assert report.sentences_heard == report.sentences and report.sentences_said[:2] == report.sentences[:2]
+    lost = report.sentences[2] - report.sentences_said[2]
+    assert lost == (0 if not lost_late else pytest.approx(len(last_third) / lost_late, abs=1))
+    assert [text.split(" %")[-1] for text in report.broken] == [text.split(" %")[-1] for text in broken]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
