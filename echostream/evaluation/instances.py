@@ -92,6 +92,7 @@ class RecordingInstance(Instance):
         if not Path(path).is_file():
             raise SystemExit(f"error: {self.name} is no file: {path!r}")
         self._source_samples = 0
+        self._is_read = False
         self._summary: dict | None = None
         self.record = UtteranceRecord(index, 0.0)
         self._ready_ms = 0.0  # when the last step was ready
@@ -128,11 +129,11 @@ class RecordingInstance(Instance):
         SimulEval's own property is asked for the header of the file alone, and the source is read before, which gives
         better error messages.
         """
-        if self.sample_rate_value is None:
-            self.sample_rate_value = SAMPLE_RATE
+        if not self._is_read:
+            self._is_read = True
             _ = self.source
             self.audio_info = self.dataloader.get_source_audio_info(self.index)
-        return self.sample_rate_value
+        return SAMPLE_RATE
 
     def send_source(self, segment_size: int = 10) -> Segment:
         """The next ``segment_size`` ms of the source, with its name for error messages."""
