@@ -32,6 +32,7 @@ from echostream.checkpoints.writing import write_file
 from echostream.models.config import ARCHITECTURES, CHOICES, EchoStreamConfig
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.front_ends import FRONT_ENDS
+from echostream.modules.transformer import CausalTransformer
 
 FORMAT, FORMAT_VERSION = "echostream-model", 2
 FIRST_VERSION = 1  # of weights in one file and not packed, which every version reads
@@ -96,6 +97,9 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         with BoundedMemory(MAX_STATE_ELEMENTS, MAX_STATE_TENSORS):
             for part in (model.encoder, model.st_head, model.mt_decoder, model.unit_decoder):
                 part.init_state()
+            for module in model.modules():
+                if isinstance(module, CausalTransformer):
+                    module.full_state()
     except MemoryError as error:
         raise CheckpointError(f"the weights in {path} don't fit its configuration: {error}") from error
     except SENSELESS as error:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACTIVATIONS = ("relu", "gelu", "silu")
-POSITIONS = ("rotary", "cyclic")
+POSITIONS = ("rotary", "cyclic", "relative", "fading", "none")
 NORMS = ("closing", "final")
 TOKEN_POSITIONS = ("rotary", "learned")
 # Options that have one of a few values; front ends can be added, see models/front_ends.py.
@@ -44,7 +44,13 @@ class EchoStreamConfig:
     )
     encoder_positions: str = field(
         default="rotary",
-        metadata={"help": "rotary, or cyclic: absolute ones that return every 1500 frames, as Whisper's weights need"},
+        metadata={
+            "help": "rotary; cyclic: absolute ones that return every 1500 frames, as Whisper's weights need; relative: "
+            "a learned bias by distance, from zero; fading: cyclic ones that training takes away, and the bias; none"
+        },
+    )
+    encoder_fade_updates: int = field(
+        default=1000, metadata={"help": "fading positions: updates of training after which nothing of them is left"}
     )
     encoder_norm: str = field(
         default="closing",

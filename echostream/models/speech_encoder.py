@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from echostream.models.config import CHOICES, EchoStreamConfig
 from echostream.models.front_ends import find_front_end
-from echostream.modules.cyclic_positions import CyclicPositions
+from echostream.modules.cyclic_positions import CyclicPositions, FadingPositions
 from echostream.modules.emformer import Emformer, EmformerState
 from echostream.modules.state import BatchedState
 
@@ -29,7 +29,7 @@ class EchoStreamSpeechEncoder(nn.Module):
     Frames that go in last ``layer_frame_ms``, those that come out ``frame_ms``: ``encoder_stack`` of them joined.
 
     Raises:
-        ValueError: an option that names what there is not, or a stack below 1.
+        ValueError: an option that names what there is not, a stack below 1, or fewer than no updates.
     """
 
     def __init__(self, cfg: EchoStreamConfig) -> None:
@@ -40,13 +40,19 @@ class EchoStreamSpeechEncoder(nn.Module):
                 raise ValueError(f"{option} is one of {', '.join(choices)}, not '{getattr(cfg, option)}'")
         if cfg.encoder_stack < 1:
             raise ValueError(f"encoder_stack must be at least 1, got {cfg.encoder_stack}")
+        if cfg.encoder_fade_updates < 0:
+            raise ValueError(f"encoder_fade_updates must not be negative, got {cfg.encoder_fade_updates}")
         self.right_context = cfg.right_context_frames
         self.stack = cfg.encoder_stack
         self.layer_frame_ms = front_end.frame_ms
         self.frame_ms = front_end.frame_ms * cfg.encoder_stack
         self.frame_scale = front_end.frame_scale(cfg)
         self.subsampler = front_end.subsampler(cfg)
-        self.positions = CyclicPositions(cfg.encoder_dim) if cfg.encoder_positions == "cyclic" else None
+        self.positions: CyclicPositions | None = None
+        if cfg.encoder_positions == "cyclic":
+            self.positions = CyclicPositions(cfg.encoder_dim)
+        elif cfg.encoder_positions == "fading":
+            self.positions = FadingPositions(cfg.encoder_dim, cfg.encoder_fade_updates)
         self.dropout = nn.Dropout(cfg.dropout)
         self.emformer = Emformer(
             cfg.encoder_dim,
@@ -63,6 +69,7 @@ class EchoStreamSpeechEncoder(nn.Module):
             rotary=cfg.encoder_positions == "rotary",
             closing_norm=cfg.encoder_norm == "closing",
             final_norm=cfg.encoder_norm == "final",
+            relative=cfg.encoder_positions in ("relative", "fading"),
         )
         self.join = nn.Linear(self.stack * cfg.encoder_dim, cfg.encoder_dim) if self.stack > 1 else None
         if self.join is not None:  # it starts as the mean of the frames, which keeps what pretrained layers say

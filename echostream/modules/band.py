@@ -95,6 +95,11 @@ class Band:
         left = padded[:, index + torch.arange(self.left_context, device=self.device)]  # (B, N, L, ...)
         return torch.cat([left, own], dim=2).flatten(0, 1)
 
+    def distances(self) -> Tensor:
+        """``(Q, L + Q)``: frames from a key to a position, the same in every group."""
+        own = torch.cat([torch.arange(self.group, device=self.device), self._copies()])
+        return own[:, None] - torch.cat([torch.arange(-self.left_context, 0, device=self.device), own])
+
     def mask(self, lengths: Tensor) -> Tensor:
         """``(B * N, Q, L + Q)``: True where a position may see a key, for utterances of ``lengths (B,)`` frames."""
         device = self.device

@@ -42,5 +42,35 @@ class CyclicPositions(nn.Module):
                 if self.training
                 else torch.zeros(count, dtype=torch.int64, device=x.device)
             )
-        index = (position[:, None] + torch.arange(x.size(1), device=x.device)) % TABLE_FRAMES
-        return x + self.table[index].to(x.dtype)
+        return x + self.places(position[:, None] + torch.arange(x.size(1), device=x.device)).to(x.dtype)
+
+    def places(self, frames: Tensor) -> Tensor:
+        """What is added to the frames of these numbers, ``(B, T)`` to ``(B, T, D)``."""
+        return self.table[frames % TABLE_FRAMES]
+
+
+class FadingPositions(CyclicPositions):
+    """Positions that training takes away: less of them with every update, none from ``fade_updates`` on.
+
+    What is left of them is part of a model's weights. It never grows again, so that training may go on from a
+    checkpoint with a count of its own.
+
+    Args:
+        dim: size of a frame.
+        fade_updates: updates after which nothing is left; 0: nothing from the start.
+    """
+
+    strength: Tensor
+
+    def __init__(self, dim: int, fade_updates: int) -> None:
+        super().__init__(dim)
+        self.fade_updates = fade_updates
+        self.register_buffer("strength", torch.full((1,), float(fade_updates > 0)))
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Told by fairseq before each update."""
+        if self.fade_updates:
+            self.strength.clamp_(max=max(0.0, 1 - num_updates / self.fade_updates))
+
+    def places(self, frames: Tensor) -> Tensor:
+        return self.strength * super().places(frames)

@@ -13,8 +13,8 @@ that does not depend on the segment size, so that memory is as useful with 40 ms
 paper's slots come from an attention summary of the layer below; averages do better in practice and cost nothing.)
 
 ``C`` and ``R`` are arguments of ``forward``: training samples a segment size for every batch, and inference chooses
-one. Masks and rotary angles are pure functions of positions, so the same ``forward`` handles a batch of padded
-utterances and one step of a stream.
+one. Masks, rotary angles and distances are pure functions of positions, so the same ``forward`` handles a batch of
+padded utterances and one step of a stream.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from echostream.modules.band import Band
 from echostream.modules.causal_conv import CausalConv
 from echostream.modules.masks import valid_positions
 from echostream.modules.module_list import TypedModuleList
+from echostream.modules.relative_bias import RelativeBias
 from echostream.modules.rotary import rotary_angles, rotate
 from echostream.modules.segment_layout import Layout
 from echostream.modules.state import BatchedState
@@ -47,7 +48,7 @@ class EmformerState(BatchedState):
     pending: Tensor  # (B, p, D): frames whose segment or right context is not complete yet
     left: Tensor  # (B, layers, L, 2, H, head_dim): keys and values of the left context, oldest first
     memory: Tensor  # (B, layers, slots, 2, H, head_dim): ring buffer of complete blocks, block b in slot b % slots
-    open_block: Tensor  # (B, layers, 2, H, head_dim): sums over the frames of the incomplete block
+    open_block: Tensor  # (B, layers, 2, H, head_dim): sums over the incomplete block; no layers without a memory
     conv: Tensor  # (B, layers, conv_kernel - 1, D): left context of each causal convolution
 
 
@@ -66,9 +67,11 @@ class EmformerLayer(nn.Module):
         conv_kernel: int,
         activation: str,
         closing_norm: bool,
+        relative: bool,
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.relative_bias = RelativeBias(heads) if relative else None
         self.norm_attention = nn.LayerNorm(dim)
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.attention_out = nn.Linear(dim, dim)
@@ -98,9 +101,14 @@ class EmformerLayer(nn.Module):
         rotated = rotate(qkv[:, :, :2].flatten(2, 3), angles).unflatten(2, (2, self.heads))
         return rotated[:, :, 0], torch.stack([rotated[:, :, 1], qkv[:, :, 2]], dim=2), qkv[:, :, 1:]
 
-    def attend(self, query: Tensor, key_value: Tensor, mask: Tensor) -> Tensor:
-        """Attention of ``(B, Q, H, hd)`` to keys and values ``(B, K, 2, H, hd)`` under the mask ``(B, 1, Q, K)``."""
+    def attend(self, query: Tensor, key_value: Tensor, mask: Tensor, distance: Tensor | None) -> Tensor:
+        """Attention of ``(B, Q, H, hd)`` to keys and values ``(B, K, 2, H, hd)`` under the mask ``(B, 1, Q, K)``.
+
+        ``distance (B or 1, Q, K)`` in frames, from keys to queries, is for layers with a relative bias.
+        """
         key, value = key_value.unbind(2)
+        if self.relative_bias is not None and distance is not None:
+            mask = self.relative_bias(distance, mask).to(query.dtype)
         out = scaled_dot_product_attention(
             query.transpose(1, 2),
             key.transpose(1, 2),
@@ -132,6 +140,7 @@ class Emformer(nn.Module):
         activation: of the feed-forward network: ``relu``, ``gelu`` or ``silu``.
         rotary: use rotary positions; without them, and without positions in the frames themselves, attention cannot
             tell the order of the frames in a segment.
+        relative: add a learned bias to the scores that depends on the distance of two frames.
         closing_norm: whether each layer ends with a norm, as in the paper.
         final_norm: whether the last layer's output is normalised, as where layers have no closing norm.
     """
@@ -152,6 +161,7 @@ class Emformer(nn.Module):
         rotary: bool = True,
         closing_norm: bool = True,
         final_norm: bool = False,
+        relative: bool = False,
     ) -> None:
         super().__init__()
         if dim % (2 * heads):
@@ -160,11 +170,13 @@ class Emformer(nn.Module):
             raise ValueError("left_context and memory_slots must be >= 0, memory_block >= 1")
         self.dim, self.heads, self.left_context = dim, heads, left_context
         self.memory_slots, self.memory_block = memory_slots, memory_block
-        self.layer_drop, self.conv_kernel, self.rotary = layer_drop, conv_kernel, rotary
+        self.layer_drop, self.conv_kernel = layer_drop, conv_kernel
+        self.rotary, self.relative = rotary, relative
         # A complete block becomes visible only when the left context has moved past it; until then it needs a slot too.
         self.ring_slots = memory_slots + -(-left_context // memory_block) if memory_slots else 0
         self.layers: TypedModuleList[EmformerLayer] = TypedModuleList(
-            EmformerLayer(dim, heads, ffn_dim, dropout, conv_kernel, activation, closing_norm) for _ in range(layers)
+            EmformerLayer(dim, heads, ffn_dim, dropout, conv_kernel, activation, closing_norm, relative)
+            for _ in range(layers)
         )
         self.norm_final = nn.LayerNorm(dim) if final_norm else nn.Identity()
 
@@ -178,7 +190,7 @@ class Emformer(nn.Module):
             pending=like.new_zeros(batch_size, 0, self.dim),
             left=like.new_zeros(*shape, self.left_context, *head),
             memory=like.new_zeros(*shape, self.ring_slots, *head),
-            open_block=like.new_zeros(*shape, *head),
+            open_block=like.new_zeros(batch_size, len(self.layers) if self.memory_slots else 0, *head),
             conv=like.new_zeros(*shape, max(0, self.conv_kernel - 1), self.dim),
         )
 
@@ -253,7 +265,7 @@ class Emformer(nn.Module):
         band = Band.build(n, segment, layout.right_context, self.left_context, device)
         positions = band.positions()
         masks = [band.mask(lengths)]
-        angles = block_angles = blocks = None
+        angles = block_angles = blocks = distance = None
         if self.memory_slots and n > self.left_context:
             count = n // self.memory_block
             blocks = torch.arange(count, device=device)
@@ -262,13 +274,17 @@ class Emformer(nn.Module):
             seen = seen.unflatten(0, (band.num_groups, -1))
             masks.append(seen.repeat(x.size(0), 1, 1))
         mask = torch.cat(masks, dim=2)[:, None]  # (B * N, 1, Q, K)
+        if self.relative:
+            distance = band.distances()[None]  # the same in every group
+            if blocks is not None:
+                to_blocks = positions[:, None] - self._centres(blocks)
+                to_blocks = to_blocks.unflatten(0, (band.num_groups, -1)).repeat(x.size(0), 1, 1)
+                distance = torch.cat([distance.expand(len(to_blocks), -1, -1), to_blocks], dim=2)
         if self.rotary:
             head_dim = self.dim // self.heads
             angles = rotary_angles(positions[None], head_dim, x.dtype)
             if blocks is not None:
-                block_angles = rotary_angles(
-                    (blocks * self.memory_block + self.memory_block // 2)[None], head_dim, x.dtype
-                )
+                block_angles = rotary_angles(self._centres(blocks)[None], head_dim, x.dtype)
         hidden = x[:, positions.clamp(max=n - 1)]
         no_tail = x.new_zeros(x.size(0), max(0, self.conv_kernel - 1), self.dim)
         for layer in self.layers:
@@ -281,7 +297,7 @@ class Emformer(nn.Module):
                 sums = frames.unflatten(1, (-1, self.memory_block)).sum(dim=2)  # (B, blocks, 2, H, hd)
                 memory = self._mean(sums, block_angles)
                 keys = torch.cat([keys, memory.repeat_interleave(band.num_groups, dim=0)], dim=1)
-            attended = layer.attend(query.unflatten(1, (band.num_groups, -1)).flatten(0, 1), keys, mask)
+            attended = layer.attend(query.unflatten(1, (band.num_groups, -1)).flatten(0, 1), keys, mask, distance)
             hidden = hidden + layer.dropout(attended.unflatten(0, (-1, band.num_groups)).flatten(1, 2))
             if layer.convolution is not None:
                 copies = band.copies(hidden, layout.num_segments)
@@ -319,14 +335,23 @@ class Emformer(nn.Module):
             masks.append(self._block_mask(layout, past, visible_blocks.size(1)))
         mask = torch.cat(masks, dim=2)[:, None]  # (B, 1, Q, K)
 
-        angles = block_angles = None
+        angles = block_angles = centres = distance = None
+        if blocks is not None:
+            centres = self._centres(past[:, None] // self.memory_block + torch.arange(blocks.size(1), device=x.device))
+        if self.relative:
+            key_frames = [torch.cat([torch.arange(-cached, 0, device=x.device), layout.frame])[None]]
+            if ring_mask is not None:
+                key_frames.insert(0, self._centres(self._ring_blocks(past)) - past[:, None])
+            if visible_blocks is not None and centres is not None:
+                key_frames.append(centres - past[:, None])
+            rows = max(len(frames) for frames in key_frames)
+            key_frame = torch.cat([frames.expand(rows, -1) for frames in key_frames], dim=1)  # (B or 1, K)
+            distance = layout.frame[None, :, None] - key_frame[:, None]
         if self.rotary:
             head_dim = self.dim // self.heads
             angles = rotary_angles(past[:, None] + layout.frame, head_dim, x.dtype)
-            if blocks is not None:
-                index = past[:, None] // self.memory_block + torch.arange(blocks.size(1), device=x.device)
-                centre = index * self.memory_block + self.memory_block // 2
-                block_angles = rotary_angles(centre, head_dim, x.dtype)
+            if centres is not None:
+                block_angles = rotary_angles(centres, head_dim, x.dtype)
 
         hidden = x[:, layout.frame.clamp(max=x.size(1) - 1)] if layout.right_context else x[:, :n]
         no_tail = x.new_zeros(batch, max(0, self.conv_kernel - 1), self.dim)
@@ -341,7 +366,7 @@ class Emformer(nn.Module):
                 keys = ([state.memory[:, i]] if ring_mask is not None else []) + [state.left[:, i], key_value]
             if visible_blocks is not None:
                 keys.append(self._block_means(visible_blocks, unrotated[:, :n], state, i, block_angles))
-            hidden = hidden + layer.dropout(layer.attend(query, torch.cat(keys, dim=1), mask))
+            hidden = hidden + layer.dropout(layer.attend(query, torch.cat(keys, dim=1), mask, distance))
             tail = no_tail
             if layer.convolution is not None:
                 convolved, tail = layer.convolution(hidden, layout, state.conv[:, i] if state is not None else no_tail)
@@ -372,17 +397,24 @@ class Emformer(nn.Module):
             conv=torch.stack([tail for _, _, tail in layer_caches], dim=1),
         )
 
+    def _centres(self, blocks: Tensor) -> Tensor:
+        """The frame that a memory slot stands for, given the numbers of blocks."""
+        return blocks * self.memory_block + self.memory_block // 2
+
     def _visible_blocks(self, layout: Layout, past: Tensor) -> Tensor:
         """``(B, Q)``: number of blocks that end before each query's left context."""
         return (past[:, None] + layout.segment_start - self.left_context).clamp(min=0) // self.memory_block
 
-    def _ring_mask(self, layout: Layout, past: Tensor) -> Tensor:
-        """``(B, Q, slots)``: True where a query sees a slot of the ring buffer."""
+    def _ring_blocks(self, past: Tensor) -> Tensor:
+        """``(B, slots)``: the latest block in each slot of the ring buffer; below 0 where there is none yet."""
         complete = past // self.memory_block  # (B,) number of complete blocks
         slot = torch.arange(self.ring_slots, device=past.device)
-        block = complete[:, None] - 1 - (complete[:, None] - 1 - slot) % self.ring_slots  # latest block in each slot
+        return complete[:, None] - 1 - (complete[:, None] - 1 - slot) % self.ring_slots
+
+    def _ring_mask(self, layout: Layout, past: Tensor) -> Tensor:
+        """``(B, Q, slots)``: True where a query sees a slot of the ring buffer."""
+        block = self._ring_blocks(past)[:, None]
         visible = self._visible_blocks(layout, past)[..., None]
-        block = block[:, None]
         return (block >= 0) & (block < visible) & (block >= visible - self.memory_slots)
 
     def _block_membership(self, layout: Layout, past: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ cached window keeps its size; a stack whose input already says where it stands g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +24,34 @@ from echostream.modules.state import BatchedState
 
 @dataclass
 class TransformerState(BatchedState):
-    """Rotated keys and values of the last ``window`` positions of every layer, oldest first.
+    """Rotated keys and values of the last positions of every layer, oldest first: at most ``window`` of them.
 
+    Most sentences are shorter than the window, so that room is taken for the positions that there have been. Streams
+    that share a pass may have had different numbers of them; zeros fill up the shorter ones, and masks hide the zeros.
     A state is never changed in place, so going back to an earlier state truncates the stream exactly.
     """
 
     position: Tensor  # (B,) int64: positions so far
-    past: Tensor  # (B, layers, window, 2, H, head_dim)
+    past: Tensor  # (B, layers, n, 2, H, head_dim), n the most that any of the streams has
+
+    @classmethod
+    def stack(cls, states: Sequence[Self]) -> Self:
+        longest = max(state.past.size(2) for state in states)
+        past = torch.cat([behind_zeros(state.past, longest) for state in states])
+        return cls(torch.cat([state.position for state in states]), past)
+
+    def split(self) -> list[Self]:
+        size = self.past.size(2)
+        rows = zip(self.position.tolist(), self.position.split(1), self.past.split(1), strict=True)
+        return [type(self)(one.clone(), past[:, :, max(0, size - place) :].clone()) for place, one, past in rows]
+
+
+def behind_zeros(past: Tensor, size: int) -> Tensor:
+    """Keys and values ``(B, layers, n, ...)`` with zeros before them, ``(B, layers, size, ...)``."""
+    missing = size - past.size(2)
+    if not missing:
+        return past
+    return torch.cat([past.new_zeros(*past.shape[:2], missing, *past.shape[3:]), past], dim=2)
 
 
 class CrossAttention(nn.Module):
@@ -173,11 +196,16 @@ class CausalTransformer(nn.Module):
 
     def init_state(self, batch_size: int = 1) -> TransformerState:
         like = self.norm.weight
-        shape = (batch_size, len(self.layers), self.window, 2, self.heads, self.dim // self.heads)
+        shape = (batch_size, len(self.layers), 0, 2, self.heads, self.dim // self.heads)
         return TransformerState(
             position=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
             past=like.new_zeros(shape),
         )
+
+    def full_state(self) -> TransformerState:
+        """The largest state that a stream can have."""
+        empty = self.init_state()
+        return TransformerState(empty.position, behind_zeros(empty.past, self.window))
 
     def forward(
         self,
@@ -213,9 +241,11 @@ class CausalTransformer(nn.Module):
         mask = windowed_block_mask(past, cached, n, self.window, block_ids)
         positions = past[:, None] + torch.arange(n, device=x.device)
         angles = rotary_angles(positions, self.dim // self.heads, x.dtype) if self.rotary else None
+        # Whatever the state has room for, attention is over the whole window: its kernels round alike in every step.
+        whole = behind_zeros(state.past, self.window) if state is not None else None
         key_values = []
         for i, layer in enumerate(self.layers):
-            layer_past = state.past[:, i] if state is not None else None
+            layer_past = whole[:, i] if whole is not None else None
             x, key_value = layer(x, angles, mask, layer_past, memory, memory_mask)
             key_values.append(key_value)
         x = self.norm(x)
@@ -223,5 +253,6 @@ class CausalTransformer(nn.Module):
             return x, None
         window = state.past
         if key_values:
-            window = torch.cat([window, torch.stack(key_values, dim=1)], dim=2)[:, :, n:].clone()
-        return x, TransformerState(position=past + n, past=window)
+            window = torch.cat([window, torch.stack(key_values, dim=1)], dim=2)
+        surplus = window.size(2) - self.window
+        return x, TransformerState(position=past + n, past=window[:, :, surplus:].clone() if surplus > 0 else window)

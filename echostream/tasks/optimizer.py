@@ -14,11 +14,17 @@ from fairseq.optim import register_optimizer
 from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from torch import nn
 
+from echostream.modules.relative_bias import RelativeBias
+
 
 def scale_learning_rate(module: nn.Module, scale: float) -> None:
-    """Let the parameters of ``module`` learn at ``scale`` of the learning rate, see :class:`ScaledAdamW`."""
-    for parameter in module.parameters():
-        parameter.lr_scale = scale  # type: ignore[attr-defined]
+    """Let the parameters of ``module`` learn at ``scale`` of the learning rate, see :class:`ScaledAdamW`.
+
+    A relative bias starts from zero whatever the rest starts from, and learns at the whole rate.
+    """
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False) if not isinstance(part, RelativeBias) else ():
+            parameter.lr_scale = scale  # type: ignore[attr-defined]
 
 
 @register_optimizer("echostream_adamw", dataclass=FairseqAdamConfig)

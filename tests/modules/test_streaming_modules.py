@@ -23,7 +23,7 @@ from echostream.modules.fbank import OnlineFbank, num_frames
 from echostream.modules.masks import windowed_block_mask
 from echostream.modules.rotary import rotary_angles
 from echostream.modules.subsampling import ConvSubsampler
-from echostream.modules.transformer import CausalTransformer, CrossAttention
+from echostream.modules.transformer import CausalTransformer, CrossAttention, TransformerState, behind_zeros
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -171,7 +171,28 @@ def test_causal_transformer_in_chunks_with_a_window():
         pieces.append(out)
         start += size
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole, **CLOSE)
-    assert state.nbytes == model.init_state(2).nbytes
+    assert state.past.size(2) == 5
+
+
+@torch.no_grad()
+def test_a_state_takes_room_for_the_positions_that_there_have_been():
+    model = CausalTransformer(16, 3, 2, 32, window=5).eval()
+    _, short = model(torch.randn(1, 2, 16), model.init_state())
+    _, full = model(torch.randn(1, 7, 16), model.init_state())
+    assert [state.past.size(2) for state in (model.init_state(), short, full)] == [0, 2, 5]
+    assert full.nbytes == model.full_state().nbytes
+    # Room for the whole window, as an earlier version took it, changes no bit.
+    roomy = TransformerState(short.position, behind_zeros(short.past, 5))
+    x = torch.randn(2, 1, 16)
+    alone, after = model(x[:1], short)
+    assert torch.equal(model(x[:1], roomy)[0], alone)
+    # Streams of different lengths share a pass, and each keeps its own size.
+    together, stacked = model(x, TransformerState.stack([short, full]))
+    torch.testing.assert_close(together[0], alone[0], **CLOSE)
+    torch.testing.assert_close(together[1], model(x[1:], full)[0][0], **CLOSE)
+    parts = stacked.split()
+    assert [(state.position.item(), state.past.size(2)) for state in parts] == [(3, 3), (8, 5)]
+    torch.testing.assert_close(parts[0].past, after.past, **CLOSE)
 
 
 @torch.no_grad()

@@ -230,6 +230,8 @@ def test_a_stream_passes_the_seam_of_the_table():
         {"conv_kernel": 7, "memory_slots": 3, "memory_block": 5, "left_context": 7},
         {"memory_slots": 0, "left_context": 0},
         {"closing_norm": False, "final_norm": True, "activation": "gelu", "rotary": False, "memory_slots": 0},
+        {"relative": True, "rotary": False, "memory_slots": 3, "memory_block": 5, "left_context": 7},
+        {"relative": True, "rotary": False, "memory_slots": 0, "left_context": 12},
     ],
 )
 @pytest.mark.parametrize(
@@ -238,6 +240,9 @@ def test_a_stream_passes_the_seam_of_the_table():
 @torch.no_grad()
 def test_the_band_gives_what_the_dense_mask_gives(options, total, segment, right):
     model = Emformer(16, 2, 2, 32, dropout=0.0, **options).eval()
+    for layer in model.layers:
+        if layer.relative_bias is not None:
+            layer.relative_bias.weight.normal_()
     lengths = torch.tensor([total, max(1, total // 2), max(1, total - 3)])
     valid = torch.arange(total) < lengths[:, None]
     x = torch.randn(3, total, 16) * valid[..., None]
@@ -275,7 +280,8 @@ def test_layer_outputs_are_the_frames_after_each_layer():
     ("options", "message"),
     [
         ({"front_end": "mfcc"}, "unknown front end 'mfcc': choose one of fbank, whisper"),
-        ({"encoder_positions": "absolute"}, "encoder_positions is one of rotary, cyclic"),
+        ({"encoder_positions": "absolute"}, "encoder_positions is one of rotary, cyclic, relative, fading, none"),
+        ({"encoder_fade_updates": -1}, "encoder_fade_updates must not be negative"),
         ({"encoder_stack": 0}, "encoder_stack must be at least 1"),
     ],
 )

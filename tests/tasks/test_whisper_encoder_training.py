@@ -1,6 +1,7 @@
 """Training with Whisper's front end and weights: the miniature of it in fairseq's trainer, and then as a stream."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from test_training import train
 
 from echostream.checkpoints.model_files import load_model
 from echostream.models import EchoStreamSpeechEncoder, architecture_config
+from echostream.models.config import POSITIONS
 from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.streaming import StreamingTranslator
 from echostream.tasks.data_config import load_speech_config
 from echostream.tasks.features import FeatureReader
 from echostream.tasks.unlabelled import UnlabelledSpeech
+from scripts.benchmarks import benchmark_recognition
 
 SIZES = {"encoder_dim": 64, "encoder_layers": 2, "encoder_heads": 1, "encoder_ffn_dim": 128}
 OPTIONS = ["--arch", "echostream_whisper_base", "--mt-layers", "1", "--unit-layers", "1", "--st-layers", "1"]
@@ -291,3 +294,62 @@ def test_a_decoder_that_cannot_start_from_whisper_is_one_line(corpus, tmp_path, 
     places = {"{file}": str(whisper_file), "{elsewhere}": str(elsewhere)}
     with pytest.raises(SystemExit, match=message):
         train(corpus.folder, tmp_path / "x", 1, *OPTIONS, *DECODER, *(places.get(one, one) for one in options))
+
+
+def test_the_comparison_of_positions_in_miniature(corpus, tmp_path, whisper_file, monkeypatch, capsys):
+    """Whisper's weights under each kind of positions, and none of them: trained, streamed, and put into one table."""
+    without_normalisation(corpus)
+    whisper = ["--init-encoder-from-whisper", str(whisper_file), "--pretrained-lr-scale", "0.1"]
+    options = [*OPTIONS, "--optimizer", "echostream_adamw", "--encoder-fade-updates", "6", "--right-contexts", "0,4"]
+    options += ["--asr-weight", "1", "--st-weight", "0", "--mt-weight", "0", "--unit-weight", "0"]
+    options += ["--encoder-teacher", str(whisper_file), *unlabelled(corpus)]
+    samples = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32))
+    command = ["benchmark_recognition.py", "--output", str(tmp_path / "table")]
+    for name in (*POSITIONS, "random"):
+        start = ["--encoder-positions", name, *whisper] if name != "random" else []
+        losses, weights, _ = train(corpus.folder, tmp_path / name, 12, *options, *start)
+        assert np.mean(losses[-3:]) < np.mean(losses[:3]), name
+        path = tmp_path / name / "checkpoint_last.pt"
+        command += ["--model", f"{name}={path}"]
+        model = load_model(path).model
+        assert model.cfg.encoder_positions == (name if name != "random" else "cyclic")
+        biases = [weight for key, weight in weights.items() if key.endswith("relative_bias.weight")]
+        assert len(biases) == (SIZES["encoder_layers"] if name in ("relative", "fading") else 0)
+        # They start from zero, and learn at the whole rate beside Whisper's weights.
+        assert all(2e-3 < float(bias.abs().max()) < 2e-2 for bias in biases)
+        if name == "fading":
+            assert float(weights["encoder.positions.strength"]) == 0
+        features, state, pieces = model.fbank(samples)[0][None], None, []
+        for right_context in (0, 4):
+            shape = {"segment": 4, "right_context": right_context}
+            pieces, state = [], model.encoder.init_state()
+            for begin in range(0, features.size(1), 13):
+                last = begin + 13 >= features.size(1)
+                frames, _, state = model.encoder(features[:, begin : begin + 13], state=state, is_last=last, **shape)
+                pieces.append(frames)
+            torch.testing.assert_close(torch.cat(pieces, 1), model.encoder(features, **shape)[0], rtol=1e-5, atol=1e-5)
+    rows = [line.split("\t") for line in (corpus.folder / "dev.tsv").read_text().splitlines()[1:]]
+    texts = dict(line.split("\t") for line in (corpus.folder / "source" / "dev.tsv").read_text().splitlines()[1:])
+    files = [str(corpus.folder / "audio" / row[1]) for row in rows]
+    (corpus.folder / "source.txt").write_text("".join(f"{file}\n" for file in files))
+    said = [texts[row[0]].replace(" ", "").replace("\u2581", " ").strip() for row in rows]
+    (corpus.folder / "source_text.txt").write_text("".join(f"{text}\n" for text in said))
+    command += ["--set", f"dev={corpus.folder}", "--segments-ms", "80", "--right-contexts-ms", "0", "80"]
+    monkeypatch.setattr(sys, "argv", [*command, "--stream-s", "31", "--gap-s", "0"])
+    benchmark_recognition.main()
+    table = capsys.readouterr().out
+    for name in POSITIONS:
+        assert table.count(f"| {name} | {name} | 80 |") == 2
+        assert f"| {name} | {name} | dev | 1 of 31 s | over the seam |" in table
+    assert table.count("| random | cyclic | 80 |") == 2
+
+
+def test_fading_positions_go_on_fading_after_an_interruption(corpus, tmp_path, whisper_file):
+    without_normalisation(corpus)
+    options = [*OPTIONS, "--init-encoder-from-whisper", str(whisper_file), "--encoder-positions", "fading"]
+    options += ["--encoder-fade-updates", "8"]
+    _, whole, _ = train(corpus.folder, tmp_path / "whole", 5, *options)
+    train(corpus.folder, tmp_path / "parts", 2, *options)
+    _, parts, _ = train(corpus.folder, tmp_path / "parts", 3, *options)
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+    assert float(whole["encoder.positions.strength"]) == 0.5  # that of the fifth update, after four
