@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +123,8 @@ def write_export(export: Export, folder: Path, say: Callable[[str], None]) -> No
         raise ValueError(f"{folder} is there already, and not an empty folder: name another, or remove it")
     encoder = export.encoder()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    work = folder.with_name(f".{folder.name}.{os.getpid()}")
+    work.mkdir()
     try:
         with (work / WEIGHTS_NAME).open("wb") as file:
             weights, start = WeightsFile(file), {}
@@ -138,14 +138,6 @@ def write_export(export: Export, folder: Path, say: Callable[[str], None]) -> No
             write_graph(start_graph(start), work / f"{START_NAME}.onnx", weights)
         about = json.dumps(export.about(encoder), ensure_ascii=False, indent=1)
         (work / ABOUT_NAME).write_text(about + "\n", encoding="utf-8")
-        work.chmod(0o777 & ~_umask())
         work.replace(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _umask() -> int:
-    """What new files of this process are not given."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

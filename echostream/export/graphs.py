@@ -17,9 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from echostream.checkpoints.packing import LARGEST, SCALE, is_packable, pack
+from echostream.export.operators import DECOMPOSITIONS
 from echostream.export.parts import Part
 
-OPSET = 20  # the first with an inverse Fourier transform that onnxruntime-web has, too
+OPSET = 20  # the first with GELU as one operator
 IR_VERSION = 10
 WEIGHTS_NAME = "weights.bin"
 INLINE_BYTES = 1024  # smaller tensors stay in the graph
@@ -32,7 +33,7 @@ def export_graph(part: Part) -> onnx.ModelProto:
     shapes = tuple({part.free[name]: torch.export.Dim.DYNAMIC} if name in part.free else {} for name in inputs)
     with torch.no_grad(), _quietly():
         program = torch.export.export(module, tuple(part.inputs.values()), dynamic_shapes=(shapes,), strict=False)
-        program = program.run_decompositions({torch.ops.aten.cummax.default: _cummax})
+        program = program.run_decompositions(DECOMPOSITIONS)
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -43,15 +44,6 @@ def export_graph(part: Part) -> onnx.ModelProto:
         )
     assert exported is not None  # with dynamo a program is returned
     return exported.model_proto
-
-
-def _cummax(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """``torch.cummax``, which ONNX doesn't have, as the maximum of each beginning."""
-    x = x.movedim(dim, -1)
-    place = torch.arange(x.size(-1), device=x.device)
-    lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
-    beginnings = torch.where(place <= place[:, None], x[..., None, :], torch.full((), lowest, dtype=x.dtype))
-    return beginnings.amax(dim=-1).movedim(-1, dim), beginnings.argmax(dim=-1).movedim(-1, dim)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echostream.export.states import next_of, tensors_of, with_tensors
+from echostream.export.states import NEXT, next_of, tensors_of, with_tensors
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.vocoders.interface import MAX_UNIT_FRAMES
 from echostream.vocoders.istft import ISTFTVocoder
@@ -118,7 +118,7 @@ def encoder_parts(model: EchoStreamModel, segment: int, right_context: int) -> E
     step_samples = missing(after)
     states = tensors_of(after[0], "features") | tensors_of(after[1], "encoder")
     later = outputs(*run(torch.zeros(step_samples), after))
-    if any(tensor.shape != later[f"next.{name}"].shape for name, tensor in states.items()):
+    if any(tensor.shape != later[NEXT + name].shape for name, tensor in states.items()):
         raise ValueError(
             f"the states of the front end '{model.cfg.front_end}' change their sizes, with segments of "
             f"{segment * model.frame_ms} ms: choose another segment"
@@ -209,38 +209,35 @@ def vocoder_parts(vocoder: ISTFTVocoder) -> list[Part]:
 
     def samples(given: Tensors, contexts: list[Tensor], overlap: Tensor | None) -> Tensors:
         wave, overlap = vocoder._generate(given["units"][None], given["remaining"][None], contexts, overlap)
-        return {"samples": wave[0]} | next_of(contexts, "vocoder") | {"next.vocoder.overlap": overlap}
+        return {"samples": wave[0]} | next_of(contexts, "vocoder") | next_of(overlap, "vocoder.overlap")
 
-    found = []
     of_durations: list[Tensor] = []
+    of_frames: list[Tensor] = []
+    frames = {"units": units, "remaining": units}
     durations({"units": units}, of_durations)
     # What precedes a fresh stream is zeros: a context that is not there yet is one of zeros.
-    start = {name: torch.zeros_like(value) for name, value in tensors_of(of_durations, "durations").items()}
-    found.append(
+    before_durations = _zeros(tensors_of(of_durations, "durations"))
+    after = samples(frames, of_frames, None)
+    before_frames = _zeros({name[len(NEXT) :]: value for name, value in after.items() if name.startswith(NEXT)})
+    return [
         Part(
             "vocoder_durations",
             (vocoder,),
             lambda given: durations(given, with_tensors(of_durations, "durations", given)),
-            {"units": units} | start,
+            {"units": units} | before_durations,
             {"units": 0},
-            start,
-        )
-    )
-    inputs, of_frames = {"units": units, "remaining": units}, []  # type: tuple[Tensors, list[Tensor]]
-    outputs = samples(inputs, of_frames, None)
-    start = {
-        name.removeprefix("next."): torch.zeros_like(value)
-        for name, value in outputs.items()
-        if name.startswith("next.")
-    }
-    found.append(
+            before_durations,
+        ),
         Part(
             "vocoder",
             (vocoder,),
             lambda given: samples(given, with_tensors(of_frames, "vocoder", given), given["vocoder.overlap"]),
-            inputs | start,
+            frames | before_frames,
             {"units": 0, "remaining": 0},
-            start,
-        )
-    )
-    return found
+            before_frames,
+        ),
+    ]
+
+
+def _zeros(tensors: Tensors) -> Tensors:
+    return {name: torch.zeros_like(value) for name, value in tensors.items()}

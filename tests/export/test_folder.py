@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from tiny_translator import MODEL, NUM_UNITS, VOCABULARY, VOCODERS, fill, make_model, make_vocoder
 
 pytest.importorskip("onnxscript")
@@ -90,9 +89,18 @@ def test_segments_that_cannot_be_exported_are_refused(segment_ms, message, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_left_of_an_export_that_fails(tmp_path):
-    model = make_model()
-    model.asr_head.output = torch.nn.Linear(3, 4)  # which fits nothing
-    with pytest.raises(Exception, match="shape"):
-        write_export(Export(model, SYMBOLS, SYMBOLS, None, 320), tmp_path / "files", print)
+def test_nothing_is_left_of_an_export_that_is_stopped(tmp_path):
+    def stop(line: str) -> None:
+        assert len(list(tmp_path.iterdir())) == 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_export(Export(make_model(), SYMBOLS, SYMBOLS, None, 320), tmp_path / "files", stop)
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_vocoder_that_can_be_exported_the_files_end_with_units():
+    export = Export(make_model(), SYMBOLS, SYMBOLS, make_vocoder("code_hifigan"), 320)
+    encoder = export.encoder()
+    assert not export.speaks and "vocoder" not in export.about(encoder)
+    assert [part.name for part in export.parts(encoder)][-1] == "unit_decoder"

@@ -1,4 +1,4 @@
-"""Weights as bytes, weights in one file, the start of a stream, and what ONNX has no operator for."""
+"""Weights as bytes, weights in one file, and the start of a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from echostream.checkpoints.packing import pack, unpack
-from echostream.export.graphs import OPSET, WEIGHTS_NAME, WeightsFile, _cummax, pack_weights, start_graph, write_graph
+from echostream.export.graphs import OPSET, WEIGHTS_NAME, WeightsFile, pack_weights, start_graph, write_graph
 
 WEIGHT = torch.randn(64, 96, generator=torch.Generator().manual_seed(0))
 PACKED = unpack(pack({"weight": WEIGHT}))["weight"]
@@ -84,10 +84,3 @@ def test_the_start_of_a_stream_is_given_as_it_is():
         expected = states[value.name].numpy()
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("dim", [0, 1, -1])
-@pytest.mark.parametrize("kind", [torch.float32, torch.int64])
-def test_running_maxima(dim, kind):
-    x = (10 * torch.randn(5, 7, generator=torch.Generator().manual_seed(0))).to(kind)
-    assert torch.equal(_cummax(x, dim)[0], x.cummax(dim=dim).values)
