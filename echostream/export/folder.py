@@ -131,7 +131,7 @@ def write_export(export: Export, folder: Path, say: Callable[[str], None]) -> No
             for part in export.parts(encoder):
                 say(f"exporting {part.name}")
                 graph = export_graph(part)
-                if export.precision == "int8":
+                if export.precision == "int8" and part.is_packable:
                     pack_weights(graph.graph, part.modules)
                 write_graph(graph, work / f"{part.name}.onnx", weights)
                 start |= part.start

@@ -51,6 +51,7 @@ class Part:
         inputs: an example of each input, states included, in their order.
         free: for inputs whose size may differ from that of the example, the dimension.
         start: the states of a fresh stream; those of the encoder come from its first step.
+        is_packable: its weights may be bytes, as those of released models; released vocoders are float32.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Part:
     inputs: Tensors
     free: dict[str, int] = field(default_factory=dict)
     start: Tensors = field(default_factory=dict)
+    is_packable: bool = True
 
     @property
     def module(self) -> NamedFunction:
@@ -227,6 +229,7 @@ def vocoder_parts(vocoder: ISTFTVocoder) -> list[Part]:
             {"units": units} | before_durations,
             {"units": 0},
             before_durations,
+            is_packable=False,
         ),
         Part(
             "vocoder",
@@ -235,6 +238,7 @@ def vocoder_parts(vocoder: ISTFTVocoder) -> list[Part]:
             frames | before_frames,
             {"units": 0, "remaining": 0},
             before_frames,
+            is_packable=False,
         ),
     ]
 
