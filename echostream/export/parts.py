@@ -51,7 +51,7 @@ class Part:
         inputs: an example of each input, states included, in their order.
         free: for inputs whose size may differ from that of the example, the dimension.
         start: the states of a fresh stream; those of the encoder come from its first step.
-        is_packable: its weights may be bytes, as those of released models; released vocoders are float32.
+        is_packable: its weights may be bytes, as those of released models; a vocoder's are no bytes there.
     """
 
     name: str
