@@ -215,7 +215,7 @@ def vocoder_parts(vocoder: ISTFTVocoder) -> list[Part]:
 
     of_durations: list[Tensor] = []
     of_frames: list[Tensor] = []
-    frames = {"units": units, "remaining": units}
+    frames = {"units": units, "remaining": units.clone()}  # of one tensor the exporter would make one input
     durations({"units": units}, of_durations)
     # What precedes a fresh stream is zeros: a context that is not there yet is one of zeros.
     before_durations = _zeros(tensors_of(of_durations, "durations"))

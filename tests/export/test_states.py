@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_translator import make_model
+from tiny_translator import make_model, make_vocoder
 
-from echostream.export.parts import encoder_parts, head_parts, mt_decoder_part, unit_decoder_part
+from echostream.export.parts import encoder_parts, head_parts, mt_decoder_part, unit_decoder_part, vocoder_parts
 from echostream.export.states import next_of, tensors_of, with_tensors
 
 
@@ -52,3 +52,13 @@ def test_steps_with_states_by_name_give_the_frames_of_the_whole_input():
     streamed = torch.cat(pieces, dim=1)
     # The whole input knows the last frame to have no right context; a stream that goes on does not.
     assert torch.allclose(streamed, whole[:, : streamed.size(1)], atol=1e-5)
+
+
+def test_no_two_inputs_are_one_tensor():
+    """The exporter would take them for one input."""
+    model = make_model()
+    encoder = encoder_parts(model, segment=4, right_context=1)
+    heads_and_decoders = [*head_parts(model), mt_decoder_part(model), unit_decoder_part(model)]
+    for part in [encoder.first, encoder.step, *heads_and_decoders, *vocoder_parts(make_vocoder("istft"))]:
+        places = [value.data_ptr() for value in part.inputs.values()]
+        assert len(set(places)) == len(places), part.name
