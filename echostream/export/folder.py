@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import echostream
 from echostream.constants import SAMPLE_RATE
 from echostream.decoding.target_tokens import END, NEVER
@@ -127,7 +129,8 @@ def write_export(export: Export, folder: Path, say: Callable[[str], None]) -> No
     work.mkdir()
     try:
         with (work / WEIGHTS_NAME).open("wb") as file:
-            weights, start = WeightsFile(file), {}
+            weights = WeightsFile(file)
+            start: dict[str, Tensor] = {}
             for part in export.parts(encoder):
                 say(f"exporting {part.name}")
                 graph = export_graph(part)

@@ -64,7 +64,9 @@ def _quietly() -> Iterator[None]:
 
 def start_graph(states: Mapping[str, Tensor]) -> onnx.ModelProto:
     """A graph without inputs whose outputs are the states of a fresh stream."""
-    nodes, outputs, values = [], [], []
+    nodes: list[onnx.NodeProto] = []
+    outputs: list[onnx.ValueInfoProto] = []
+    values: list[TensorProto] = []
     for name, tensor in states.items():
         array = tensor.detach().numpy()
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -90,7 +92,9 @@ def pack_weights(graph: onnx.GraphProto, modules: Sequence[nn.Module]) -> None:
     for parameter in (parameter for module in modules for parameter in module.parameters()):
         if is_packable(parameter):
             known[_digest(parameter.detach().numpy())] = parameter.detach()
-    nodes, kept, added = [], [], []
+    nodes: list[onnx.NodeProto] = []
+    kept: list[TensorProto] = []
+    added: list[TensorProto] = []
     for tensor in graph.initializer:
         found = None
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
