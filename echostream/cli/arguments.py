@@ -94,7 +94,7 @@ example:
 """
 EXPORT_HELP = """
 The states between the steps are inputs and outputs of the graphs; docs/guides/onnx.md names them all and has a whole
-program. int8 makes the files less than a third as large: the weights of a model released in int8 are those bytes.
+program. int8 makes the files about a third as large: the weights of a model released in int8 are those bytes.
 
 examples:
   echostream export --model fr-en --output fr-en-onnx
