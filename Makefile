@@ -57,7 +57,7 @@ test-newest: test-newest-light
 	@$(call make-venv,$(NEWEST))
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
-	  --editable '.[train,eval,data,serve,cluster,tensorboard,dev]'
+	  --editable '.[train,eval,data,serve,onnx,cluster,tensorboard,dev]'
 	$(NEWEST)/bin/python -m pip list
 	$(NEWEST)/bin/python -m pytest -n auto --dist loadfile -m "not integration"
 

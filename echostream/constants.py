@@ -11,6 +11,7 @@ POLICY_NAMES = ("alignment", "token-alignment", "stride", "wait-k", "fixed-rate"
 DEFAULT_POLICY = "alignment"
 DOUBTFUL = 0.5  # words whose confidence is below this are marked where people read them
 LM_WEIGHT, LM_BONUS = 0.8, 2.0  # of the source's language model: see decoding/prefix_beam_search.py
+EXPORT_PRECISIONS = ("float32", "int8")  # of the weights in ONNX files: see export/folder.py
 SUBTITLE_CLOCKS = ("source", "speech")  # the recording's time, or that of the spoken translation alone
 DEFAULT_PORT = 8765  # of the server
 PCM_FORMATS = ("s16le", "f32le")  # of samples in a pipe

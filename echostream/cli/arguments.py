@@ -5,8 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from echostream.cli.options import add_model_options, add_user_dir, add_verbosity, add_voice_options, at_least
-from echostream.constants import DEFAULT_PORT, PCM_FORMATS, SAMPLE_RATE, SUBTITLE_CLOCKS, TASKS
+from echostream.cli.options import (
+    MODEL_HELP,
+    add_model_options,
+    add_user_dir,
+    add_verbosity,
+    add_voice_options,
+    at_least,
+    segment_ms,
+)
+from echostream.constants import (
+    DEFAULT_PORT,
+    DEFAULT_SEGMENT_MS,
+    EXPORT_PRECISIONS,
+    FRAME_MS,
+    PCM_FORMATS,
+    SAMPLE_RATE,
+    SUBTITLE_CLOCKS,
+    TASKS,
+)
 from echostream.serve.limits import add_limits
 
 TRANSLATE_HELP = """
@@ -74,6 +91,14 @@ INFO_HELP = """
 example:
   echostream info models/fr-en
   echostream info runs/model/checkpoint_last.pt
+"""
+EXPORT_HELP = """
+The states between the steps are inputs and outputs of the graphs; docs/guides/onnx.md names them all and has a whole
+program. int8 makes the files about a third as large: the weights of a model released in int8 are those bytes.
+
+examples:
+  echostream export --model fr-en --output fr-en-onnx
+  echostream export --model fr-en --output fr-en-onnx --precision int8 --segment-ms 160
 """
 MODELS_HELP = """
 examples:
@@ -228,6 +253,24 @@ def add_info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, nargs="?", help="as --model of translate (the only model)")
     parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     add_user_dir(parser)
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``export``."""
+    parser.add_argument("--model", type=Path, help=MODEL_HELP)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to be made for the files")
+    parser.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
+    parser.add_argument(
+        "--segment-ms",
+        type=segment_ms,
+        metavar="MS",
+        help=f"what a step hears, a multiple of {FRAME_MS} ms, fixed in the files ({DEFAULT_SEGMENT_MS})",
+    )
+    parser.add_argument(
+        "--precision", choices=EXPORT_PRECISIONS, default="float32", help="of the weights in the files (float32)"
+    )
+    add_user_dir(parser)
+    add_verbosity(parser)
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,12 +17,14 @@ from echostream.cli import INTERRUPTED
 from echostream.cli.arguments import (
     ASR_HELP,
     EXIT_STATUS,
+    EXPORT_HELP,
     INFO_HELP,
     MIC_HELP,
     MODELS_HELP,
     SERVE_HELP,
     SPEAK_HELP,
     TRANSLATE_HELP,
+    add_export_arguments,
     add_info_arguments,
     add_mic_arguments,
     add_models_arguments,
@@ -60,6 +62,7 @@ RUN = {
     "serve": "echostream.cli.serve",
     "info": "echostream.cli.info",
     "models": "echostream.cli.models",
+    "export": "echostream.cli.export",
 }
 
 
@@ -86,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_serve_arguments(add("serve", "translate in the browser, for any number of speakers at once", SERVE_HELP))
     add_info_arguments(add("info", "say what a checkpoint holds", INFO_HELP))
     add_models_arguments(add("models", "list the models, and get more", MODELS_HELP))
+    add_export_arguments(add("export", "write a model as ONNX files, for other languages and runtimes", EXPORT_HELP))
     return parser
 
 

@@ -31,6 +31,7 @@ BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 LANGUAGES = ("bash", "python")
 # Pages whose blocks are run by a test of their own.
 ELSEWHERE = {
+    "docs/guides/onnx.md": "tests/export/test_shipped_model.py",
     "docs/guides/streamspeech.md": "tests/docs/test_streamspeech.py",
     "docs/tutorial/extend-front-end.md": "tests/docs/test_extend.py",
     "docs/tutorial/extend-policy.md": "tests/docs/test_extend.py",

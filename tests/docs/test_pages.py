@@ -37,7 +37,7 @@ LINKS = (
 )
 EXTERNAL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
-COMMAND_LINE = re.compile(r"\bechostream (translate|asr|mic|serve|info|models)\b([^`\n|>;&#]*)")
+COMMAND_LINE = re.compile(r"\bechostream (translate|asr|mic|serve|info|models|export)\b([^`\n|>;&#]*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 MARKED_IMPORTS = re.compile(r"<!-- imports:begin -->\n(.*?)<!-- imports:end -->", re.DOTALL)
 EDGE = re.compile(r"    (\w+) (-->|-\.->) (\w+)")
