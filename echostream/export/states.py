@@ -21,7 +21,7 @@ def tensors_of(state: Any, name: str) -> dict[str, Tensor]:
         parts = {str(index): part for index, part in enumerate(state)}
     else:
         return {}  # a fact of the stream that no step changes any more
-    found = {}
+    found: dict[str, Tensor] = {}
     for own_name, part in parts.items():
         found |= tensors_of(part, f"{name}.{own_name}")
     return found
