@@ -1,5 +1,9 @@
 """Average the weights of several checkpoints of one run, which usually beats the last one alone.
 
+A model and what further training made of it can be averaged as well: what the first could do and the second has
+forgotten is kept (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). A part that only the second has
+learned is given by ``--keep``.
+
 The result is a fairseq checkpoint without optimizer state: load it, evaluate it, fine-tune from it.
 """
 
@@ -7,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +53,14 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def average(paths: list[Path]) -> dict[str, Any]:
+def average(paths: list[Path], keep: Sequence[str] = ()) -> dict[str, Any]:
     """The checkpoint whose weights are the means of those in ``paths``; everything else is the last one's.
 
-    Whole-number tensors, such as counters, are the last one's as well. Sums are in float64.
+    Whole-number tensors, such as counters, are the last one's as well, and the parts of the model named in ``keep``
+    (``st_head``). Sums are in float64.
 
     Raises:
-        ValueError: no paths, or models that differ in names, shapes or dictionaries.
+        ValueError: no paths, models that differ in names, shapes or dictionaries, or that have no such part.
     """
     if not paths:
         raise ValueError("no checkpoints to average")
@@ -68,11 +74,20 @@ def average(paths: list[Path]) -> dict[str, Any]:
             raise ValueError(f"{path} is of another model, or has other dictionaries, than {paths[0]}")
         for name, weight in state["model"].items():
             sums[name] += weight.double()
+    for part in keep:
+        if not any(name.startswith(f"{part}.") for name in sums):
+            raise ValueError(f"{paths[-1]} has no part {part!r}: it has {', '.join(sorted(parts_of(sums)))}")
+    kept = tuple(f"{part}." for part in keep)
     for name, weight in state["model"].items():
-        if weight.is_floating_point():
+        if weight.is_floating_point() and not name.startswith(kept):
             state["model"][name] = (sums[name] / len(paths)).to(weight.dtype)
     state.pop("last_optimizer_state", None)
     return state
+
+
+def parts_of(weights: Iterable[str]) -> set[str]:
+    """The first words of weights' names."""
+    return {name.partition(".")[0] for name in weights}
 
 
 def main() -> None:
@@ -81,6 +96,7 @@ def main() -> None:
     parser.add_argument("--save-dir", type=Path, help="folder of a run whose last checkpoints are averaged")
     parser.add_argument("--last", type=int, default=5, help="how many of the run's checkpoints (default 5)")
     parser.add_argument("--output", type=Path, help="file to write (default: checkpoint_average.pt beside them)")
+    parser.add_argument("--keep", nargs="+", default=[], metavar="PART", help="parts that are the last one's: st_head ...")
     args = parser.parse_args()
     if bool(args.checkpoints) == bool(args.save_dir):
         parser.error("give either checkpoints or --save-dir")
@@ -88,7 +104,7 @@ def main() -> None:
         parser.error(f"--last is {args.last}; it must be at least 1")
     try:
         paths = args.checkpoints or last_checkpoints(args.save_dir, args.last)
-        state = average(paths)
+        state = average(paths, args.keep)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     output = args.output or paths[0].parent / "checkpoint_average.pt"

@@ -90,6 +90,19 @@ def test_average_of_checkpoints(tmp_path):
     assert "last_optimizer_state" not in state
 
 
+def test_a_part_can_be_the_last_ones_own(tmp_path):
+    paths = []
+    for value in (1.0, 3.0):
+        path = tmp_path / f"{value}.pt"
+        model = {"head.weight": torch.full((2,), value), "header.weight": torch.full((2,), value)}
+        torch.save({"model": model, "cfg": {}, "task_state": {}}, path)
+        paths.append(path)
+    model = average(paths, ["head"])["model"]
+    assert model["head.weight"].tolist() == [3, 3] and model["header.weight"].tolist() == [2, 2]
+    with pytest.raises(ValueError, match=r"3\.0\.pt has no part 'tail': it has head, header"):
+        average(paths, ["tail"])
+
+
 def test_checkpoints_that_do_not_belong_together(tmp_path):
     one = checkpoint(tmp_path / "checkpoint_1_1.pt", 1)
     with pytest.raises(ValueError, match="5 are needed"):
