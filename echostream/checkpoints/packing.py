@@ -2,7 +2,7 @@
 
 ``name`` becomes ``name``, int8, and ``name.scale``, float32 with one number a row, whose product it is. Rounding costs
 each weight at most half a step, 1/254 of the largest of its row (symmetric, per output channel: Jacob et al. 2018,
-section 3). A matrix whose rows have a few large numbers and many small ones would lose these, and stays as it is.
+section 3). A matrix whose rows have a few large numbers and many small ones would lose these, and has half precision instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_packable(weight: Tensor) -> bool:
 
 
 def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8 with their scales; the rest, and what would be more than 3 % off, as it is."""
+    """Matrices as int8 with scales, in half precision where they would be more than 3 % off; the rest as it is."""
     packed: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if not is_packable(weight):
@@ -36,7 +36,8 @@ def pack(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scale = rows.abs().amax(dim=1) / LARGEST
         # Each number is off by up to half a step, equally likely: a standard deviation of step / sqrt(12).
         if float(scale.square().mean().sqrt()) > LARGEST_ERROR * 12**0.5 * float(rows.square().mean().sqrt()):
-            packed[name] = weight
+            half = weight.half()
+            packed[name] = half if bool(half.isfinite().all()) else weight
             continue
         steps = (rows / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
         packed[name] = steps.clamp(-LARGEST, LARGEST).to(torch.int8).view(weight.shape)
