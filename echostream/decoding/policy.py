@@ -57,7 +57,7 @@ class Budget:
 UNLIMITED = Budget()
 # At a sentence's end: most tokens for each that the ST CTC lets expect, and beyond that. A sentence in which nothing
 # was heard gets no more than a few, whatever the decoder makes of noise.
-LAST_TOKENS_EACH, LAST_TOKENS_SPARE = 1.5, 3
+LAST_TOKENS_EACH, LAST_TOKENS_SPARE = 1, 3
 
 
 @dataclass
