@@ -67,7 +67,7 @@ class StepRecord:
 
     def to_dict(self) -> dict:
         """Convert to JSON types. Empty fields are omitted, because with short segments most steps return nothing."""
-        values = asdict(self)
+        values = {**asdict(self), "sentence_ends": list(self.sentence_ends)}
         for name in ("words", "source_words"):
             values[name] = [{key: value for key, value in word.items() if value is not False} for word in values[name]]
         return {key: value for key, value in values.items() if value or key in ("arrived_ms", "compute_ms")}

@@ -109,7 +109,7 @@ def test_sources_of_any_rate_and_channels_are_what_translate_hears(tmp_path):
     (tmp_path / "text").write_text("one\ntwo\n", encoding="utf-8")
     corpus = ["--source", tmp_path / "wavs", "--target", tmp_path / "text", "--output", tmp_path / "out"]
     result = run(
-        simuleval(*AGENT, "--source-segment-size", "320", "--sample-rate", "48000", *map(str, corpus), *SCORES)
+        simuleval(*PLUGIN, *AGENT, "--source-segment-size", "320", "--sample-rate", "48000", *map(str, corpus), *SCORES)
     )
     assert result.returncode == 0, result.stderr
     assert "--sample-rate: not needed, recordings say theirs, and are converted" in result.stderr
