@@ -118,10 +118,12 @@ def pack_weights(graph: onnx.GraphProto, modules: Sequence[nn.Module]) -> None:
 def _dequantised(
     name: str, shape: tuple[int, ...], weight: Tensor | None, is_turned: bool
 ) -> tuple[list[TensorProto], list[onnx.NodeProto]] | None:
-    """Tensors and nodes that make the weight called ``name`` again; None: it isn't known."""
+    """Tensors and nodes that make the weight called ``name`` again; None: it isn't known, or isn't packed."""
     if weight is None:
         return None
     packed = pack({"weight": weight})
+    if "weight" + SCALE not in packed:
+        return None
     steps, scale = packed["weight"].flatten(1).numpy(), packed["weight" + SCALE].numpy()
     assert np.abs(steps).max(initial=0) <= LARGEST
     axis = 0
