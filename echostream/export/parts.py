@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from echostream.export.states import NEXT, next_of, tensors_of, with_tensors
 from echostream.models.echostream_model import EchoStreamModel
+from echostream.models.unit_decoder import UnitDecoderState
+from echostream.modules.transformer import CausalTransformer, TransformerState, behind_zeros
 from echostream.vocoders.interface import MAX_UNIT_FRAMES
 from echostream.vocoders.istft import ISTFTVocoder
 
@@ -150,6 +152,8 @@ def head_parts(model: EchoStreamModel) -> list[Part]:
     found = []
     for name, head in (("asr", model.asr_head), ("st", model.st_head)):
         fresh = head.init_state()
+        if head.stack is not None:
+            fresh = _of_full_size(head.stack, fresh)
 
         def function(given: Tensors, name: str = name, head: nn.Module = head, fresh: Any = fresh) -> Tensors:
             logits, state = head(given["frames"], with_tensors(fresh, name, given))
@@ -164,7 +168,7 @@ def mt_decoder_part(model: EchoStreamModel) -> Part:
     """One token of the text decoder."""
     decoder = model.mt_decoder
     with torch.no_grad():
-        fresh = decoder.init_state()
+        fresh = _of_full_size(decoder.stack, decoder.init_state())
     start = tensors_of(fresh, "mt")
 
     def function(given: Tensors) -> Tensors:
@@ -179,13 +183,17 @@ def mt_decoder_part(model: EchoStreamModel) -> Part:
 
 def unit_decoder_part(model: EchoStreamModel) -> Part:
     """The units of one word."""
-    fresh = model.unit_decoder.init_state()
+    decoder = model.unit_decoder
+    empty = decoder.init_state()
+    fresh = UnitDecoderState(
+        _of_full_size(decoder.text_stack, empty.text), _of_full_size(decoder.unit_stack, empty.unit)
+    )
     start = tensors_of(fresh, "unit")
 
     def function(given: Tensors) -> Tensors:
         text = model.text_states(given["hidden"], given["tokens"])
         one_word = torch.zeros_like(given["tokens"])
-        logits, after = model.unit_decoder(text, one_word, with_tensors(fresh, "unit", given))
+        logits, after = decoder(text, one_word, with_tensors(fresh, "unit", given))
         return {"unit_logits": logits} | next_of(after, "unit")
 
     inputs = {
@@ -241,6 +249,11 @@ def vocoder_parts(vocoder: ISTFTVocoder) -> list[Part]:
             is_packable=False,
         ),
     ]
+
+
+def _of_full_size(stack: CausalTransformer, state: TransformerState) -> TransformerState:
+    """The state with zeros for the rest of its window, which masks hide: no step changes its size."""
+    return TransformerState(state.position, behind_zeros(state.past, stack.window))
 
 
 def _zeros(tensors: Tensors) -> Tensors:
