@@ -152,7 +152,7 @@ def head_parts(model: EchoStreamModel) -> list[Part]:
     found = []
     for name, head in (("asr", model.asr_head), ("st", model.st_head)):
         fresh = head.init_state()
-        if head.stack is not None:
+        if head.stack is not None and fresh is not None:
             fresh = _of_full_size(head.stack, fresh)
 
         def function(given: Tensors, name: str = name, head: nn.Module = head, fresh: Any = fresh) -> Tensors:
