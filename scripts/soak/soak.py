@@ -181,7 +181,11 @@ def build_agent(args: argparse.Namespace) -> EchoStreamWordLevelAgent:
     parser = argparse.ArgumentParser()
     module.EchoStreamWordLevelAgent.add_args(parser)
     given = {"model_path": settings.checkpoint, "vocoder": settings.vocoder, **settings.options}
-    command = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    flags = {name for name, value in given.items() if isinstance(value, bool)}
+    command = [f"--{name.replace('_', '-')}" for name in flags if given[name]]
+    command += [
+        f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None and name not in flags
+    ]
     agent_args = parser.parse_args(command)
     agent_args.device = args.device
     return module.EchoStreamWordLevelAgent.from_args(agent_args)

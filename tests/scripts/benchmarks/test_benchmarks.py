@@ -50,7 +50,8 @@ def test_encoder_benchmark(tmp_path):
         assert row["ratio"] == pytest.approx(row["theirs"]["compute_s"] / row["ours"]["compute_s"])
         assert row["ours"]["rtf"] > 0
         assert row["ours"]["p95_ms"] >= row["ours"]["p50_ms"] > 0
-    assert len({row["ours"]["state_bytes"] for row in rows}) == 1
+    sizes = [row["ours"]["state_bytes"] for row in rows]
+    assert max(sizes) < 1.1 * min(sizes)  # but for what waits for the rest of its segment it is of one size
     trained = {(r["system"], r["segment"]) for r in content["records"] if r["kind"] == "training"}
     assert trained == {("ours", 8), ("ours", 32), ("ours", 0), ("theirs", 0)}
     assert "summed from measured re-encodes at" in output
