@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from killing import check_killed_run
+from killing import check_killed_run, with_every_recipe
 
 from scripts.recipes.phrasebook import bilingual_grammar, english_forms, french_forms, phrase_texts
 from scripts.recipes.phrasebook.bilingual_grammar import Sampler, Template
@@ -396,6 +396,7 @@ def test_whole_recipe(tmp_path):
 
 @pytest.mark.integration
 @needs_voices
+@with_every_recipe
 def test_killed_in_every_stage(tmp_path):
     small = ["--train-sentences", "2", "--dev", "1", "--test", "1", "--unseen-templates", "1", "--noisy-share", "1"]
     units = ["--features", "mfcc", "--clusters", "10", "--jobs", "1", "--python", sys.executable]
