@@ -87,7 +87,8 @@ def test_what_continues_a_word_that_is_left_out_goes_with_it():
         TargetWord("bar", (), confidence=0.6),
         TargetWord("", (), confidence=0.1),
     ]
-    spoken, *_ = stage.speak([Writing(words, ends=False)], stage.init_state(with_speech=False), 0.5)
+    state = stage.init_state(with_speech=False)
+    spoken, *_ = stage.speak([Writing(words, ends=False)], state, least_confidence=0.5)
     assert [word.text for word in spoken] == ["foo", "bar"]
 
 
