@@ -2,7 +2,7 @@
 
 ``name`` becomes ``name``, int8, and ``name.scale``, float32 with one number a row, whose product it is. Rounding costs
 each weight at most half a step, 1/254 of the largest of its row (symmetric, per output channel: Jacob et al. 2018,
-section 3). A matrix whose rows have a few large numbers and many small ones would lose these, and has half precision instead.
+section 3). A matrix whose rows have a few large numbers and many small ones would lose these: it has half precision.
 """
 
 from __future__ import annotations

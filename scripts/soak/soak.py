@@ -181,11 +181,13 @@ def build_agent(args: argparse.Namespace) -> EchoStreamWordLevelAgent:
     parser = argparse.ArgumentParser()
     module.EchoStreamWordLevelAgent.add_args(parser)
     given = {"model_path": settings.checkpoint, "vocoder": settings.vocoder, **settings.options}
-    flags = {name for name, value in given.items() if isinstance(value, bool)}
-    command = [f"--{name.replace('_', '-')}" for name in flags if given[name]]
-    command += [
-        f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None and name not in flags
-    ]
+    command = []
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            command += [option] * value
+        elif value is not None:
+            command.append(f"{option}={value}")
     agent_args = parser.parse_args(command)
     agent_args.device = args.device
     return module.EchoStreamWordLevelAgent.from_args(agent_args)

@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--save-dir", type=Path, help="folder of a run whose last checkpoints are averaged")
     parser.add_argument("--last", type=int, default=5, help="how many of the run's checkpoints (default 5)")
     parser.add_argument("--output", type=Path, help="file to write (default: checkpoint_average.pt beside them)")
-    parser.add_argument("--keep", nargs="+", default=[], metavar="PART", help="parts that are the last one's: st_head ...")
+    parser.add_argument("--keep", nargs="+", default=[], metavar="PART", help="parts (st_head) that are the last one's")
     args = parser.parse_args()
     if bool(args.checkpoints) == bool(args.save_dir):
         parser.error("give either checkpoints or --save-dir")
