@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from echostream.export.states import NEXT, next_of, tensors_of, with_tensors
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.unit_decoder import UnitDecoderState
-from echostream.modules.transformer import CausalTransformer, TransformerState, behind_zeros
+from echostream.modules.transformer import TransformerState, behind_zeros
 from echostream.vocoders.interface import MAX_UNIT_FRAMES
 from echostream.vocoders.istft import ISTFTVocoder
 
@@ -151,9 +151,8 @@ def head_parts(model: EchoStreamModel) -> list[Part]:
     frames = torch.zeros(1, EXAMPLE_SIZE, model.cfg.encoder_dim)
     found = []
     for name, head in (("asr", model.asr_head), ("st", model.st_head)):
-        fresh = head.init_state()
-        if head.stack is not None and fresh is not None:
-            fresh = _of_full_size(head.stack, fresh)
+        # States of the largest size: no step changes it.
+        fresh = head.stack.full_state() if head.stack is not None else None
 
         def function(given: Tensors, name: str = name, head: nn.Module = head, fresh: Any = fresh) -> Tensors:
             logits, state = head(given["frames"], with_tensors(fresh, name, given))
@@ -168,7 +167,8 @@ def mt_decoder_part(model: EchoStreamModel) -> Part:
     """One token of the text decoder."""
     decoder = model.mt_decoder
     with torch.no_grad():
-        fresh = _of_full_size(decoder.stack, decoder.init_state())
+        begun = decoder.init_state()  # a prompt may have been read
+    fresh = TransformerState(begun.position, behind_zeros(begun.past, decoder.stack.window))
     start = tensors_of(fresh, "mt")
 
     def function(given: Tensors) -> Tensors:
@@ -184,10 +184,7 @@ def mt_decoder_part(model: EchoStreamModel) -> Part:
 def unit_decoder_part(model: EchoStreamModel) -> Part:
     """The units of one word."""
     decoder = model.unit_decoder
-    empty = decoder.init_state()
-    fresh = UnitDecoderState(
-        _of_full_size(decoder.text_stack, empty.text), _of_full_size(decoder.unit_stack, empty.unit)
-    )
+    fresh = UnitDecoderState(decoder.text_stack.full_state(), decoder.unit_stack.full_state())
     start = tensors_of(fresh, "unit")
 
     def function(given: Tensors) -> Tensors:
@@ -249,11 +246,6 @@ def vocoder_parts(vocoder: ISTFTVocoder) -> list[Part]:
             is_packable=False,
         ),
     ]
-
-
-def _of_full_size(stack: CausalTransformer, state: TransformerState) -> TransformerState:
-    """The state with zeros for the rest of its window, which masks hide: no step changes its size."""
-    return TransformerState(state.position, behind_zeros(state.past, stack.window))
 
 
 def _zeros(tensors: Tensors) -> Tensors:
