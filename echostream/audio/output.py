@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-import wave
+import os
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -19,6 +20,11 @@ ENCODINGS = {
     ".opus": ("OGG", "OPUS"),
 }
 SPEECH_SUFFIXES = (".wav", *ENCODINGS)
+
+# RIFF, its size, WAVE; "fmt ", size, encoding, channels, Hz, bytes a second, bytes a frame, bits; data, its size.
+WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
+WAV_PCM = 1
+LARGEST_WAV_DATA = 2**32 - WAV_HEADER.size
 
 
 def to_s16le(samples: np.ndarray) -> bytes:
@@ -37,6 +43,9 @@ class SpeechWriter(Protocol):
 class WavWriter:
     """Writes a 16-bit mono WAV file. Its header is correct after every write, even if the program is interrupted.
 
+    The standard library's ``wave`` counts samples after it has written them, so an interruption between the two
+    left some behind the end that its header names. Here the header goes by the file's own length.
+
     Args:
         path: the file, which is overwritten; its folder is created.
         sample_rate: in Hz.
@@ -47,26 +56,32 @@ class WavWriter:
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("wb")
-        self._wave = wave.open(self._file, "wb")  # noqa: SIM115  (closed by close)
-        self._wave.setnchannels(1)
-        self._wave.setsampwidth(2)
-        self._wave.setframerate(sample_rate)
-        self._put(b"")
+        self._file, self._sample_rate = path.open("wb"), sample_rate
+        self._file.write(bytes(WAV_HEADER.size))
+        self._write_header()
 
     def write(self, samples: np.ndarray) -> None:
         """Append float32 ``(n,)``."""
         if samples.size:
-            self._put(to_s16le(samples))
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(to_s16le(samples))
+            self._write_header()
 
-    def _put(self, frames: bytes) -> None:
-        self._wave.writeframes(frames)  # which also corrects the header
+    def _write_header(self) -> None:
+        size = self._file.seek(0, os.SEEK_END) - WAV_HEADER.size
+        size = min(size, LARGEST_WAV_DATA)  # all that its 32 bits can count; readers take the rest by the file's end
+        byte_rate = 2 * self._sample_rate
+        format_chunk = (b"fmt ", 16, WAV_PCM, 1, self._sample_rate, byte_rate, 2, 16)
+        self._file.seek(0)
+        self._file.write(WAV_HEADER.pack(b"RIFF", WAV_HEADER.size - 8 + size, b"WAVE", *format_chunk, b"data", size))
         self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
+        if self._file.closed:
+            return
         try:
-            self._wave.close()
+            self._write_header()
         finally:  # on a full disk both calls raise, but the file is closed
             self._file.close()
 
@@ -94,7 +109,7 @@ class EncodedWriter:
         path.open("wb").close()  # which says better than libsndfile why it can't be done
         self._path, self._is_empty = path, True
         try:
-            self._file = soundfile.SoundFile(path, "w", sample_rate, 1, encoding, format=container)
+            self._file = soundfile.SoundFile(os.fsencode(path), "w", sample_rate, 1, encoding, format=container)
         except soundfile.LibsndfileError as error:
             raise OSError(errno.EINVAL, f"{encoding} can't be written at {sample_rate} Hz", str(path)) from error
 
