@@ -2,6 +2,8 @@
 
 import ast
 import asyncio
+import json
+import os
 import re
 import subprocess
 import sys
@@ -131,7 +133,7 @@ def test_all_dependencies_have_bounds():
     assert len(requirements) > 30
     for requirement in [*requirements, *described["build-system"]["requires"]]:
         if not requirement.startswith("echostream["):  # other extras of the package itself
-            assert re.fullmatch(r"[\w-]+(==[\w.]+|>=[\w.]+,<[\w.]+)", requirement), requirement
+            assert re.fullmatch(r"[\w-]+(\[\w+\])?(==[\w.]+|>=[\w.]+,<[\w.]+)", requirement), requirement
 
 
 # --- requests ----------------------------------------------------------------------------------------------------
@@ -228,3 +230,30 @@ def test_malformed_requests_are_rejected(server, request_, status):
             return await ask(url, request_)
 
     assert asyncio.run(run()).split(b" ")[1] == status
+
+
+VULNERABLE = {"name": "tqdm", "version": "4.64.1", "vulns": [{"id": "GHSA-x", "aliases": ["CVE-2024-34062"]}]}
+OPEN = {"name": "aiohttp", "version": "3.13.0", "vulns": [{"id": "CVE-2999-1", "fix_versions": ["3.13.3"]}]}
+UNKNOWN = {"name": "torch", "version": "2.11", "skip_reason": "not found on the index"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "in_ci", "said"),
+    [
+        ({"dependencies": [VULNERABLE]}, 0, 0, "1 packages looked up, 1 vulnerabilities, 0 of them open"),
+        ({"dependencies": [VULNERABLE, OPEN]}, 1, 1, "aiohttp 3.13.0: CVE-2999-1: fixed in 3.13.3"),
+        ({"dependencies": [UNKNOWN]}, 2, 0, "the advisory service knows nothing of 1 packages, such as torch"),
+        ({"dependencies": [OPEN, UNKNOWN]}, 1, 1, "1 of them open"),
+        (None, 2, 0, "pip-audit gave no answer: no route to host"),
+    ],
+    ids=["explained", "open", "unknown", "open and unknown", "unreachable"],
+)
+def test_audit_fails_on_what_is_open_and_in_ci_on_nothing_else(tmp_path, answer, status, in_ci, said):
+    says = f"print({json.dumps(json.dumps(answer))})" if answer else "import sys; sys.exit('no route to host')"
+    (tmp_path / "pip_audit.py").write_text(says, encoding="utf-8")
+    for options, expected in (([], status), (["--skip-unreachable"], in_ci)):
+        command = [sys.executable, REPOSITORY / ".ci" / "audit.py", *options]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == expected and said in done.stdout + done.stderr
+        assert ("skipped: " in done.stdout) == (expected != status)

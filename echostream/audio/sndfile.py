@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,8 @@ def open_sound_file(source: Path | BinaryIO, name: str) -> soundfile.SoundFile:
     if isinstance(source, Path):
         check_file(source, name)
     try:
-        return _SequentialFile(source)
+        # As bytes, since the names of files are any bytes; soundfile takes for text what is UTF-8 alone.
+        return _SequentialFile(os.fsencode(source) if isinstance(source, Path) else source)
     except PermissionError as error:
         raise AudioError(f"cannot read {name}: permission denied") from error
     except (OSError, TypeError, soundfile.LibsndfileError) as error:

@@ -95,7 +95,7 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         with BoundedMemory.for_weights(content.weights):
             model = model_class(cfg, *sizes)
         with BoundedMemory(MAX_STATE_ELEMENTS, MAX_STATE_TENSORS):
-            for part in (model.encoder, model.st_head, model.mt_decoder, model.unit_decoder):
+            for part in (model.encoder, model.asr_head, model.st_head, model.mt_decoder, model.unit_decoder):
                 part.init_state()
             for module in model.modules():
                 if isinstance(module, CausalTransformer):

@@ -45,7 +45,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
             in one line.
         OSError: missing, or not to be read.
     """
-    text = _read_text(path, MAX_YAML_BYTES)
+    text = read_text(path, MAX_YAML_BYTES)
     try:
         content = _PlainLoader(text).get_single_data()
     except UnsafeFileError:
@@ -65,7 +65,7 @@ def read_json(path: str | os.PathLike[str], max_bytes: int = MAX_JSON_BYTES) -> 
             in one line.
         OSError: missing, or not to be read.
     """
-    text = _read_text(path, max_bytes)
+    text = read_text(path, max_bytes)
     try:
         content = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except UnsafeFileError:
@@ -100,7 +100,13 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[str]:
                 raise UnsafeFileError(f"it is damaged: not UTF-8 text in line {number}") from error
 
 
-def _read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
+def read_text(path: str | os.PathLike[str], max_bytes: int) -> str:
+    """All of a small text file; no more than ``max_bytes`` are ever read of one that has no end.
+
+    Raises:
+        UnsafeFileError: larger than that, or not UTF-8; in one line.
+        OSError: missing, or not to be read.
+    """
     with Path(path).open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:

@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from echostream.untar import unpack
 from scripts.files import atomic_path, scratch_folder
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
@@ -59,7 +60,7 @@ def unpack_deb(path: Path, folder: Path) -> None:
         if name.startswith("data.tar"):
             try:
                 with tarfile.open(fileobj=io.BytesIO(data[start : start + size])) as archive:
-                    archive.extractall(folder, filter="data")
+                    unpack(archive, archive, folder)
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise SystemExit(f"error: cannot unpack {path} ({name}: {error}); {hint}") from error
             return

@@ -68,7 +68,7 @@ def read_rows(path: Path) -> list[Row]:
         raise SystemExit(f"error: {path}, line {line}: not UTF-8; save the table as UTF-8") from error
     header = [name.strip() for name in lines[0].split("\t")] if lines else []
     if "source_wav" not in header or len(set(header)) < len(header):
-        found = f"it reads {lines[0]!r}" if lines else "the file is empty"
+        found = f"it reads {lines[0][:200]!r}" if lines else "the file is empty"
         raise SystemExit(
             f"error: {path}, line 1: the header names tab-separated columns, each once: source_wav and any of "
             f"{', '.join(COLUMNS[1:])}; {found}"

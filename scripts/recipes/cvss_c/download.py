@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from echostream.untar import unpack as unpack_members
 from scripts.command_line import require
-from scripts.files import scratch_folder
+from scripts.files import atomic_path, scratch_folder
 from scripts.recipes.cvss_c.layout import CorpusLayout
 
 BLOCK_BYTES = 1 << 20
@@ -39,6 +40,11 @@ class Part:
     @property
     def is_there(self) -> bool:
         return (self.place / self.marker).exists() if self.marker else self.place.exists()
+
+    @property
+    def unpacking(self) -> Path:
+        """Folder that an archive is unpacked to before what is wanted of it goes to its place."""
+        return self.place.with_name(f".{self.place.name}.unpacking")
 
 
 def fetch(url: str, path: Path) -> None:
@@ -86,7 +92,7 @@ def unpack(archive: Path, part: Part) -> None:
     wanted = part.marker or part.place.name
     try:
         with (
-            scratch_folder(part.place.with_name(f".{part.place.name}.unpacking")) as unpacked,
+            scratch_folder(part.unpacking) as unpacked,
             archive.open("rb") as file,
             require("tqdm").tqdm(
                 total=archive.stat().st_size, desc=f"unpacking {archive.name}", unit="B", unit_scale=True
@@ -94,7 +100,7 @@ def unpack(archive: Path, part: Part) -> None:
             tarfile.open(fileobj=file, mode="r|*") as members,
         ):
             for member in members:
-                members.extract(member, unpacked, filter="data")
+                unpack_members(members, [member], unpacked)
                 progress.update(file.tell() - progress.n)
             found = sorted(unpacked.rglob(wanted), key=lambda path: len(path.parts))
             if not found:
@@ -138,8 +144,8 @@ def bring(part: Part, out: Path) -> None:
     elif source.parent == out / "downloads":
         source.replace(part.place)
     else:
-        shutil.copyfile(source, part.place.with_name(f".{part.place.name}"))
-        part.place.with_name(f".{part.place.name}").replace(part.place)
+        with atomic_path(part.place) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def list_parts(args: argparse.Namespace) -> list[Part]:
@@ -170,6 +176,8 @@ def main() -> None:
     problems = []
     for part in list_parts(args):
         if part.is_there:
+            if not args.dry_run:  # the rest of an archive, if a run was killed just when the part had come to its place
+                shutil.rmtree(part.unpacking, ignore_errors=True)
             print(f"{part.title}: already in {part.place}", flush=True)
         elif args.dry_run:
             source = part.url or f"nowhere: {part.option} is not given"

@@ -198,6 +198,17 @@ def test_archive_must_not_leave_its_folder(published, tmp_path, monkeypatch, cap
     assert not list(tmp_path.rglob("escaped")) and not list(tmp_path.rglob("*.unpacking"))
 
 
+def test_rest_of_an_archive_goes_if_unpacking_was_killed_at_its_end(published, tmp_path, monkeypatch):
+    arguments = fetch_arguments(published, tmp_path)
+    call(download, monkeypatch, *arguments)
+    rest = tmp_path / "cv-corpus-4/.fr.unpacking/cv-corpus-4"
+    rest.mkdir(parents=True)
+    call(download, monkeypatch, *arguments, "--dry-run")
+    assert rest.exists()
+    call(download, monkeypatch, *arguments)
+    assert [path.name for path in tmp_path.rglob(".*")] == []
+
+
 def test_texts_are_joined_and_faults_named(extracted):
     rows = read_table(extracted / "texts/pairs.tsv", "split", "audio", "fr", "en")
     assert [(row["id"], row["split"], row["fr"], row["en"]) for row in rows] == PAIRS
