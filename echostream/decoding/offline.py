@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from echostream.decoding.beam_search import Hypothesis, Repeated, search_batch
-from echostream.decoding.greedy_search import Reading, Search, search_together
+from echostream.decoding.beam_search import Hypothesis, Repeated, search
+from echostream.decoding.joint_search import Reading, Search, TextAnswer, decoder_passes, search_together
 from echostream.decoding.prefix_beam_search import SourceTranscriber
 from echostream.decoding.repetition import heard_repetition, repeating
 from echostream.decoding.target_tokens import END, PADDING, forbidden_tokens, token_limit
 from echostream.modules.ctc import CTCReader, greedy_collapse
+from echostream.modules.transformer import TransformerState
 from echostream.text import WORD_MARK, pieces_to_text
 
 if TYPE_CHECKING:
@@ -82,16 +83,15 @@ def translate(
     repeated = [partial(repeating, starts_word=starts_word, heard=heard_repetition(words)) for words in sentences]
     decoder = model.mt_decoder
     forbidden = forbidden_tokens(decoder.embedding.num_embeddings, frames.device)
-    if beam == 1:
-        seen = [row[None, max(0, end - decoder.window_frames) : end] for row, end in zip(frames, lengths, strict=True)]
-        searches = [_greedy(model, forbidden, *own) for own in zip(seen, limits, repeated, strict=True)]
-        found = search_together(decoder, searches)
-    else:
-        mask = decoder.frame_mask(lengths, frames.size(1), lengths[:, None])
-        state = decoder.init_state(frames.size(0))
-        found = search_batch(
-            decoder, END, frames, state, beam, limits, forbidden, _has_ended, repeated, mask, length_penalty
-        )
+    seen = [row[None, max(0, end - decoder.window_frames) : end] for row, end in zip(frames, lengths, strict=True)]
+    state = decoder.init_state()
+    searches = [
+        _greedy(own, state, limit, forbidden, repeats)
+        if beam == 1
+        else search(END, own, state, beam, limit, forbidden, _has_ended, repeats, length_penalty)
+        for own, limit, repeats in zip(seen, limits, repeated, strict=True)
+    ]
+    found = search_together(searches, decoder_passes(model))
     return [hypotheses if speaks else [Hypothesis()] for hypotheses, speaks in zip(found, spoken, strict=True)]
 
 
@@ -100,16 +100,15 @@ def _has_ended(tokens: tuple[int, ...]) -> bool:
 
 
 def _greedy(
-    model: EchoStreamModel, forbidden: Tensor, frames: Tensor, limit: int, repeated: Repeated
+    frames: Tensor, state: TransformerState, limit: int, forbidden: Tensor, repeated: Repeated
 ) -> Search[list[Hypothesis]]:
     """Greedy search for one utterance, whose decoder sees ``frames (1, T, D)``."""
     tokens: list[int] = []
     scores: list[float] = []
-    state = model.mt_decoder.init_state()
     while len(tokens) < limit and END not in tokens:
-        answer = yield Reading(tokens[-1] if tokens else END, frames, state)
+        answer: TextAnswer = yield Reading([[tokens[-1] if tokens else END]], frames, state)
         state = answer.state
-        logits = answer.logits + forbidden
+        logits = answer.logits[:, -1] + forbidden
         logits[0, list(repeated(tuple(tokens)))] = float("-inf")
         log_probs = logits[0].float().log_softmax(dim=-1)
         tokens.append(int(log_probs.argmax()))

@@ -299,7 +299,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(given: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in given.items()) or "its defaults"
+    return ", ".join(f"{name}={repr(value)[:80]}" for name, value in given.items()) or "its defaults"
 
 
 def _check_options(name: str, takes_them: Callable[..., Any] | None, given: Mapping[str, Any]) -> None:

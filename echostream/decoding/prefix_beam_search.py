@@ -36,6 +36,7 @@ SENTENCE_PAUSE_MS = 1000
 NEVER = -math.inf
 
 SymbolSpan = tuple[tuple[int, ...], tuple[int, ...]]  # symbols, and the frame at which each was read
+FrameCandidates = tuple[float, dict[int, float]]  # log-probability of the blank, and of the symbols that are tried
 
 
 @dataclass(slots=True)
@@ -112,20 +113,33 @@ class SourceTranscriber:
         self, log_probs: Tensor, state: TranscriberState, is_last: bool = False
     ) -> tuple[list[SourceWord], TranscriberState]:
         """Words that new frames ``(T, classes)`` finalise, and the next state; all words when the source ends."""
-        spans, state = self.search(log_probs, state, is_last)
-        return [word for span in spans for word in self._words(span, state)], state
+        return self.step_batch(log_probs[None], [state], is_last)[0]
+
+    def step_batch(
+        self, log_probs: Tensor, states: Sequence[TranscriberState], is_last: bool = False
+    ) -> list[tuple[list[SourceWord], TranscriberState]]:
+        """:meth:`step` for several streams: ``(B, T, classes)`` and a state for each row."""
+        stepped = []
+        for frames, before in zip(frame_candidates(log_probs), states, strict=True):
+            spans, state = self._search(frames, before, is_last)
+            stepped.append(([word for span in spans for word in self._words(span, state)], state))
+        return stepped
 
     def search(
         self, log_probs: Tensor, state: TranscriberState, is_last: bool = False
     ) -> tuple[list[SymbolSpan], TranscriberState]:
         """As :meth:`step`, but the symbols with the frames at which they were read, as they are finalised."""
+        return self._search(frame_candidates(log_probs[None])[0], state, is_last)
+
+    def _search(
+        self, frames: Sequence[FrameCandidates], state: TranscriberState, is_last: bool
+    ) -> tuple[list[SymbolSpan], TranscriberState]:
         state = state.copy()
         spans: list[SymbolSpan] = []
-        best = log_probs.topk(min(CANDIDATES, log_probs.size(-1)))
-        blanks = log_probs[:, BLANK].tolist()
-        for blank, values, classes in zip(blanks, best.values.tolist(), best.indices.tolist(), strict=True):
-            candidates = {label: value for label, value in zip(classes, values, strict=True) if value > LEAST_LOG_PROB}
-            state.hypotheses = self._extend(blank, candidates, state)
+        # Hypotheses share their contexts, and keep them for as long as nothing is added to them.
+        priors: dict[tuple[tuple[int, ...], int], float] = {}
+        for blank, candidates in frames:
+            state.hypotheses = self._extend(blank, candidates, state, priors)
             state.frame += 1
             spans += self._finalise_agreed(state)
         if is_last:
@@ -136,8 +150,17 @@ class SourceTranscriber:
             spans += self._finalise(len(state.hypotheses[0].symbols), state)
         return spans, state
 
-    def _extend(self, blank: float, candidates: dict[int, float], state: TranscriberState) -> list[CTCHypothesis]:
-        """One frame: every hypothesis stays as it is, or goes on with one of the candidates."""
+    def _extend(
+        self,
+        blank: float,
+        candidates: dict[int, float],
+        state: TranscriberState,
+        priors: dict[tuple[tuple[int, ...], int], float],
+    ) -> list[CTCHypothesis]:
+        """One frame: every hypothesis stays as it is, or goes on with one of the candidates.
+
+        ``priors`` remembers what a symbol adds to the score in a context.
+        """
         found: dict[tuple[int, ...], CTCHypothesis] = {}
         for hypothesis in state.hypotheses:
             total = add_logs(hypothesis.blank, hypothesis.symbol)
@@ -154,10 +177,13 @@ class SourceTranscriber:
                 if known is not None:
                     known.symbol = add_logs(known.symbol, before + value)
                     continue
-                lm = self.language_model
-                prior = hypothesis.prior + self.weight * lm.score(hypothesis.context, label) + self.bonus
+                place = hypothesis.context, label
+                scaled = priors.get(place)
+                if scaled is None:
+                    scaled = priors[place] = self.weight * self.language_model.score(*place)
+                prior = hypothesis.prior + scaled + self.bonus
                 frames = (*hypothesis.frames, state.frame)
-                context = lm.after(hypothesis.context, label)
+                context = self.language_model.after(*place)
                 found[symbols] = CTCHypothesis(symbols, frames, NEVER, before + value, prior, context)
         return nlargest(self.beam, found.values(), key=lambda hypothesis: hypothesis.score)
 
@@ -216,6 +242,19 @@ class SourceTranscriber:
                 start_s, end_s = (frame * self.frame_ms / 1000 for frame in (frames[start], frames[end - 1] + 1))
                 words.append(SourceWord(text, start_s, end_s, joined))
         return words
+
+
+def frame_candidates(log_probs: Tensor) -> list[list[FrameCandidates]]:
+    """What is tried in each frame of ``(B, T, classes)``, row by row."""
+    best = log_probs.topk(min(CANDIDATES, log_probs.size(-1)))
+    rows = zip(log_probs[..., BLANK].tolist(), best.values.tolist(), best.indices.tolist(), strict=True)
+    return [
+        [
+            (blank, {label: value for label, value in zip(labels, values, strict=True) if value > LEAST_LOG_PROB})
+            for blank, values, labels in zip(*row, strict=True)
+        ]
+        for row in rows
+    ]
 
 
 def _merge(found: dict[tuple[int, ...], CTCHypothesis], hypothesis: CTCHypothesis) -> None:

@@ -60,9 +60,10 @@ class EchoStreamConfig:
     memory_slots: int = field(default=16, metadata={"help": "slots of the memory bank; 0: no memory"})
     memory_block_frames: int = field(default=16, metadata={"help": "frames averaged into one memory slot (frames)"})
     right_context_frames: int = field(default=1, metadata={"help": "right context of each encoder segment (frames)"})
+    asr_layers: int = field(default=0, metadata={"help": "causal transformer layers of the ASR-CTC head"})
     st_layers: int = field(default=2, metadata={"help": "causal transformer layers of the ST-CTC head"})
     st_window_frames: int = field(
-        default=96, metadata={"help": "frames that the ST-CTC head looks back (40 ms frames)"}
+        default=96, metadata={"help": "frames that the layers of the CTC heads look back (40 ms frames)"}
     )
     mt_dim: int = field(default=512, metadata={"help": "size of the MT decoder"})
     mt_layers: int = field(default=4, metadata={"help": "layers of the MT decoder"})

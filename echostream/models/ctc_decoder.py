@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from echostream.models.config import EchoStreamConfig
 from echostream.modules.transformer import CausalTransformer, TransformerState
 
 
@@ -57,3 +58,18 @@ class CTCDecoderWithTransformerLayer(CTCDecoder):
         super().__init__(
             input_dim, vocab_size, CausalTransformer(input_dim, layers, heads, ffn_dim, window_frames, dropout)
         )
+
+
+def ctc_head(cfg: EchoStreamConfig, vocab: int, layers: int) -> CTCDecoder:
+    """A CTC decoder with as many layers of its own."""
+    if not layers:
+        return CTCDecoder(cfg.encoder_dim, vocab)
+    return CTCDecoderWithTransformerLayer(
+        cfg.encoder_dim,
+        vocab,
+        layers,
+        cfg.encoder_heads,
+        cfg.encoder_ffn_dim,
+        cfg.st_window_frames,
+        cfg.dropout,
+    )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from echostream.models.config import EchoStreamConfig
-from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
+from echostream.models.ctc_decoder import ctc_head
 from echostream.models.front_ends import find_front_end
 from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder
@@ -37,20 +37,8 @@ class EchoStreamModel(nn.Module):
         # The features of the front end; checkpoints have called them so since there was one front end.
         self.fbank = find_front_end(cfg.front_end).features()
         self.encoder = EchoStreamSpeechEncoder(cfg)
-        self.asr_head = CTCDecoder(cfg.encoder_dim, source_vocab)
-        self.st_head = (
-            CTCDecoderWithTransformerLayer(
-                cfg.encoder_dim,
-                target_vocab,
-                cfg.st_layers,
-                cfg.encoder_heads,
-                cfg.encoder_ffn_dim,
-                cfg.st_window_frames,
-                cfg.dropout,
-            )
-            if cfg.st_layers
-            else CTCDecoder(cfg.encoder_dim, target_vocab)
-        )
+        self.asr_head = ctc_head(cfg, source_vocab, cfg.asr_layers)
+        self.st_head = ctc_head(cfg, target_vocab, cfg.st_layers)
         self.mt_decoder = TransformerMTDecoder(
             target_vocab,
             PADDING,

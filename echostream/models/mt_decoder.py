@@ -7,6 +7,7 @@ frames there are. The hidden state that predicts a token goes on to the unit dec
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +116,7 @@ class TransformerMTDecoder(nn.Module):
         memory_mask: Tensor | None = None,
         state: TransformerState | None = None,
         need_state: bool = False,
+        lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor, TransformerState | None]:
         """Hidden states and scores of the tokens that follow ``previous_tokens``.
 
@@ -124,6 +126,7 @@ class TransformerMTDecoder(nn.Module):
             memory_mask: from :meth:`frame_mask`; None if all frames are visible.
             state: of the tokens before.
             need_state: return the next state.
+            lengths: how many tokens each row has, see :meth:`CausalTransformer.forward`; None: all ``N``.
 
         Returns:
             hidden ``(B, N, dim)``, logits ``(B, N, vocab)``, next state or None.
@@ -131,5 +134,7 @@ class TransformerMTDecoder(nn.Module):
         if state is None and self.prompt is not None:
             state = self.init_state(len(previous_tokens))
         x = self.dropout(self._input(previous_tokens, state))
-        hidden, state = self.stack(x, state, memory=memory, memory_mask=memory_mask, need_state=need_state)
+        hidden, state = self.stack(
+            x, state, memory=memory, memory_mask=memory_mask, need_state=need_state, lengths=lengths
+        )
         return hidden, nn.functional.linear(hidden, self.embedding.weight), state

@@ -8,6 +8,7 @@ a word see each other and the words before: speech of a word starts when the wor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +71,12 @@ class CTCTransformerUnitDecoder(nn.Module):
         return UnitDecoderState(self.text_stack.init_state(batch_size), self.unit_stack.init_state(batch_size))
 
     def forward(
-        self, text: Tensor, word_ids: Tensor, state: UnitDecoderState | None = None, need_state: bool = False
+        self,
+        text: Tensor,
+        word_ids: Tensor,
+        state: UnitDecoderState | None = None,
+        need_state: bool = False,
+        lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, UnitDecoderState | None]:
         """Unit scores of whole words.
 
@@ -79,6 +85,8 @@ class CTCTransformerUnitDecoder(nn.Module):
             word_ids: ``(B, N)`` non-decreasing word numbers; a word must be passed whole, in one call.
             state: of the words before.
             need_state: return the next state.
+            lengths: how many subwords each row has; the others, which are padding, need a ``word_ids`` of their own.
+                None: all ``N``.
 
         Returns:
             logits ``(B, N * frames_per_token, num_units + 1)`` and the next state or None.
@@ -86,11 +94,14 @@ class CTCTransformerUnitDecoder(nn.Module):
         text_state = state.text if state is not None else None
         unit_state = state.unit if state is not None else None
         x, text_state = self.text_stack(
-            self.dropout(self.project(text)), text_state, block_ids=word_ids, need_state=need_state
+            self.dropout(self.project(text)), text_state, block_ids=word_ids, need_state=need_state, lengths=lengths
         )
         x = (x[:, :, None] + self.slot).flatten(1, 2)  # (B, N * upsample, dim)
         block_ids = word_ids.repeat_interleave(self.upsample, dim=1)
-        x, unit_state = self.unit_stack(self.dropout(x), unit_state, block_ids=block_ids, need_state=need_state)
+        positions = [self.upsample * length for length in lengths] if lengths is not None else None
+        x, unit_state = self.unit_stack(
+            self.dropout(x), unit_state, block_ids=block_ids, need_state=need_state, lengths=positions
+        )
         logits = self.output(x).unflatten(-1, (self.frames_per_position, -1)).flatten(1, 2)
         next_state = UnitDecoderState(text_state, unit_state) if text_state is not None else None
         return logits, next_state

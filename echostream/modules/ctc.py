@@ -106,13 +106,23 @@ class ExpectedCounter(State):
             The frames, within this call, at which one symbol more is to be expected, and the counter for those that
             follow.
         """
-        if not logits.size(0):
-            return [], self
-        starts, before = symbol_starts(logits[None], self.before)
-        frames, rest = [], self.rest
-        for frame, probability in enumerate(starts[0].tolist()):
+        return count_expected(logits[None], [self])[0]
+
+
+def count_expected(logits: Tensor, counters: Sequence[ExpectedCounter]) -> list[tuple[list[int], ExpectedCounter]]:
+    """:meth:`ExpectedCounter.read` for several streams: logits ``(B, T, classes)`` and a counter for each row."""
+    if not logits.size(1):
+        return [([], counter) for counter in counters]
+    none = logits.new_zeros(1, logits.size(2) - 1, dtype=torch.float32)
+    before = torch.cat([counter.before if counter.before is not None else none for counter in counters])
+    starts, following = symbol_starts(logits, before)
+    counted = []
+    for counter, row, after in zip(counters, starts.tolist(), following.split(1), strict=True):
+        frames, rest = [], counter.rest
+        for frame, probability in enumerate(row):
             rest += probability
             if rest >= 1:  # a probability is at most 1, so that a frame brings one symbol at most
                 rest -= 1
                 frames.append(frame)
-        return frames, ExpectedCounter(before.clone(), rest)
+        counted.append((frames, ExpectedCounter(after.clone(), rest)))
+    return counted

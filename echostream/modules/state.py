@@ -72,15 +72,19 @@ class BatchedState(State):
             merged[field.name] = type(parts[0]).stack(parts) if isinstance(parts[0], BatchedState) else torch.cat(parts)
         return cls(**merged)
 
-    def split(self) -> list[Self]:
-        """Split into states of batch size one. Each is a copy, so that its memory is freed when it is dropped."""
+    def split(self, sizes: Sequence[int] | None = None) -> list[Self]:
+        """Split into states of the batch sizes ``sizes``, by default of one each.
+
+        Each is a copy, so that its memory is freed when it is dropped.
+        """
+        sizes = [1] * self.batch_size if sizes is None else list(sizes)
         columns = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             columns[field.name] = (
-                value.split() if isinstance(value, BatchedState) else [row.clone() for row in value.split(1)]
+                value.split(sizes) if isinstance(value, BatchedState) else [rows.clone() for rows in value.split(sizes)]
             )
-        return [type(self)(**{name: rows[i] for name, rows in columns.items()}) for i in range(self.batch_size)]
+        return [type(self)(**{name: rows[i] for name, rows in columns.items()}) for i in range(len(sizes))]
 
 
 def stack(states: Sequence[Any]) -> Any:
@@ -88,6 +92,7 @@ def stack(states: Sequence[Any]) -> Any:
     return states[0] if len(states) == 1 else type(states[0]).stack(states)
 
 
-def unstack(state: Any) -> list:
-    """Split the state of a batch into one state per stream."""
-    return [state] if state.batch_size == 1 else state.split()
+def unstack(state: Any, sizes: Sequence[int] | None = None) -> list:
+    """Split the state of a batch into one state per stream; ``sizes``: how many rows each has, by default one."""
+    count = state.batch_size if sizes is None else len(sizes)
+    return [state] if count == 1 else state.split(sizes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Self
 
 import torch
@@ -40,10 +41,22 @@ class TransformerState(BatchedState):
         past = torch.cat([behind_zeros(state.past, longest) for state in states])
         return cls(torch.cat([state.position for state in states]), past)
 
-    def split(self) -> list[Self]:
+    def split(self, sizes: Sequence[int] | None = None) -> list[Self]:
         size = self.past.size(2)
-        rows = zip(self.position.tolist(), self.position.split(1), self.past.split(1), strict=True)
-        return [type(self)(one.clone(), past[:, :, max(0, size - place) :].clone()) for place, one, past in rows]
+        sizes = [1] * len(self.position) if sizes is None else list(sizes)
+        places = [max(rows) for rows in _cut(self.position.tolist(), sizes)]
+        parts = zip(places, self.position.split(sizes), self.past.split(sizes), strict=True)
+        return [type(self)(rows.clone(), past[:, :, max(0, size - place) :].clone()) for place, rows, past in parts]
+
+
+def _cut(values: Sequence[int], sizes: Sequence[int]) -> list[Sequence[int]]:
+    ends = list(accumulate(sizes, initial=0))
+    return [values[start:end] for start, end in pairwise(ends)]
+
+
+def _without_padding(window: Tensor, padded: Sequence[int]) -> Tensor:
+    """Keys and values ``(B, layers, n, ...)`` whose last ``padded`` positions, of each row, go round to its front."""
+    return torch.stack([row.roll(count, dims=1) for row, count in zip(window, padded, strict=True)])
 
 
 def behind_zeros(past: Tensor, size: int) -> Tensor:
@@ -85,26 +98,31 @@ class CrossAttention(nn.Module):
             memory: encoder frames.
             mask: ``(B, N, T)`` bool, True where visible; None if all frames are visible.
         """
-        query = self.query(x).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)  # (B, H, N, hd)
+        query = self.query(x).unflatten(-1, (self.heads, self.head_dim))  # (B, N, H, hd)
         mask = None if mask is None else mask[:, None]
         n, t = x.size(1), memory.size(1)
         # Compare multiplications per head: mapping N queries and N results against projecting T keys and values.
         if n * (t + self.head_dim) * self.memory_dim < t * (self.memory_dim + n) * self.head_dim:
+            # A head's weights serve all rows in one product, and a row's frames all heads. Products that broadcast
+            # would copy the weights for every row and the frames for every head.
             weight = self.key.weight.unflatten(0, (self.heads, self.head_dim))  # (H, hd, memory_dim)
-            scores = (query @ weight) @ memory[:, None].transpose(2, 3) * self.head_dim**-0.5
+            mapped = query.flatten(0, 1).transpose(0, 1) @ weight  # (H, B * N, memory_dim)
+            mapped = mapped.unflatten(1, (-1, n)).transpose(0, 1).flatten(1, 2)  # (B, H * N, memory_dim)
+            scores = (mapped @ memory.transpose(1, 2)).unflatten(1, (-1, n)) * self.head_dim**-0.5  # (B, H, N, T)
             if mask is not None:
                 scores = scores.masked_fill(~mask, float("-inf"))
             attention = nn.functional.dropout(scores.softmax(dim=-1), self.dropout, self.training)
-            context = attention @ memory[:, None]  # (B, H, N, memory_dim)
+            context = (attention.flatten(1, 2) @ memory).unflatten(1, (-1, n))  # (B, H, N, memory_dim)
             weight = self.value.weight.unflatten(0, (self.heads, self.head_dim))
-            bias = self.value.bias.unflatten(0, (self.heads, 1, self.head_dim))
+            out = context.transpose(0, 1).flatten(1, 2) @ weight.transpose(1, 2)  # (H, B * N, hd)
+            out = out.unflatten(1, (-1, n)).transpose(0, 1)  # (B, H, N, hd)
             # With dropout the attention weights don't sum to one; the other order scales the value bias by their sum.
-            out = context @ weight.transpose(1, 2) + attention.sum(-1, keepdim=True) * bias
+            out = out + attention.sum(-1, keepdim=True) * self.value.bias.unflatten(0, (self.heads, 1, self.head_dim))
         else:
             key = self.key(memory).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
             value = self.value(memory).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
             dropout = self.dropout if self.training else 0.0
-            out = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+            out = scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=mask, dropout_p=dropout)
         return self.out(out.transpose(1, 2).flatten(2))
 
 
@@ -216,6 +234,7 @@ class CausalTransformer(nn.Module):
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
         need_state: bool = False,
+        lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, TransformerState | None]:
         """Process whole sequences (``state`` None) or the next positions of a stream.
 
@@ -229,6 +248,8 @@ class CausalTransformer(nn.Module):
             memory: ``(B, T, memory_dim)`` encoder frames for cross-attention.
             memory_mask: ``(B, N, T)`` bool, True where visible; None if all frames are visible.
             need_state: return the state for the next positions (implied by ``state``).
+            lengths: how many of the ``N`` positions each row has; the state remembers nothing of those behind them.
+                None: all.
 
         Returns:
             ``(B, N, dim)`` after the final norm, and the next state or None.
@@ -254,5 +275,11 @@ class CausalTransformer(nn.Module):
         window = state.past
         if key_values:
             window = torch.cat([window, torch.stack(key_values, dim=1)], dim=2)
+        position = past + n
+        if lengths is not None:
+            position = past + torch.tensor(lengths, device=past.device)
+            # What goes round to the front is older than the row's first position, which masks hide, or than the
+            # window, which is cut off here.
+            window = _without_padding(window, [n - length for length in lengths]) if key_values else window
         surplus = window.size(2) - self.window
-        return x, TransformerState(position=past + n, past=window[:, :, surplus:].clone() if surplus > 0 else window)
+        return x, TransformerState(position, past=window[:, :, surplus:].clone() if surplus > 0 else window)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from echostream.constants import FRAME_MS, TASKS
+from echostream.constants import FRAME_MS, MAX_SEGMENT_MS, MOST_TEMPO, TASKS
 from echostream.decoding.policy import Policy, choose_policy
-from echostream.streaming.tempo import MOST_TEMPO
 
 # Beyond these an option is a slip: what is computed for a segment grows with the square of them.
-MAX_SEGMENT_MS = 3_600_000
 MAX_RIGHT_CONTEXT_FRAMES = 250
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from echostream.decoding.prefix_beam_search import SourceTranscriber, TranscriberState
 from echostream.decoding.word_boundary import SourceWord, WordBoundaryDetector, WordBoundaryDetectorState
 from echostream.models.ctc_decoder import CTCDecoder
-from echostream.modules.ctc import CTCReader, ExpectedCounter
+from echostream.modules.ctc import CTCReader, ExpectedCounter, count_expected
 from echostream.modules.state import State, stack, unstack
 from echostream.modules.transformer import TransformerState
 from echostream.text import pieces_to_text
@@ -23,6 +23,7 @@ class RecogniserState(State):
     Attributes:
         boundaries: of the source words on the greedy path.
         transcript: of the prefix beam search, with a language model of the source.
+        asr: of the ASR CTC decoder's layers, if it has any.
         st: of the ST CTC decoder's layers, if it has any.
         st_reader: reads the ST CTC's greedy path.
         st_counter: counts the symbols that the ST CTC lets expect.
@@ -30,6 +31,7 @@ class RecogniserState(State):
 
     boundaries: WordBoundaryDetectorState
     transcript: TranscriberState | None = None
+    asr: TransformerState | None = None
     st: TransformerState | None = None
     st_reader: CTCReader = field(default_factory=CTCReader)
     st_counter: ExpectedCounter = field(default_factory=ExpectedCounter)
@@ -84,6 +86,7 @@ class Recogniser:
         return RecogniserState(
             self.detector.init_state(),
             self.transcriber.init_state() if self.transcriber is not None else None,
+            self.asr.init_state(),
             self.st.init_state(),
         )
 
@@ -101,60 +104,70 @@ class Recogniser:
         Returns:
             for each stream, what was recognised and the next state.
         """
-        source_logits, _ = self.asr(frames)
-        source_classes = source_logits.argmax(dim=-1).tolist()
-        target_rows: Sequence[Tensor | None] = [None] * len(states)
-        st_states = [state.st for state in states]
+        source_logits, asr_states = _read_head(self.asr, frames, [state.asr for state in states])
+        target_logits: Tensor | None = None
+        st_states: Sequence[TransformerState | None] = [state.st for state in states]
         if with_target:
-            stacked = stack(st_states) if st_states[0] is not None else None
-            target_logits, stacked = self.st(frames, stacked)
-            target_rows = list(target_logits)
-            st_states = unstack(stacked) if stacked is not None else st_states
-        rows = zip(source_logits, source_classes, target_rows, st_states, states, strict=True)
-        return [self._read(*row, is_last) for row in rows]
+            target_logits, st_states = _read_head(self.st, frames, st_states)
+        recognised = self.read_greedily(source_logits.argmax(dim=-1).tolist(), target_logits, states, is_last)
+        for (_, following), asr, st in zip(recognised, asr_states, st_states, strict=True):
+            following.asr, following.st = asr, st
+        transcripts = [state.transcript for state in states if state.transcript is not None]
+        if self.transcriber is None or not transcripts:
+            return recognised
+        log_probs = source_logits.float().log_softmax(dim=-1)
+        for row, (words, transcript) in enumerate(self.transcriber.step_batch(log_probs, transcripts, is_last)):
+            recognition, following = recognised[row]
+            recognised[row] = replace(recognition, words=words), replace(following, transcript=transcript)
+        return recognised
 
     def read_greedily(
-        self, source_classes: Sequence[int], target_logits: Tensor | None, state: RecogniserState, is_last: bool
-    ) -> tuple[Recognition, RecogniserState]:
-        """The same for one stream without the prefix beam search.
+        self,
+        source_classes: Sequence[Sequence[int]],
+        target_logits: Tensor | None,
+        states: Sequence[RecogniserState],
+        is_last: bool,
+    ) -> list[tuple[Recognition, RecogniserState]]:
+        """The same without the prefix beam search.
 
         Args:
-            source_classes: of the ASR CTC's greedy path, one for each frame.
-            target_logits: ``(n, classes)`` of the ST CTC; None: it isn't read.
-            state: of the stream.
-            is_last: the stream ends with these frames.
+            source_classes: of the ASR CTC's greedy path, ``n`` for each stream.
+            target_logits: ``(B, n, classes)`` of the ST CTC; None: it isn't read.
+            states: ``B`` of them.
+            is_last: the streams end with these frames.
         """
-        words, source_tokens, boundaries = self.detector.process_segment(source_classes, state.boundaries, is_last)
-        symbols: list[tuple[int, int]] = []
-        expected: list[int] = []
-        st_reader, st_counter = state.st_reader, state.st_counter
+        target_classes: Sequence[Sequence[int]] = [()] * len(states)
+        counted: Sequence[tuple[list[int], ExpectedCounter]] = [([], state.st_counter) for state in states]
         if target_logits is not None:
-            symbols, st_reader = st_reader.read(target_logits.argmax(dim=-1).tolist())
-            expected, st_counter = st_counter.read(target_logits)
-        recognition = Recognition(
-            [word for word in words if word.text],
-            words,
-            source_tokens,
-            [frame for frame, _ in symbols],
-            expected,
-            pieces_to_text([self.target_symbols[symbol] for _, symbol in symbols]),
-            boundaries.silence_frames,
-        )
-        return recognition, RecogniserState(boundaries, state.transcript, state.st, st_reader, st_counter)
+            target_classes = target_logits.argmax(dim=-1).tolist()
+            counted = count_expected(target_logits, [state.st_counter for state in states])
+        recognised = []
+        for labels, targets, (expected, st_counter), state in zip(
+            source_classes, target_classes, counted, states, strict=True
+        ):
+            words, source_tokens, boundaries = self.detector.process_segment(labels, state.boundaries, is_last)
+            symbols, st_reader = state.st_reader.read(targets)
+            recognition = Recognition(
+                [word for word in words if word.text],
+                words,
+                source_tokens,
+                [frame for frame, _ in symbols],
+                expected,
+                pieces_to_text([self.target_symbols[symbol] for _, symbol in symbols]),
+                boundaries.silence_frames,
+            )
+            following = RecogniserState(boundaries, state.transcript, state.asr, state.st, st_reader, st_counter)
+            recognised.append((recognition, following))
+        return recognised
 
-    def _read(
-        self,
-        source_logits: Tensor,
-        source_classes: list[int],
-        target_logits: Tensor | None,
-        st: TransformerState | None,
-        state: RecogniserState,
-        is_last: bool,
-    ) -> tuple[Recognition, RecogniserState]:
-        recognition, following = self.read_greedily(source_classes, target_logits, state, is_last)
-        following.st = st
-        if self.transcriber is not None and state.transcript is not None:
-            log_probs = source_logits.float().log_softmax(dim=-1)
-            words, following.transcript = self.transcriber.step(log_probs, state.transcript, is_last)
-            recognition = replace(recognition, words=words)
-        return recognition, following
+
+def _read_head(
+    head: CTCDecoder, frames: Tensor, states: Sequence[TransformerState | None]
+) -> tuple[Tensor, Sequence[TransformerState | None]]:
+    """Logits ``(B, n, classes)`` of a CTC decoder, and the next state of each stream."""
+    present = [state for state in states if state is not None]
+    if not present:
+        return head(frames)[0], states
+    logits, stacked = head(frames, stack(present))
+    assert stacked is not None  # a state came in
+    return logits, unstack(stacked)

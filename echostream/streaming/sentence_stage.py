@@ -6,14 +6,14 @@ said (:mod:`echostream.decoding.sentence_breaks`), it is written to its end, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from echostream.decoding.greedy_search import Search, search_alone
+from echostream.decoding.joint_search import Pass, Search, decoder_passes, search_together
 from echostream.decoding.policy import Policy
 from echostream.decoding.sentence_breaks import SentenceBreakDetector, SentenceBreakState
 from echostream.modules.state import State
@@ -22,7 +22,7 @@ from echostream.streaming.recomposer import NO_SAMPLES, OutputWord, RecomposerSt
 from echostream.streaming.source_span import SourceSpan
 from echostream.streaming.tempo import next_tempo, pause_share
 from echostream.streaming.word_level_translator import SentenceState, TargetWord, WordLevelTranslator
-from echostream.vocoders.interface import UnitVocoder, VocoderState
+from echostream.vocoders.interface import UnitVocoder, VocoderInput, VocoderOutput, VocoderState
 
 
 @dataclass
@@ -54,6 +54,38 @@ class Writing:
     ends: bool
 
 
+@dataclass(frozen=True)
+class Recognised:
+    """A segment of one stream that is to be translated.
+
+    Attributes:
+        frames: ``(1, n, D)`` encoder frames @25 Hz.
+        recognition: what was recognised in them.
+        is_last: the source ends here: everything is written.
+    """
+
+    frames: Tensor
+    recognition: Recognition
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What a segment of one stream gives out.
+
+    Attributes:
+        words: with speech, those that have their place now.
+        ends: how many of them come before each end of a sentence.
+        samples: ``(m,)``.
+        state: the next one.
+    """
+
+    words: list[OutputWord]
+    ends: list[int]
+    samples: np.ndarray
+    state: SentenceStageState
+
+
 class SentenceStage:
     """From evidence to words, units and samples.
 
@@ -83,27 +115,24 @@ class SentenceStage:
         )
 
     def write(
-        self,
-        frames: Tensor,
-        recognition: Recognition,
-        policy: Policy,
-        state: SentenceStageState,
-        is_last: bool = False,
-    ) -> tuple[list[Writing], SentenceStageState]:
-        """Decide and write: the words that one segment allows, sentence by sentence.
+        self, recognised: Sequence[Recognised], policy: Policy, states: Sequence[SentenceStageState]
+    ) -> list[tuple[list[Writing], SentenceStageState]]:
+        """Decide and write: the words that a segment allows, sentence by sentence, of each stream.
 
         Args:
-            frames: ``(1, n, D)`` encoder frames @25 Hz.
-            recognition: what was recognised in them.
+            recognised: a segment of each stream.
             policy: decides when to write, and how much.
-            state: of the segments before; words get units if it has a vocoder's state.
-            is_last: the source ends here: everything is written.
+            states: of the segments before; words get units if they have a vocoder's state.
 
         Returns:
-            what was written, at least one entry for each sentence that was looked at, and the next state.
+            for each stream what was written, at least one entry for each sentence that was looked at, and the next
+            state.
         """
-        search = self.writing(frames, recognition, policy, state, is_last)
-        return search_alone(self.writer.model.mt_decoder, search)
+        searches = [
+            self.writing(one.frames, one.recognition, policy, state, one.is_last)
+            for one, state in zip(recognised, states, strict=True)
+        ]
+        return search_together(searches, decoder_passes(self.writer.model))
 
     def writing(
         self,
@@ -113,7 +142,7 @@ class SentenceStage:
         state: SentenceStageState,
         is_last: bool = False,
     ) -> Search[tuple[list[Writing], SentenceStageState]]:
-        """:meth:`write` as a search, to be carried out alone or together with others."""
+        """:meth:`write` for one stream, as a search to be carried out together with others."""
         first, end = state.frames, state.frames + frames.size(1)
         words = recognition.counted_words
         places = [word.frames(self.writer.model.frame_ms) for word in words]
@@ -172,25 +201,37 @@ class SentenceStage:
 
     def speak(
         self,
-        writings: Iterable[Writing],
-        state: SentenceStageState,
-        source_time_s: float = 0.0,
+        writings: Sequence[Iterable[Writing]],
+        states: Sequence[SentenceStageState],
+        source_times_s: Sequence[float],
         least_confidence: float = 0.0,
         max_tempo: float = 1.0,
-    ) -> tuple[list[OutputWord], list[int], np.ndarray, SentenceStageState]:
-        """Speak and recompose: samples of what was written, and the place of each word in them.
+    ) -> list[Spoken]:
+        """Speak and recompose: samples of what each stream has written, and the place of each word in them.
 
         Args:
-            writings: what was written, in order.
-            state: of the segments before.
-            source_time_s: how much of the source had been heard when it was written.
+            writings: what was written, in order, of each stream.
+            states: of the segments before.
+            source_times_s: how much of the source had been heard when it was written.
             least_confidence: words of less than that are neither given out nor spoken.
             max_tempo: to which speech that has fallen behind may hurry; 1: never.
-
-        Returns:
-            the words (with speech: those that have their place now); how many of them come before each end of a
-            sentence; samples ``(m,)``; and the next state.
         """
+        passes: dict[type, Pass] = {VocoderInput: self.vocoder.step_batch} if self.vocoder is not None else {}
+        searches = [
+            self._speaking(*stream, least_confidence, max_tempo)
+            for stream in zip(writings, states, source_times_s, strict=True)
+        ]
+        return search_together(searches, passes)
+
+    def _speaking(
+        self,
+        writings: Iterable[Writing],
+        state: SentenceStageState,
+        source_time_s: float,
+        least_confidence: float,
+        max_tempo: float,
+    ) -> Search[Spoken]:
+        """:meth:`speak` for one stream, which asks the vocoder for one sentence's speech at a time."""
         if least_confidence:
             writings = [replace(writing, words=_sure(writing.words, least_confidence)) for writing in writings]
         if self.vocoder is None or state.vocoder is None:
@@ -202,33 +243,61 @@ class SentenceStage:
                     if word.text
                 ]
                 ends.add(len(words), writing.ends)
-            return words, ends.places, NO_SAMPLES, replace(state, in_sentence=ends.in_sentence)
+            return Spoken(words, ends.places, NO_SAMPLES, replace(state, in_sentence=ends.in_sentence))
         due = [writing for writing in writings if writing.words or writing.ends]
         if not due:
-            return [], [], NO_SAMPLES, state
+            return Spoken([], [], NO_SAMPLES, state)
         output, vocoder = state.output, state.vocoder
         words, ends = [], _SentenceEnds(state.in_sentence)
         pieces: list[np.ndarray] = []
         for writing in due:
             for word in writing.words:
                 output = self.recomposer.add_word(word, source_time_s, output)
-            units = torch.tensor([unit for word in writing.words for unit in word.units], dtype=torch.int64)
-            pause = 1.0
+            pause, runs = 1.0, [(output.tempo, [unit for word in writing.words for unit in word.units])]
             if max_tempo > 1:
-                lag_s = output.lag_s(source_time_s)
-                pause, tempo = pause_share(lag_s), next_tempo(output.tempo, lag_s, max_tempo)
+                pause, runs = self._hurried(writing.words, output, source_time_s, max_tempo)
+            for number, (tempo, units) in enumerate(runs, 1):
                 output, vocoder = replace(output, tempo=tempo), replace(vocoder, tempo=tempo)
-            spoken, vocoder = self.vocoder.step(units, vocoder, is_last=writing.ends, flush=True)
-            durations, samples = spoken.durations.tolist(), spoken.samples.float().cpu().numpy()
-            placed, samples, output = self.recomposer.place(durations, samples, output, pause)
-            output = self.recomposer.speak(samples.size, source_time_s, output)
-            words += placed
-            pieces.append(samples)
+                is_last = number == len(runs)
+                # The last units of a run get their durations with the first ones of the next, as within a run.
+                answer: tuple[VocoderOutput, VocoderState] = yield VocoderInput(
+                    torch.tensor(units, dtype=torch.int64), vocoder, writing.ends and is_last, flush=is_last
+                )
+                spoken, vocoder = answer
+                durations, samples = spoken.durations.tolist(), spoken.samples.float().cpu().numpy()
+                placed, samples, output = self.recomposer.place(durations, samples, output, pause)
+                output = self.recomposer.speak(samples.size, source_time_s, output)
+                words += placed
+                pieces.append(samples)
             ends.add(len(words), writing.ends)
             if writing.ends:  # with its last units, all words of the sentence have got their places
                 output, vocoder = self.recomposer.end_sentence(output), self.vocoder.init_state()
         following = replace(state, output=output, vocoder=vocoder, in_sentence=ends.in_sentence)
-        return words, ends.places, np.concatenate(pieces), following
+        return Spoken(words, ends.places, np.concatenate(pieces), following)
+
+    def _hurried(
+        self, words: Sequence[TargetWord], output: RecomposerState, source_time_s: float, max_tempo: float
+    ) -> tuple[float, list[tuple[float, list[int]]]]:
+        """What is left of the pause before the words, and the units of runs of words with the tempo of each run."""
+        lag_s, tempo = output.lag_s(source_time_s), output.tempo
+        runs: list[tuple[float, list[int]]] = [(tempo, [])]
+        lengths_s = [self._length_s(word.units) for word in words]
+        rest_s = sum(lengths_s)
+        pause = pause_share(lag_s + rest_s)
+        for word, length_s in zip(words, lengths_s, strict=True):
+            tempo = next_tempo(tempo, lag_s + rest_s / tempo, max_tempo)
+            if tempo != runs[-1][0]:
+                runs.append((tempo, []))
+            runs[-1][1].extend(word.units)
+            lag_s, rest_s = lag_s + length_s / tempo, rest_s - length_s
+        return pause, [run for run in runs if run[1]] or runs[-1:]
+
+    def _length_s(self, units: Sequence[int]) -> float:
+        """How long units are at a tempo of 1, by themselves."""
+        if self.vocoder is None or not units:
+            return 0.0
+        frames = self.vocoder.predict_durations(torch.tensor(units, dtype=torch.int64, device=self.vocoder.device))
+        return int(frames.sum()) * self.vocoder.hop_samples / self.vocoder.sample_rate
 
 
 class _SentenceEnds:

@@ -8,6 +8,7 @@ import numpy as np
 
 from echostream.decoding.word_boundary import SourceWord
 from echostream.streaming.recomposer import NO_SAMPLES, OutputWord
+from echostream.streaming.sentence_stage import SentenceStageState
 from echostream.streaming.speech_gate import CLOCK_S
 from echostream.streaming.state import EchoStreamState, StepOutput
 
@@ -25,6 +26,12 @@ class SteppedStream:
         self.sentence_ends: list[int] = []
         self.source_words: list[SourceWord] = []
         self.evidence = ""
+
+    @property
+    def translation(self) -> SentenceStageState:
+        """The state of the stage that writes and speaks, which every task but ``asr`` has."""
+        assert self.state.translation is not None
+        return self.state.translation
 
     def take(self, num_samples: int) -> np.ndarray:
         """The next samples of the source."""

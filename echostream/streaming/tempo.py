@@ -1,17 +1,17 @@
 """How fast the translation's voice speaks: a voice that falls behind leaves out its pauses first, then speaks faster.
 
 The lag is how much of what was given out is still to be heard, if the voice begins each word as soon as it can, on the
-clock of the source: a function of the audio alone, as everything else that is given out. The tempo changes the
-predicted durations of the units, so that the pitch stays.
+clock of the source: a function of the audio alone, as everything else that is given out. What counts is the lag after
+the last of the words that are due: a sentence that is written in one go lets the voice fall behind as a fast speaker
+does. The tempo changes from word to word, and with it the predicted durations of the units, so that the pitch stays.
 """
 
 from __future__ import annotations
 
-MOST_TEMPO = 1.5  # what a listener follows without effort, and what durations of one to three frames allow
-PAUSES_FROM_S, PAUSES_TO_S = 0.2, 0.7  # lags between which the pauses between sentences become short
+PAUSES_FROM_S, PAUSES_TO_S = 1.0, 1.5  # lags between which the pauses between sentences become short
 LEAST_PAUSE = 0.25  # of their length
-TEMPO_FROM_S, TEMPO_TO_S = 0.7, 2.0  # lags between which the tempo rises to the most that is allowed
-TEMPO_STEP = 0.05  # by which it changes at most from one piece of speech to the next
+TEMPO_FROM_S, TEMPO_TO_S = 2.0, 3.0  # lags between which the tempo rises to the most that is allowed
+TEMPO_STEP = 0.05  # by which it changes at most from one word to the next
 
 
 def pause_share(lag_s: float) -> float:
@@ -20,7 +20,7 @@ def pause_share(lag_s: float) -> float:
 
 
 def next_tempo(tempo: float, lag_s: float, most: float) -> float:
-    """The tempo of the next piece of speech, from 1 to ``most``, after one that was spoken at ``tempo``."""
+    """The tempo of the next word, from 1 to ``most``, after one that was spoken at ``tempo``."""
     wanted = 1 + (most - 1) * _share(lag_s, TEMPO_FROM_S, TEMPO_TO_S)
     return min(max(wanted, tempo - TEMPO_STEP, 1.0), tempo + TEMPO_STEP, most)
 

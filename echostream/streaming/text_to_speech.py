@@ -84,16 +84,17 @@ class TextToSpeech:
         # A word is spoken before it is known whether the sentence ends with it, so the end is always spoken apart.
         for word in words:
             if tokens := self.splitter.split(word):
-                spoken, sentence = self.writer.write_given([tokens], sentence)
-                writings.append(Writing(spoken, ends=False))
+                written, sentence = self.writer.write_given([tokens], sentence)
+                writings.append(Writing(written, ends=False))
             if sentence.tokens and self.recomposer.ends_sentence(0, word):
                 ending, sentence = self._end(sentence)
                 writings.append(ending)
         if is_last and sentence.tokens:
             ending, sentence = self._end(sentence)
             writings.append(ending)
-        placed, ends, samples, stage = self.stage.speak(writings, replace(state.stage, sentence=sentence))
-        return StepOutput(samples, placed, sentence_ends=ends), TextToSpeechState(stage, rest)
+        (spoken,) = self.stage.speak([writings], [replace(state.stage, sentence=sentence)], [0.0])
+        output = StepOutput(spoken.samples, spoken.words, sentence_ends=spoken.ends)
+        return output, TextToSpeechState(spoken.state, rest)
 
     def _end(self, sentence: SentenceState) -> tuple[Writing, SentenceState]:
         """The end of a sentence, and the next one."""

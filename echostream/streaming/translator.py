@@ -28,6 +28,8 @@ from echostream.constants import (
     DEFAULT_TASK,
     LM_BONUS,
     LM_WEIGHT,
+    MAX_BEAM,
+    MAX_LM_SCALE,
     SAMPLE_RATE,
     UNIT_SAMPLES,
 )
@@ -40,17 +42,15 @@ from echostream.models.echostream_model import EchoStreamModel
 from echostream.modules.state import stack, unstack
 from echostream.streaming.options import TranslatorOptions
 from echostream.streaming.random_parts import random_parts
-from echostream.streaming.recogniser import Recogniser, Recognition
+from echostream.streaming.recogniser import Recogniser
 from echostream.streaming.recomposer import SentenceRecomposer
-from echostream.streaming.sentence_stage import SentenceStage, Writing
+from echostream.streaming.sentence_stage import Recognised, SentenceStage, Writing
 from echostream.streaming.speech_gate import TRAIL_S, SpeechGate
 from echostream.streaming.state import EchoStreamState, StepOutput, check_samples, check_state, in_use
 from echostream.streaming.stepped_stream import Segment, SteppedStream
 from echostream.streaming.translation import Source, Translation, stream_outputs, whole_translation
 from echostream.streaming.word_level_translator import WordLevelTranslator
 from echostream.vocoders.interface import UnitVocoder
-
-MAX_BEAM, MAX_LM_SCALE = 100, 1_000.0
 
 
 class StreamingTranslator:
@@ -332,7 +332,7 @@ class StreamingTranslator:
         states: Sequence[EchoStreamState],
         is_last: Sequence[bool],
     ) -> list[StepOutput]:
-        """:meth:`step` for several streams, at any points of theirs, with their encoder work stacked.
+        """:meth:`step` for several streams, at any points of theirs, which share the passes of all networks.
 
         If it fails, for whichever stream, all states are as they were, and the step can be tried again without it.
 
@@ -341,13 +341,15 @@ class StreamingTranslator:
         """
         with in_use(states):
             streams = self._open(samples, states, is_last)
-            for segment in self._segments(streams):
-                features = self._features(segment)  # (B, T, 80) @100 Hz
-                frames = self._encode(features, segment)  # (B, C, D)
-                recognitions = self._recognise(frames, segment)  # source words, and evidence for the policy
+            for segments in self._segments(streams):
+                recognised: dict[SteppedStream, Recognised] = {}
+                for segment in segments:
+                    features = self._features(segment)  # (B, T, 80) @100 Hz
+                    frames = self._encode(features, segment)  # (B, C, D)
+                    recognised |= self._recognise(frames, segment)  # source words, and evidence for the policy
                 if self.task != "asr":
-                    writings = self._decide_and_write(frames, recognitions, segment)  # target words, and their units
-                    self._speak_and_recompose(writings, segment)  # samples, word times and sentence ends
+                    writings = self._decide_and_write(recognised)  # target words, and their units
+                    self._speak_and_recompose(writings)  # samples, word times and sentence ends
             return [stream.commit() for stream in streams]
 
     def _open(
@@ -387,23 +389,29 @@ class StreamingTranslator:
         stream.state.gate = gate
         return stream
 
-    def _segments(self, streams: Sequence[SteppedStream]) -> Iterator[Segment]:
-        """Segments of streams that have one waiting, alike ones together; then the ends of those that end."""
+    def _segments(self, streams: Sequence[SteppedStream]) -> Iterator[list[Segment]]:
+        """The next segment of each stream that has one, alike ones together, until there are none.
+
+        The last segment of a stream that ends is whatever is left of it when no whole one is waiting.
+        """
         while True:
             groups: dict[tuple[int, int], list[SteppedStream]] = {}
+            ending: list[SteppedStream] = []
             for stream in streams:
-                if self.options.segment_ms and not self._missing(stream.state):
-                    state = stream.state
+                state = stream.state
+                if state.finished:
+                    continue
+                if self.options.segment_ms and not self._missing(state):
                     # Streams whose encoders hold equally many frames ahead can share a batch.
                     pending = state.encoder.emformer.pending.size(1)
                     groups.setdefault((pending, self._samples_for(state)), []).append(stream)
-            if not groups:
-                break
-            for (_, num_samples), members in groups.items():
-                yield Segment(members, num_samples, is_last=False)
-        for stream in streams:
-            if stream.is_last:
-                yield Segment([stream], stream.state.waiting_samples, is_last=True)
+                elif stream.is_last:
+                    ending.append(stream)
+            if not groups and not ending:
+                return
+            segments = [Segment(members, num_samples, is_last=False) for (_, num_samples), members in groups.items()]
+            yield segments + [Segment([stream], stream.state.waiting_samples, is_last=True) for stream in ending]
+            for stream in ending:
                 stream.state.finished = True
 
     def missing_samples(self, state: EchoStreamState) -> int:
@@ -454,40 +462,39 @@ class StreamingTranslator:
             stream.state.frames += frames.size(1)
         return frames
 
-    def _recognise(self, frames: Tensor, segment: Segment) -> list[Recognition]:
+    def _recognise(self, frames: Tensor, segment: Segment) -> dict[SteppedStream, Recognised]:
         """Source words, and what the policy counts, of each stream."""
         states = [stream.state.recogniser for stream in segment.streams]
-        recognised = self.recogniser.step(frames, states, segment.is_last, with_target=self.task != "asr")
-        for stream, (recognition, state) in zip(segment.streams, recognised, strict=True):
+        recognitions = self.recogniser.step(frames, states, segment.is_last, with_target=self.task != "asr")
+        recognised = {}
+        for stream, row, (recognition, state) in zip(segment.streams, frames.split(1), recognitions, strict=True):
             stream.state.recogniser = state
             stream.hear(recognition.words)
             stream.evidence += recognition.evidence
-        return [recognition for recognition, _ in recognised]
+            recognised[stream] = Recognised(row, recognition, segment.is_last)
+        return recognised
 
-    def _decide_and_write(
-        self, frames: Tensor, recognitions: Sequence[Recognition], segment: Segment
-    ) -> list[list[Writing]]:
+    def _decide_and_write(self, recognised: Mapping[SteppedStream, Recognised]) -> dict[SteppedStream, list[Writing]]:
         """Target words that the policy lets each stream write, with their units."""
-        writings = []
-        for row, recognition, stream in zip(frames.split(1), recognitions, segment.streams, strict=True):
-            assert stream.state.translation is not None  # but for the task asr there is one
-            written, stream.state.translation = self.sentences.write(
-                row, recognition, self.policy, stream.state.translation, segment.is_last
-            )
-            writings.append(written)
+        states = [stream.translation for stream in recognised]
+        written = self.sentences.write(list(recognised.values()), self.policy, states)
+        writings = {}
+        for stream, (words, state) in zip(recognised, written, strict=True):
+            stream.state.translation = state
+            writings[stream] = words
         return writings
 
-    def _speak_and_recompose(self, writings: Sequence[list[Writing]], segment: Segment) -> None:
+    def _speak_and_recompose(self, writings: Mapping[SteppedStream, list[Writing]]) -> None:
         """Speech of what was written, and the words' places in it."""
-        for written, stream in zip(writings, segment.streams, strict=True):
-            assert stream.state.translation is not None  # but for the task asr there is one
-            words, ends, samples, stream.state.translation = self.sentences.speak(
-                written,
-                stream.state.translation,
-                stream.state.source_time_s(stream.state.frames),
-                self.options.least_confidence,
-                self.options.max_tempo,
-            )
-            stream.sentence_ends += [len(stream.words) + end for end in ends]
-            stream.words += words
-            stream.pieces.append(samples)
+        spoken = self.sentences.speak(
+            list(writings.values()),
+            [stream.translation for stream in writings],
+            [stream.state.source_time_s(stream.state.frames) for stream in writings],
+            self.options.least_confidence,
+            self.options.max_tempo,
+        )
+        for stream, one in zip(writings, spoken, strict=True):
+            stream.state.translation = one.state
+            stream.sentence_ends += [len(stream.words) + end for end in one.ends]
+            stream.words += one.words
+            stream.pieces.append(one.samples)

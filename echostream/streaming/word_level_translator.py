@@ -18,7 +18,16 @@ from torch import Tensor
 from echostream.constants import FRAME_MS
 from echostream.decoding.beam_search import search
 from echostream.decoding.confidence import Confidence, log_probs_of
-from echostream.decoding.greedy_search import Reading, Search
+from echostream.decoding.joint_search import (
+    Reading,
+    Rereading,
+    Search,
+    TextAnswer,
+    UnitAnswer,
+    UnitReading,
+    decoder_passes,
+    search_together,
+)
 from echostream.decoding.policy import Budget, Evidence, Policy, PolicyState, last_budget
 from echostream.decoding.repetition import HEARD_MEMORY, MEMORY, heard_repetition, repeating
 from echostream.decoding.target_tokens import END, forbidden_tokens, token_limit
@@ -235,8 +244,7 @@ class WordLevelTranslator:
     ) -> Search[tuple[list[TargetWord], SentenceState]]:
         """Write the words that a finished source word allows.
 
-        It is a search, which asks for one token to be read at a time: ``search_alone`` carries it out alone,
-        ``search_together`` with those of other streams.
+        It is a search, to be carried out by :func:`search_together` alone or with those of other streams.
 
         Args:
             budget: of the policy.
@@ -249,7 +257,7 @@ class WordLevelTranslator:
         """
         extend = self._extend if self.beam == 1 else self._extend_by_beam
         words, state = yield from extend(budget, state, is_last)
-        return self._target_words(words, state, with_units)
+        return (yield from self._target_words(words, state, with_units))
 
     def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
         """Commit given words, with their units, instead of such as are decoded.
@@ -260,14 +268,20 @@ class WordLevelTranslator:
         """
         if not words:
             return [], state
-        return self._target_words(*self._read(words, state), with_units=True)
+        return search_together([self._writing_given(words, state)], decoder_passes(self.model))[0]
+
+    def _writing_given(
+        self, words: list[list[int]], state: SentenceState
+    ) -> Search[tuple[list[TargetWord], SentenceState]]:
+        read, state = yield from self._read(words, state)
+        return (yield from self._target_words(read, state, with_units=True))
 
     def _target_words(
         self, words: list[WrittenWord], state: SentenceState, with_units: bool
-    ) -> tuple[list[TargetWord], SentenceState]:
+    ) -> Search[tuple[list[TargetWord], SentenceState]]:
         units: list[tuple[int, ...]] = [() for _ in words]
         if with_units and words:
-            units, state = self._speak(words, state)
+            units, state = yield from self._speak(words, state)
         return [
             TargetWord(
                 pieces_to_text(self._pieces(word.tokens)).strip(),
@@ -314,9 +328,9 @@ class WordLevelTranslator:
         while state.tokens + len(pending) < limit:
             if not budget.whole_words and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
                 break  # no token is needed to show that a word is whole
-            answer = yield Reading(token, frames, after)
-            after = answer.state
-            best = adjust(answer.logits).argmax(dim=-1)
+            answer: TextAnswer = yield Reading([[token]], frames, after)
+            after, logits = answer.state, answer.logits[:, -1]
+            best = adjust(logits).argmax(dim=-1)
             token = int(best)
             if pending and self._ends_word(token, budget):
                 state = commit(mt)
@@ -327,7 +341,7 @@ class WordLevelTranslator:
                 break
             pending.append(token)
             pending_states.append(self.model.text_states(answer.hidden, best[:, None]))
-            pending_log_probs += log_probs_of(answer.logits, [token])
+            pending_log_probs += log_probs_of(logits, [token])
             mt = after
             if token == END:
                 state = replace(state, ended=True)
@@ -351,7 +365,6 @@ class WordLevelTranslator:
 
     def _extend_by_beam(self, budget: Budget, state: SentenceState, is_last: bool) -> Search[Extension]:
         """:meth:`_extend` by beam search, whose tokens are then read in one pass for their states."""
-        yield from ()  # it asks for nothing: a beam is a batch already
         heard = heard_repetition(state.heard_words)
 
         def is_closed(tokens: tuple[int, ...]) -> bool:
@@ -366,12 +379,14 @@ class WordLevelTranslator:
         if not budget.ends:
             mask = mask.clone()
             mask[END] = float("-inf")
-        decoder, frames = self.model.mt_decoder, state.span.frames
 
         def repeated(tokens: tuple[int, ...]) -> set[int]:
             return repeating((*state.written, *tokens), self.starts_word, heard)
 
-        found = search(decoder, state.written[-1], frames, state.mt, self.beam, room, mask, is_closed, repeated)
+        hypotheses = yield from search(
+            state.written[-1], state.span.frames, state.mt, self.beam, room, mask, is_closed, repeated
+        )
+        found = hypotheses[0].tokens
         words = self._words(found, budget)
         splits = found[-1] == END and self._next_sentence(state.tokens + len(found) - 1, state) is not None
         ended = found[-1] == END and (is_last or splits)
@@ -381,33 +396,32 @@ class WordLevelTranslator:
         elif not is_last and not splits and budget.whole_words:
             words = words[:-1]  # stopped by the limit, perhaps inside a word
         state = replace(state, ended=ended)
-        return self._read(words, state) if words else ([], state)
+        return (yield from self._read(words, state)) if words else ([], state)
 
-    def _read(self, words: list[list[int]], state: SentenceState) -> Extension:
+    def _read(self, words: list[list[int]], state: SentenceState) -> Search[Extension]:
         """Known words, read in one pass, and the state with them committed."""
         tokens = [token for word in words for token in word]
-        frames = state.span.frames
-        previous = torch.tensor([[state.written[-1], *tokens[:-1]]], device=frames.device)
-        hidden, logits, mt = self.model.mt_decoder(previous, frames, state=state.mt)
-        assert mt is not None  # a state was given
-        text = self.model.text_states(hidden, torch.tensor([tokens], device=hidden.device))
-        log_probs = iter(log_probs_of(logits[0], tokens))
+        answer: TextAnswer = yield Rereading([[state.written[-1], *tokens[:-1]]], state.span.frames, state.mt)
+        text = self.model.text_states(answer.hidden, torch.tensor([tokens], device=answer.hidden.device))
+        log_probs = iter(log_probs_of(answer.logits[0], tokens))
         read = [
             WrittenWord(word, states, list(islice(log_probs, len(word))))
             for word, states in zip(words, text.split([len(word) for word in words], dim=1), strict=True)
         ]
-        return read, state.committed(tokens, len(words), mt)
+        return read, state.committed(tokens, len(words), answer.state)
 
-    def _speak(self, words: list[WrittenWord], state: SentenceState) -> tuple[list[tuple[int, ...]], SentenceState]:
+    def _speak(
+        self, words: list[WrittenWord], state: SentenceState
+    ) -> Search[tuple[list[tuple[int, ...]], SentenceState]]:
         """Units of committed words, repeats across words merged, and the next state."""
         text = torch.cat([word.text_states for word in words], dim=1)
-        word_ids = torch.tensor([[index for index, word in enumerate(words) for _ in word.tokens]], device=text.device)
-        logits, unit = self.model.unit_decoder(text, word_ids, state.unit)
-        labels = logits[0].argmax(dim=-1).tolist()
+        word_ids = [index for index, word in enumerate(words) for _ in word.tokens]
+        answer: UnitAnswer = yield UnitReading(text, word_ids, state.unit)
+        labels = answer.logits.argmax(dim=-1).tolist()
         spoken, start, reader = [], 0, state.unit_reader
         for word in words:
             end = start + len(word.tokens) * self.model.unit_decoder.frames_per_token
             symbols, reader = reader.read(labels[start:end])
             spoken.append(tuple(symbol - 1 for _, symbol in symbols))
             start = end
-        return spoken, replace(state, unit=unit, unit_reader=reader)
+        return spoken, replace(state, unit=answer.state, unit_reader=reader)

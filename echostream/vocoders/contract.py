@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from echostream.contract import require
-from echostream.vocoders.interface import UnitVocoder, VocoderError, VocoderOutput, VocoderState
+from echostream.vocoders.interface import UnitVocoder, VocoderError, VocoderInput, VocoderOutput, VocoderState
 
 LEAST_SNR_DB = 30.0  # of streamed speech against that of the whole utterance; the joins cannot be heard then
 CLOSE = 1e-5  # between float32 results of the same sums in another order
@@ -160,6 +160,29 @@ def check_forks(vocoder: UnitVocoder, units: Tensor) -> None:
     require(torch.equal(torch.cat([head.durations, rest[1]]), alone[1]), "a stream depends on another one")
 
 
+def check_shared_steps(vocoder: UnitVocoder, units: Tensor) -> None:
+    """Streams that are stepped together, of any lengths and at any points of theirs, get what they would get alone."""
+    size = len(units)
+    # How many units each stream is given in each step; one joins later, one ends earlier, and some get none.
+    plans = ([5, 0, 12, size], [0, 7, 1, size], [size], [0, 0, size // 2, 3])
+    states, rests = [vocoder.init_state() for _ in plans], [units] * len(plans)
+    for step in range(max(map(len, plans))):
+        live = [stream for stream, plan in enumerate(plans) if step < len(plan)]
+        inputs = []
+        for stream in live:
+            taken = plans[stream][step]
+            piece, rests[stream] = rests[stream][:taken], rests[stream][taken:]
+            inputs.append(VocoderInput(piece, states[stream], step == len(plans[stream]) - 1, flush=stream % 2 == 0))
+        before = copy.deepcopy(inputs)
+        alone = [vocoder.step(one.units, one.state, one.is_last, one.flush) for one in inputs]
+        together = vocoder.step_batch(inputs)
+        require(same(before, inputs), "a shared step changes a state that it is given")
+        for stream, (output, state), (expected, _) in zip(live, together, alone, strict=True):
+            require(torch.equal(output.durations, expected.durations), "a duration depends on the other streams")
+            require(_close(output.samples, expected.samples), "samples depend on the other streams")
+            states[stream] = state
+
+
 def check_memory(vocoder: UnitVocoder, units: Tensor) -> None:
     """The state does not grow with the stream, and the model remembers nothing."""
     before = {name: repr(value) for name, value in vars(vocoder).items()}
@@ -187,6 +210,7 @@ CONTRACT: tuple[Check, ...] = (
     check_steps_repeat,
     check_failed_steps,
     check_forks,
+    check_shared_steps,
     check_memory,
     check_refusals,
 )

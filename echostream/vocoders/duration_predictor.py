@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from echostream.modules.causal_context import with_left_context
@@ -41,19 +43,27 @@ class DurationPredictor(nn.Module):
         self.context_units = 2 * (kernel_size - 1) if causal else 2 * (kernel_size // 2)
         self.lookahead_units = 0 if causal else self.context_units
 
-    def forward(self, x: Tensor, contexts: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, contexts: list[Tensor] | None = None, lengths: Sequence[int] | None = None) -> Tensor:
         """Predict ``log(frames + 1)``, ``(B, T)``, from unit embeddings.
 
         Args:
             x: unit embeddings ``(B, T, input_dim)``.
             contexts: cached left contexts of both convolutions in a stream, see :func:`with_left_context`; for causal
                 models alone.
+            lengths: how many units each row has, see :func:`with_left_context`.
         """
-        x = self.dropout(self.ln1(self._convolve(self.conv1, x, contexts, 0)))
-        x = self.dropout(self.ln2(self._convolve(self.conv2, x, contexts, 1)))
+        x = self.dropout(self.ln1(self._convolve(self.conv1, x, contexts, 0, lengths)))
+        x = self.dropout(self.ln2(self._convolve(self.conv2, x, contexts, 1, lengths)))
         return self.proj(x).squeeze(2)
 
-    def _convolve(self, conv: nn.Sequential, x: Tensor, contexts: list[Tensor] | None, index: int) -> Tensor:
+    def _convolve(
+        self,
+        conv: nn.Sequential,
+        x: Tensor,
+        contexts: list[Tensor] | None,
+        index: int,
+        lengths: Sequence[int] | None,
+    ) -> Tensor:
         if self.causal:
-            x = with_left_context(x, self.kernel_size - 1, contexts, index)
+            x = with_left_context(x, self.kernel_size - 1, contexts, index, lengths)
         return conv(x.transpose(1, 2)).transpose(1, 2)

@@ -62,6 +62,16 @@ class VocoderOutput:
     durations: Tensor
 
 
+@dataclass(frozen=True)
+class VocoderInput(Generic[StateT]):
+    """What one stream brings to a step: the arguments of :meth:`UnitVocoder.step`."""
+
+    units: Tensor
+    state: StateT
+    is_last: bool = False
+    flush: bool = False
+
+
 class UnitVocoder(nn.Module, ABC, Generic[StateT]):
     """Common interface of the vocoders. One model serves any number of streams: it remembers nothing of them.
 
@@ -153,6 +163,13 @@ class UnitVocoder(nn.Module, ABC, Generic[StateT]):
         depend on, for example at the end of a word. It has no effect on CodeHiFiGAN, whose audio itself depends on the
         following units.
         """
+
+    def step_batch(self, inputs: Sequence[VocoderInput[StateT]]) -> list[tuple[VocoderOutput, StateT]]:
+        """:meth:`step` for several streams: each gets what it would get alone, samples to 1e-5.
+
+        A vocoder whose streams can share a pass has a method of its own; here they are stepped one by one.
+        """
+        return [self.step(one.units, one.state, one.is_last, one.flush) for one in inputs]
 
     @staticmethod
     def checkpoint_name(step: int) -> str:

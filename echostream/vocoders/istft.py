@@ -21,14 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
-from echostream.modules.causal_context import with_left_context
+from echostream.modules.causal_context import stack_contexts, unstack_contexts, with_left_context
+from echostream.modules.masks import valid_positions
 from echostream.modules.module_list import TypedModuleList
 from echostream.vocoders.duration_predictor import DurationPredictor
 from echostream.vocoders.interface import (
     UnitVocoder,
     VocoderError,
+    VocoderInput,
     VocoderOutput,
     VocoderState,
     carried_durations,
@@ -63,6 +66,15 @@ class ISTFTState(VocoderState):
     carry: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Settled:
+    """Units of a stream whose durations are final now, these durations, and its next state."""
+
+    units: Tensor
+    durations: Tensor
+    state: ISTFTState
+
+
 class CausalDepthwise(nn.Module):
     """Causal depthwise convolution on ``(B, T, C)``."""
 
@@ -71,9 +83,11 @@ class CausalDepthwise(nn.Module):
         self.weight = nn.Parameter(torch.empty(kernel_size, channels).uniform_(-1, 1) / math.sqrt(kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, contexts: list[Tensor] | None, index: int) -> Tensor:
-        """Convolve ``(B, T, C)``; for ``contexts`` and ``index`` see :func:`with_left_context`."""
-        x = with_left_context(x, len(self.weight) - 1, contexts, index)
+    def forward(
+        self, x: Tensor, contexts: list[Tensor] | None, index: int, lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        """Convolve ``(B, T, C)``; for ``contexts``, ``index`` and ``lengths`` see :func:`with_left_context`."""
+        x = with_left_context(x, len(self.weight) - 1, contexts, index, lengths)
         # An image of height one in the channels-last format: on a CPU this is three times as fast as conv1d.
         picture = x.transpose(1, 2).unsqueeze(2)
         kernel = self.weight.T[:, None, None].contiguous(memory_format=torch.channels_last)
@@ -91,8 +105,10 @@ class ConvNeXtBlock(nn.Module):
         self.contract = nn.Linear(hidden, channels)
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
-    def forward(self, x: Tensor, contexts: list[Tensor] | None, index: int) -> Tensor:
-        y = self.norm(self.depthwise(x, contexts, index))
+    def forward(
+        self, x: Tensor, contexts: list[Tensor] | None, index: int, lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        y = self.norm(self.depthwise(x, contexts, index, lengths))
         return x + self.scale * self.contract(F.gelu(self.expand(y), approximate="tanh"))
 
 
@@ -180,28 +196,41 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
             return carried_durations(log_durations, carry, tempo)
         return to_durations(log_durations), carry
 
-    def _settle_durations(self, units: Tensor, state: ISTFTState, flush: bool) -> tuple[Tensor, Tensor, ISTFTState]:
-        """Units whose durations are final now, these durations, and the next state.
+    def _settle_durations(self, inputs: Sequence[VocoderInput[ISTFTState]]) -> list[_Settled]:
+        """Units of each stream whose durations are final now.
 
         This is the streaming form of :meth:`log_durations`.
         """
-        waiting = torch.cat([state.waiting.to(units.device), units])
-        # Without waiting units there is nothing to flush.
-        x = F.pad(self.dict(units), (0, 0, 0, self.lookahead_units if flush and len(waiting) else 0))
-        if not len(x):
-            return units, units, state
-        contexts = list(state.duration_contexts)
-        predicted = self.dur_predictor(x[None], contexts)[0]
-        skip = min(self.lookahead_units - state.skipped, len(predicted))
-        durations, carry = self._round(predicted[skip:], state.carry, state.tempo)
-        state = replace(
-            state,
-            duration_contexts=contexts,
-            waiting=waiting[len(durations) :].clone(),
-            skipped=0 if flush else state.skipped + skip,
-            carry=carry,
-        )
-        return waiting[: len(durations)], durations, state
+        settled, busy, embedded = [], [], []
+        for row, one in enumerate(inputs):
+            waiting = torch.cat([one.state.waiting.to(one.units.device), one.units])
+            settled.append(_Settled(waiting[:0], waiting[:0], replace(one.state, waiting=waiting)))
+            # Without waiting units there is nothing to flush.
+            flushes = (one.flush or one.is_last) and len(waiting) > 0
+            x = F.pad(self.dict(one.units), (0, 0, 0, self.lookahead_units if flushes else 0))
+            if len(x):
+                busy.append(row)
+                embedded.append(x)
+        if not busy:
+            return settled
+        contexts = stack_contexts([inputs[row].state.duration_contexts for row in busy])
+        lengths = [len(x) for x in embedded]
+        x = pad_sequence(embedded, batch_first=True)
+        rows = self.dur_predictor(x, contexts, lengths if min(lengths) < x.size(1) else None)
+        for row, predicted, own, length in zip(busy, rows, unstack_contexts(contexts, len(busy)), lengths, strict=True):
+            one, state = inputs[row], settled[row].state
+            skip = min(self.lookahead_units - state.skipped, length)
+            durations, carry = self._round(predicted[skip:length], state.carry, state.tempo)
+            final = len(durations)
+            following = replace(
+                state,
+                duration_contexts=own,
+                waiting=state.waiting[final:].clone(),
+                skipped=0 if one.flush or one.is_last else state.skipped + skip,
+                carry=carry,
+            )
+            settled[row] = _Settled(state.waiting[:final], durations, following)
+        return settled
 
     def synthesise(self, frames: Tensor, speaker: int | None = None, remaining: Tensor | None = None) -> Tensor:
         """See :meth:`UnitVocoder.synthesise`; ``remaining`` is computed from ``frames`` if it is None."""
@@ -218,49 +247,86 @@ class ISTFTVocoder(UnitVocoder[ISTFTState]):
         remaining: Tensor,
         contexts: list[Tensor] | None = None,
         overlap: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Samples ``(B, F * hop)`` and the overlap to which later frames will add."""
+        """Samples ``(B, F * hop)`` and the overlap to which later frames will add.
+
+        ``lengths``: how many frames each row has; what follows is padding, whose samples mean nothing. None: all.
+        """
         x = self.dict(frames) + self.remaining(remaining.clamp(max=MAX_REMAINING))  # (B, F, C)
-        x = self.norm_in(self.mix(self.first(x, contexts, 0)))
+        x = self.norm_in(self.mix(self.first(x, contexts, 0, lengths)))
         for index, block in enumerate(self.blocks):
-            x = block(x, contexts, index + 1)
+            x = block(x, contexts, index + 1, lengths)
         x = self.head(self.norm_out(x)).unflatten(2, (self.spectra_per_frame, -1)).flatten(1, 2)
         log_magnitude, phase = x.chunk(2, dim=2)  # (B, N, n_fft / 2 + 1)
         spectra = torch.polar(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
         pieces = (torch.fft.irfft(spectra, n=self.n_fft) * self.window).unflatten(2, (-1, self.stride))
-        return self._overlap_add(pieces, overlap)
+        counts = [self.spectra_per_frame * length for length in lengths] if lengths is not None else None
+        return self._overlap_add(pieces, overlap, counts)
 
-    def _overlap_add(self, pieces: Tensor, overlap: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _overlap_add(
+        self, pieces: Tensor, overlap: Tensor | None, counts: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor]:
         """Overlap-add windows ``(B, N, K, stride)``, one stride apart, to the ``overlap`` of earlier windows.
+
+        ``counts``: how many windows each row has; None: all ``N``.
 
         Returns:
             Final samples ``(B, N * stride)`` and the next overlap ``(B, K - 1, stride)``.
         """
         batch, count, parts, stride = pieces.shape
+        if counts is not None:
+            valid = valid_positions(torch.tensor(counts, device=pieces.device), count)
+            pieces = pieces.masked_fill(~valid[:, :, None, None], 0.0)
         total = (
             pieces.new_zeros(batch, count + parts - 1, stride) if overlap is None else F.pad(overlap, (0, 0, 0, count))
         )
         shifted = [F.pad(pieces[:, :, k], (0, 0, k, parts - 1 - k)) for k in range(parts)]
         total = total + torch.stack(shifted).sum(0)
-        return total[:, :count].flatten(1), total[:, count:]
+        ends = counts or [count] * batch
+        after = torch.stack([row[end : end + parts - 1] for row, end in zip(total, ends, strict=True)])
+        return total[:, :count].flatten(1), after
 
     def init_state(self, speaker: int | None = None) -> ISTFTState:
         return ISTFTState(speaker=self.check_speaker(speaker))
 
-    @torch.no_grad()
     def step(
         self, units: Tensor, state: ISTFTState, is_last: bool = False, flush: bool = False
     ) -> tuple[VocoderOutput, ISTFTState]:
-        units = self.check_units(units)
-        self.check_open(state, units)
-        units, durations, state = self._settle_durations(units, state, is_last or flush)
-        state = replace(state, finished=state.finished or is_last)
-        if not len(units):
-            return VocoderOutput(torch.empty(0, device=self.device), durations), state
-        contexts = list(state.convolution_contexts)
-        samples, overlap = self._generate(
-            units.repeat_interleave(durations)[None], remaining_frames(durations)[None], contexts, state.overlap
-        )
-        return VocoderOutput(samples[0], durations), replace(
-            state, convolution_contexts=contexts, overlap=overlap.clone()
-        )
+        return self.step_batch([VocoderInput(units, state, is_last, flush)])[0]
+
+    @torch.no_grad()
+    def step_batch(self, inputs: Sequence[VocoderInput[ISTFTState]]) -> list[tuple[VocoderOutput, ISTFTState]]:
+        inputs = [replace(one, units=self.check_units(one.units)) for one in inputs]
+        for one in inputs:
+            self.check_open(one.state, one.units)
+        settled = self._settle_durations(inputs)
+        silence = torch.empty(0, device=self.device)
+        samples = [silence for _ in inputs]
+        states = [
+            replace(one.state, finished=one.state.finished or given.is_last)
+            for one, given in zip(settled, inputs, strict=True)
+        ]
+        due = [row for row, one in enumerate(settled) if len(one.units)]
+        if due:
+            frames = [settled[row].units.repeat_interleave(settled[row].durations) for row in due]
+            remaining = [remaining_frames(settled[row].durations) for row in due]
+            lengths = [len(row) for row in frames]
+            contexts = stack_contexts([states[row].convolution_contexts for row in due])
+            rows, overlaps = self._generate(
+                pad_sequence(frames, batch_first=True),
+                pad_sequence(remaining, batch_first=True),
+                contexts,
+                self._stacked_overlaps([states[row].overlap for row in due]),
+                lengths if min(lengths) < max(lengths) else None,
+            )
+            own = zip(due, rows, lengths, overlaps.split(1), unstack_contexts(contexts, len(due)), strict=True)
+            for row, wave, length, overlap, kept in own:
+                samples[row] = wave[: length * self.hop_samples]
+                states[row] = replace(states[row], convolution_contexts=kept, overlap=overlap.clone())
+        outputs = [VocoderOutput(wave, one.durations) for wave, one in zip(samples, settled, strict=True)]
+        return list(zip(outputs, states, strict=True))
+
+    def _stacked_overlaps(self, overlaps: Sequence[Tensor | None]) -> Tensor:
+        none = self.window.new_zeros(1, self.n_fft // self.stride - 1, self.stride)
+        return torch.cat([none if overlap is None else overlap for overlap in overlaps])

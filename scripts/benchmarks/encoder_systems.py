@@ -15,7 +15,7 @@ from fairseq.models.speech_to_text.s2t_conformer import S2TConformerEncoder
 from torch import Tensor, nn
 
 from echostream.models.config import EchoStreamConfig
-from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
+from echostream.models.ctc_decoder import CTCDecoder, ctc_head
 from echostream.models.speech_encoder import EchoStreamSpeechEncoder, SpeechEncoderState
 from echostream.modules.fbank import NUM_MELS, SHIFT_SAMPLES, WINDOW_SAMPLES, FbankState, OnlineFbank
 from echostream.modules.state import State
@@ -26,16 +26,7 @@ Classes = tuple[list[int], list[int]]
 
 
 def _heads(cfg: EchoStreamConfig, vocab: int) -> tuple[CTCDecoder, CTCDecoder]:
-    st_head = CTCDecoderWithTransformerLayer(
-        cfg.encoder_dim,
-        vocab,
-        cfg.st_layers,
-        cfg.encoder_heads,
-        cfg.encoder_ffn_dim,
-        cfg.st_window_frames,
-        cfg.dropout,
-    )
-    return CTCDecoder(cfg.encoder_dim, vocab), st_head
+    return ctc_head(cfg, vocab, 0), ctc_head(cfg, vocab, cfg.st_layers)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -23,6 +23,7 @@ from echostream.modules.fbank import SHIFT_SAMPLES, WINDOW_SAMPLES
 from echostream.modules.subsampling import STRIDE
 from echostream.streaming import EchoStreamState, StepOutput, StreamingTranslator
 from echostream.streaming.word_level_translator import END
+from echostream.vocoders.interface import VocoderInput
 
 STAGES = ("encoder", "MT", "units", "vocoder")  # the encoder's share holds features and CTC heads
 TOKEN_MS = FixedRatePolicy().token_frames * FRAME_MS  # a subword is written every 320 ms
@@ -33,9 +34,14 @@ SURE = 1e4  # added to a score, decides it
 class StageClock:
     """Seconds spent in each stage; a stage that calls another is charged for its own part only."""
 
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+    def __init__(self, stages: Sequence[str] = STAGES) -> None:
+        self.stages = stages
+        self.reset()
         self._inner = 0.0
+
+    def reset(self) -> None:
+        """Nothing has been charged."""
+        self.seconds = dict.fromkeys(self.stages, 0.0)
 
     def charge(self, stage: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """``call(*args, **kwargs)``, timed."""
@@ -103,17 +109,18 @@ class StreamedTranslation:
             (model.unit_decoder, "units"),
         ):
             self.clock.watch(module, "forward", stage)
-        self.clock.watch(translator.vocoder, "step", "vocoder")
-        speak = translator.vocoder.step
+        self.clock.watch(translator.vocoder, "step_batch", "vocoder")
+        speak = translator.vocoder.step_batch
 
-        def counted(units: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            self.num_units += len(units)
-            return speak(units, *args, **kwargs)
+        def counted(inputs: Sequence[VocoderInput]) -> Any:
+            self.num_units += sum(len(one.units) for one in inputs)
+            return speak(inputs)
 
-        translator.vocoder.step = counted
+        translator.vocoder.step_batch = counted
 
     def init_state(self) -> EchoStreamState:
-        self.clock.seconds, self.num_units = dict.fromkeys(STAGES, 0.0), 0
+        self.clock.reset()
+        self.num_units = 0
         return self.translator.init_state()
 
     def next_samples(self, state: EchoStreamState) -> int:
@@ -143,7 +150,7 @@ class RecomputedTranslation:
     def run(self, samples: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
         """One write when the samples ``(n,)`` are there: seconds of each stage, and all speech so far."""
         model, vocoder = self.translator.model, self.translator.vocoder
-        self.clock.seconds = dict.fromkeys(STAGES, 0.0)
+        self.clock.reset()
         frames = self.clock.charge("encoder", self._encode, samples)
         num_tokens = max(1, frames.size(1) * FRAME_MS // TOKEN_MS)
         # Which subwords they are makes no difference to the work.

@@ -88,8 +88,8 @@ def test_what_continues_a_word_that_is_left_out_goes_with_it():
         TargetWord("", (), confidence=0.1),
     ]
     state = stage.init_state(with_speech=False)
-    spoken, *_ = stage.speak([Writing(words, ends=False)], state, least_confidence=0.5)
-    assert [word.text for word in spoken] == ["foo", "bar"]
+    (spoken,) = stage.speak([[Writing(words, ends=False)]], [state], [0.0], least_confidence=0.5)
+    assert [word.text for word in spoken.words] == ["foo", "bar"]
 
 
 def test_a_text_is_spoken_whole():

@@ -14,6 +14,7 @@ from echostream.models.unit_decoder import CTCTransformerUnitDecoder
 from echostream.modules.ctc import (
     CTCReader,
     ExpectedCounter,
+    count_expected,
     expected_counts,
     greedy_collapse,
     symbol_counts,
@@ -22,6 +23,7 @@ from echostream.modules.ctc import (
 from echostream.modules.fbank import OnlineFbank, num_frames
 from echostream.modules.masks import windowed_block_mask
 from echostream.modules.rotary import rotary_angles
+from echostream.modules.state import stack
 from echostream.modules.subsampling import ConvSubsampler
 from echostream.modules.transformer import CausalTransformer, CrossAttention, TransformerState, behind_zeros
 
@@ -195,6 +197,36 @@ def test_a_state_takes_room_for_the_positions_that_there_have_been():
     torch.testing.assert_close(parts[0].past, after.past, **CLOSE)
 
 
+@pytest.mark.parametrize("layers", [0, 2])
+@torch.no_grad()
+def test_positions_behind_a_rows_length_leave_no_trace(layers):
+    """Streams at different places read different numbers of positions in one pass, and go on from there."""
+    model = CausalTransformer(16, layers, 2, 32, window=5).eval()
+    before, lengths = [0, 2, 7, 30], [3, 1, 4, 2]
+    states = [model(torch.randn(1, count, 16), model.init_state())[1] for count in before]
+    x = torch.randn(4, 4, 16)
+    out, stacked = model(x, TransformerState.stack(states), lengths=lengths)
+    following = torch.randn(4, 1, 16)
+    onward, _ = model(following, stacked)
+    for row, (state, length, after) in enumerate(zip(states, lengths, stacked.split(), strict=True)):
+        alone, expected = model(x[row : row + 1, :length], state)
+        torch.testing.assert_close(out[row : row + 1, :length], alone, **CLOSE)
+        assert torch.equal(after.position, expected.position) and after.past.shape == expected.past.shape
+        torch.testing.assert_close(after.past, expected.past, **CLOSE)
+        torch.testing.assert_close(onward[row : row + 1], model(following[row : row + 1], expected)[0], **CLOSE)
+
+
+@torch.no_grad()
+def test_states_split_into_streams_of_several_rows():
+    model = CausalTransformer(16, 2, 2, 32, window=5).eval()
+    states = [
+        model(torch.randn(rows, count, 16), model.init_state(rows))[1] for rows, count in ((2, 1), (1, 4), (3, 2))
+    ]
+    parts = TransformerState.stack(states).split([2, 1, 3])
+    for part, state in zip(parts, states, strict=True):
+        assert torch.equal(part.position, state.position) and torch.equal(part.past, state.past)
+
+
 @torch.no_grad()
 def test_both_orders_of_cross_attention_are_equal():
     attention = CrossAttention(32, 16, 4, dropout=0.0).eval()
@@ -250,6 +282,26 @@ def test_unit_decoder_word_by_word(shape):
     assert torch.equal(decoder(changed, word_ids)[0][:, :150], whole[:, :150])
 
 
+@torch.no_grad()
+def test_unit_decoder_reads_words_of_several_streams_in_one_pass():
+    shape = {"text_layers": 1, "layers": 2, "upsample": 5, "frames_per_position": 2}
+    decoder = CTCTransformerUnitDecoder(20, 16, dim=32, heads=4, ffn_dim=64, window_tokens=3, **shape).eval()
+    words = [[0, 0, 1], [0], [0, 0, 0, 1, 1, 2, 3]]
+    states = [decoder.init_state()]
+    for word_size in (2, 3):
+        ids = torch.arange(6)[None] // word_size
+        states.append(decoder(torch.randn(1, 6, 16), ids, decoder.init_state())[1])
+    text, size = torch.randn(3, 7, 16), 7
+    word_ids = torch.tensor([[*row, *[size] * (size - len(row))] for row in words])
+    logits, stacked = decoder(text, word_ids, stack(states), lengths=[len(row) for row in words])
+    for row, (ids, state, after) in enumerate(zip(words, states, stacked.split(), strict=True)):
+        alone, expected = decoder(text[row : row + 1, : len(ids)], torch.tensor([ids]), state)
+        torch.testing.assert_close(logits[row : row + 1, : 10 * len(ids)], alone, **CLOSE)
+        for part, other in ((after.text, expected.text), (after.unit, expected.unit)):
+            assert torch.equal(part.position, other.position)
+            torch.testing.assert_close(part.past, other.past, **CLOSE)
+
+
 def test_ctc_decoding_does_not_depend_on_chunk_boundaries():
     classes = [0, 3, 3, 0, 3, 5, 5, 0, 0, 7, 7, 7, 2]
     whole, _ = CTCReader().read(classes)
@@ -295,6 +347,15 @@ def test_counting_does_not_depend_on_chunk_boundaries(chunk):
     assert counter.read(logits[0, :0]) == ([], counter)
     counts = expected_counts(logits)[0]
     assert frames == (counts.diff(prepend=counts.new_zeros(1)) > 0).nonzero()[:, 0].tolist() and len(frames) > 5
+
+
+def test_streams_are_counted_together_as_alone():
+    logits = 3 * torch.randn(3, 20, 7)
+    counters = [ExpectedCounter(), *(ExpectedCounter().read(3 * torch.randn(9, 7))[1] for _ in range(2))]
+    for row, (counter, (frames, after)) in enumerate(zip(counters, count_expected(logits, counters), strict=True)):
+        expected, following = counter.read(logits[row])
+        assert frames == expected and after.rest == following.rest and torch.equal(after.before, following.before)
+    assert count_expected(logits[:, :0], counters) == [([], counter) for counter in counters]
 
 
 def test_rotary_angles_stay_exact_after_an_hour():

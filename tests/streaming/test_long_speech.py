@@ -50,6 +50,7 @@ def alone(translator, samples) -> int:
 
 def test_translation_continues_after_the_first_sentence(translator, sentences, alone, monkeypatch, record_property):
     speech = on_end(sentences)
+    at_once = np.concatenate([speech, np.zeros(3 * SAMPLE_RATE, dtype=np.float32)])  # all of it waits, then silence
     breaks = []
     find = translator.breaks.find
 
@@ -60,7 +61,7 @@ def test_translation_continues_after_the_first_sentence(translator, sentences, a
 
     with monkeypatch.context() as patch:
         patch.setattr(translator.breaks, "find", remember)
-        words = say(translator, speech, speech.size)
+        words = say(translator, at_once, at_once.size)
     record_property(f"words of {len(sentences)} sentences on end, and alone", f"{len(words)}, {alone}")
     record_property("sentence breaks by the source's language model", len(breaks))
     assert alone * 0.7 < len(words) < alone * 1.3
@@ -68,7 +69,7 @@ def test_translation_continues_after_the_first_sentence(translator, sentences, a
     assert last_s > speech.size / SAMPLE_RATE - 6, f"nothing was written after {last_s:.1f} s"
     assert breaks
     for push in (777, 40_001):
-        assert say(translator, speech, push) == words
+        assert say(translator, at_once, push) == words
 
 
 def test_offline_translation_continues_after_the_first_sentence(translator, sentences, alone, record_property):

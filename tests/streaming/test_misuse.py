@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from memory import little_memory  # noqa: F401  # of every test here
 from tiny_translator import make_translator, noise
 
 from echostream.constants import MAX_PEAK

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from memory import little_memory  # noqa: F401  # of every test here
 from shipped_model import MODEL, Sample, short_samples, word_error_rate
 
 from echostream.constants import SAMPLE_RATE

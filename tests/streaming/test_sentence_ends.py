@@ -30,7 +30,7 @@ def written_sentences(translator: StreamingTranslator, speech: np.ndarray, monke
     speak = translator.sentences.speak
 
     def remember(writings, *rest):
-        for writing in writings:
+        for writing in writings[0]:
             words.extend(word for word in writing.words if word.text)
             if writing.ends:
                 sentences.append(join_words(words))
@@ -71,9 +71,9 @@ def test_a_sentence_may_end_after_its_last_word_was_given_out(with_speech):
     def speak(state, *sentences: tuple[int, bool]) -> tuple[list[int], object]:
         """The ends among the words of one step, each of whose sentences gets so many words and ends or goes on."""
         writings = [Writing([TargetWord("w", (1, 2))] * count, ends) for count, ends in sentences]
-        words, ends, _, state = stage.speak(writings, state, 1.0)
-        assert len(words) == sum(count for count, _ in sentences)
-        return ends, state
+        (spoken,) = stage.speak([writings], [state], [1.0])
+        assert len(spoken.words) == sum(count for count, _ in sentences)
+        return spoken.ends, spoken.state
 
     ends, state = speak(stage.init_state(with_speech), (2, False))
     assert ends == [] and state.in_sentence

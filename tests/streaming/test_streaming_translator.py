@@ -7,10 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_translator import MODEL
 
 from echostream.decoding.policy import FixedRatePolicy, StridePolicy
+from echostream.decoding.word_boundary import WordBoundaryDetector
+from echostream.models import EchoStreamConfig, EchoStreamModel
 from echostream.modules.ctc import BLANK
 from echostream.streaming import StreamingTranslator
+from echostream.streaming.recogniser import Recogniser
 from echostream.streaming.source_span import SourceSpan
 
 POLICIES = ["alignment", "stride", "wait-k", "fixed-rate"]
@@ -84,6 +88,25 @@ def test_every_policy_streams_and_places_its_words(translator, policy):
     edges = [edge for word in words for edge in (word.start_s, word.end_s)]
     assert edges == sorted(edges)
     assert not edges or edges[-1] <= samples.size / 16_000 + 1e-6
+
+
+def test_layers_of_both_ctc_heads_stream():
+    """Logits of a stream, a segment at a time and beside another stream, are those of the whole."""
+    torch.manual_seed(0)
+    cfg = EchoStreamConfig(**MODEL | {"asr_layers": 2, "st_layers": 1})
+    model = EchoStreamModel(cfg, 60, 60, 30).eval()
+    recogniser = Recogniser(model.asr_head, model.st_head, ["w"] * 60, WordBoundaryDetector(["w"] * 60, 40))
+    frames = torch.randn(2, 40, cfg.encoder_dim)
+    whole = [head(frames)[0] for head in (model.asr_head, model.st_head)]
+    read: list[list[torch.Tensor]] = [[], []]
+    for head, logits in zip((model.asr_head, model.st_head), read, strict=True):
+        head.register_forward_hook(lambda _, __, output, logits=logits: logits.append(output[0]))
+    states = [recogniser.init_state(), recogniser.init_state()]
+    with torch.inference_mode():
+        for start in range(0, 40, 5):
+            states = [copy.deepcopy(state) for _, state in recogniser.step(frames[:, start : start + 5], states)]
+    for logits, expected in zip(read, whole, strict=True):
+        torch.testing.assert_close(torch.cat(logits, dim=1), expected, rtol=0, atol=1e-5)
 
 
 def test_batched_streams_equal_streams_alone(translator):

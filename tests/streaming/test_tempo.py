@@ -10,6 +10,7 @@ from tiny_translator import NUM_UNITS, VOCODERS, make_translator, make_vocoder, 
 from echostream.streaming.sentence_stage import Writing
 from echostream.streaming.tempo import (
     LEAST_PAUSE,
+    PAUSES_FROM_S,
     PAUSES_TO_S,
     TEMPO_FROM_S,
     TEMPO_STEP,
@@ -42,14 +43,15 @@ def talk(
     said = words(count)
     natural, state = 0, stage.init_state(with_speech=True)
     for word in said:
-        _, _, samples, state = stage.speak([Writing([word], ends=False)], state)
-        natural += samples.size
+        (spoken,) = stage.speak([[Writing([word], ends=False)]], [state], [0.0])
+        natural, state = natural + spoken.samples.size, spoken.state
     every_s = natural / 16_000 / count / speed
     state, rows, pauses = stage.init_state(with_speech=True), [], []
     for index, word in enumerate(said):
         lag_s, before = state.output.lag_s(index * every_s), state.output.pause_samples
         ends = index % in_sentence == in_sentence - 1
-        _, _, _, state = stage.speak([Writing([word], ends)], state, index * every_s, max_tempo=max_tempo)
+        (spoken,) = stage.speak([[Writing([word], ends)]], [state], [index * every_s], max_tempo=max_tempo)
+        state = spoken.state
         rows.append((lag_s, state.output.tempo))
         if state.output.pause_samples > before:
             pauses.append((state.output.pause_samples - before) / 16_000)
@@ -71,13 +73,32 @@ def test_lag_is_bounded_and_does_not_drift(speed):
     assert min(pauses) == pytest.approx(LEAST_PAUSE * 0.2, abs=1e-3)
 
 
+def test_what_is_written_in_one_go_is_hurried_word_by_word():
+    stage, said = make_translator("istft").sentences, words(40)
+    state = stage.init_state(with_speech=True)
+    (free,) = stage.speak([[Writing(said, ends=True)]], [state], [1.0])
+    (hurried,) = stage.speak([[Writing(said, ends=True)]], [state], [1.0], max_tempo=MOST)
+    free_s, hurried_s = free.samples.size / 16_000, hurried.samples.size / 16_000
+    assert free_s > 4 and [word.text for word in hurried.words] == [word.text for word in free.words]
+    assert 1 / MOST < hurried_s / free_s < 1.1 / MOST
+    assert hurried.words[-1].end_s == pytest.approx(hurried_s, abs=1e-6)
+    tempos = [
+        (own.end_s - own.start_s) / (word.end_s - word.start_s)
+        for own, word in zip(free.words, hurried.words, strict=True)
+    ]
+    assert np.mean(tempos[:3]) < 1.15 < np.mean(tempos[10:20])
+    (short,) = stage.speak([[Writing(said[:5], ends=True)]], [state], [1.0], max_tempo=MOST)
+    (plain,) = stage.speak([[Writing(said[:5], ends=True)]], [state], [1.0])
+    assert np.array_equal(short.samples, plain.samples), "what is heard within two seconds is not hurried"
+
+
 def test_a_voice_that_keeps_up_speaks_as_it_is():
     slow, pauses, _ = talk(0.8, MOST, count=60)
     assert set(slow[:, 1]) == {1.0} and set(pauses) == {0.2}
 
 
 def test_pauses_are_shortened_before_the_tempo_rises_and_both_come_back():
-    assert PAUSES_TO_S <= TEMPO_FROM_S
+    assert PAUSES_TO_S <= TEMPO_FROM_S and pause_share(PAUSES_FROM_S) == 1
     assert pause_share(0.0) == 1 and pause_share(TEMPO_FROM_S) == pytest.approx(LEAST_PAUSE)
     assert next_tempo(1.0, TEMPO_FROM_S, MOST) == 1
     tempo, rising = 1.0, []

@@ -53,13 +53,13 @@ def test_units_are_those_of_the_whole_sentence(monkeypatch):
     translator = make_translator()
     speaker = TextToSpeech(translator)
     given: list[int] = []
-    step = translator.vocoder.step
+    step = translator.vocoder.step_batch
 
-    def recording_step(units, *arguments, **options):
-        given.extend(units.tolist())
-        return step(units, *arguments, **options)
+    def recording_step(inputs):
+        given.extend(unit for one in inputs for unit in one.units.tolist())
+        return step(inputs)
 
-    monkeypatch.setattr(translator.vocoder, "step", recording_step)
+    monkeypatch.setattr(translator.vocoder, "step_batch", recording_step)
     spoken(speaker, ["w5w6 w7 w9w10w12"])
     tokens = [5, 6, 7, 9, 10, 12, offline.END]
     nothing = {"encoder_out": torch.zeros(1, 1, 16), "frame_lengths": torch.tensor([1])}

@@ -58,7 +58,7 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
         return words, following
 
     def recording_speak(*args):
-        spoken, following = speak(*args)
+        spoken, following = yield from speak(*args)
         units.extend(unit for word in spoken for unit in word)
         return spoken, following
 

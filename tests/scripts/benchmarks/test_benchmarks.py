@@ -12,6 +12,10 @@ import pytest
 import soundfile
 import torch
 
+from echostream.models.config import architecture_config
+from echostream.models.speech_encoder import EchoStreamSpeechEncoder
+from scripts.benchmarks.encoder_systems import ReencodingConformer
+
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 TINY = ["--arch", "echostream_tiny", "--threads", "1", "--repetitions", "1"]
 ENCODER = [*TINY, "--reencoding-arch", "echostream_tiny", "--vocab", "50", "--training-batch", "2", "--training-s", "1"]
@@ -32,6 +36,15 @@ def run(script, *options):
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return output
+
+
+def test_encoders_of_equal_size_are_of_equal_size():
+    """The one of conformer size against the Conformer of the published dimensions."""
+    with torch.device("meta"):
+        ours = EchoStreamSpeechEncoder(architecture_config("echostream_conformer_size"))
+        theirs = ReencodingConformer(architecture_config("echostream"), 10).encoder
+    ours_size, theirs_size = (sum(weight.numel() for weight in part.parameters()) for part in (ours, theirs))
+    assert ours_size == pytest.approx(theirs_size, rel=0.002)
 
 
 def test_encoder_benchmark(tmp_path):
