@@ -195,7 +195,7 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
     def compute(self, model: Any, sample: dict[str, Any]) -> tuple[Tensor, int, dict[str, Any], dict[str, Tensor]]:
         """Return what :meth:`forward` returns, followed by the output of the model."""
         rdrop = self.rdrop_alpha > 0 and self.training
-        labelled = {name: value for name, value in sample.items() if name != "unlabelled"}
+        labelled = {name: value for name, value in sample.items() if not name.startswith("unlabelled")}
         batch = _repeat_batch(labelled) if rdrop else labelled
         teaches = self.training and self.distillation is not None and "unlabelled" in sample
         segment = sample.get("segment", 0)
@@ -230,7 +230,7 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
         # A batch in which nothing is said has no units, and is divided by nothing.
         sample_size = int(unit.sum()) if self.sentence_avg else max(1, unit_tokens)
         if teaches:
-            distance, frames = self._distance(output["unlabelled_layers"], sample["unlabelled"])
+            distance, frames = self._distance(output["unlabelled_layers"], sample["unlabelled_whole"])
             loss = loss + self.teacher_weight * sample_size * distance / frames
             logged |= {"teacher_loss": distance.detach(), "teacher_frames": frames}
         logged |= {

@@ -85,6 +85,14 @@ class EchoStreamTaskConfig(FairseqDataclass):
     )
     unlabelled_pieces: int = field(default=1, metadata={"help": "pieces beside every batch, at least 1"})
     unlabelled_piece_s: float = field(default=10.0, metadata={"help": "length of each piece, at most 30 s"})
+    unlabelled_telephone_share: float = field(
+        default=0.0,
+        metadata={"help": "share of the pieces that the model hears as over a telephone, and the teacher as they are"},
+    )
+    unlabelled_speeds: str = field(
+        default="1",
+        metadata={"help": "speeds, as '0.9,1,1.1', of which one is drawn for each recording in a piece: other voices"},
+    )
     feature_cache_mb: int = field(
         default=256, metadata={"help": "memory for log-mel features kept between epochs, MiB per data loader"}
     )

@@ -159,7 +159,8 @@ class SpeechTranslationDataset(FairseqDataset):
         batch = self._batch([sample for sample in samples if sample is not None])
         if batch and self.unlabelled is not None:
             key = (self.seed, self.epoch, *batch["id"].tolist())
-            batch["unlabelled"] = self.unlabelled.pieces(self.unlabelled_pieces, *key)
+            heard, whole = self.unlabelled.pieces(self.unlabelled_pieces, *key)
+            batch |= {"unlabelled": heard, "unlabelled_whole": whole}
         return batch
 
     def _batch(self, samples: list[TrainingExample]) -> dict:

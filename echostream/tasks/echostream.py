@@ -43,7 +43,7 @@ from echostream.tasks.phones import SourcePhones, read_source_phones
 from echostream.tasks.segments import MultiChunkSampler, parse_right_contexts, parse_segment_sizes, segment_name
 from echostream.tasks.streamed_translation import translate_as_streamed
 from echostream.tasks.texts import dictionary_from_symbols, encode_texts, warn_about_ctc_length
-from echostream.tasks.unlabelled import UnlabelledSpeech
+from echostream.tasks.unlabelled import UnlabelledSpeech, parse_speeds
 
 logger = logging.getLogger(__name__)
 
@@ -271,7 +271,8 @@ class EchoStreamTask(FairseqTask):
             raise ManifestError(f"--unlabelled-pieces is {self.cfg.unlabelled_pieces}; it must be at least 1")
         path = Path(self.cfg.data) / self.cfg.unlabelled_audio
         reader = FeatureReader(self.speech_config, self.cfg.train_subset, False, 0, self.front_end)
-        return UnlabelledSpeech(path, reader, self.cfg.unlabelled_piece_s)
+        speeds = parse_speeds(self.cfg.unlabelled_speeds)
+        return UnlabelledSpeech(path, reader, self.cfg.unlabelled_piece_s, self.cfg.unlabelled_telephone_share, speeds)
 
     def get_batch_iterator(self, dataset: SpeechTranslationDataset, **kwargs: Any) -> Any:
         """fairseq's iterator with new workers for every epoch and readable errors, see :mod:`echostream.tasks.batches`.
@@ -327,6 +328,13 @@ class EchoStreamTask(FairseqTask):
         with exit_with_message(ValueError, OmegaConfBaseException):  # inconsistent sizes, unknown options
             model = super().build_model(cfg, from_checkpoint)
         if not from_checkpoint:
+            starts = self.cfg.init_encoder_from_whisper or self.cfg.init_mt_decoder_from_whisper
+            if self.cfg.pretrained_lr_scale != 1 and not starts:
+                raise SystemExit(
+                    f"echostream: --pretrained-lr-scale {self.cfg.pretrained_lr_scale:g} is for what starts from "
+                    "Whisper: name its file with --init-encoder-from-whisper and --init-mt-decoder-from-whisper, also "
+                    "where --finetune-from-model takes their place, or give --pretrained-lr-scale 1"
+                )
             with exit_with_message(ManifestError):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
             load_initial_weights(model, self.cfg, self.state.state_dict)

@@ -16,7 +16,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from echostream.constants import SAMPLE_RATE, UNIT_SAMPLES
-from echostream.decoding.greedy_search import Search, search_together
+from echostream.decoding.joint_search import Search, decoder_passes, search_together
 from echostream.decoding.policy import Policy
 from echostream.decoding.word_boundary import WordBoundaryDetector
 from echostream.streaming.recogniser import Recogniser
@@ -55,8 +55,11 @@ def translate_as_streamed(
         for start in range(0, length, step):
             end = min(length, start + step)
             is_last = end == length
-            recognition, recogniser_state = recogniser.read_greedily(
-                source_classes[row][start:end], encoded["st_logits"][row, start:end], recogniser_state, is_last
+            ((recognition, recogniser_state),) = recogniser.read_greedily(
+                [source_classes[row][start:end]],
+                encoded["st_logits"][row : row + 1, start:end],
+                [recogniser_state],
+                is_last,
             )
             frames = encoded["encoder_out"][row : row + 1, start:end]
             writings, stage_state = yield from stage.writing(frames, recognition, policy, stage_state, is_last)
@@ -64,4 +67,4 @@ def translate_as_streamed(
         return text.strip()
 
     searches = [translating(row, length) for row, length in enumerate(encoded["frame_lengths"].tolist())]
-    return search_together(model.mt_decoder, searches)
+    return search_together(searches, decoder_passes(model))

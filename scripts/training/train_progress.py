@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ SHOWN = ("loss", "asr", "st", "mt", "unit")
 VALUE = re.compile(r"(\w+)[= ](-?[\d.]+(?:e[-+]?\d+)?)\b")
 # what fairseq or Python say when something is wrong
 ALARMS = ("echostream: ", "Traceback ", "fairseq-train: error", "train.py: error", "FloatingPointError", "WARNING")
+ENDED = re.compile(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)")  # torchrun, of one of its processes
 
 
 def minutes(seconds: float) -> str:
@@ -31,8 +33,14 @@ def summarise(lines: Iterable[str], max_update: int, max_minutes: float) -> Iter
     """
     start = time.monotonic()
     first = None  # update and time of the first report; what came before was starting up
+    has_ended = False
     for line in lines:
-        if "| train_inner |" in line:
+        if ended := ENDED.search(line):
+            has_ended = True
+            yield how_it_ended(int(ended[2]), int(ended[1]))
+        elif "Traceback " in line and (has_ended or line.startswith("[rank")):
+            continue  # torchrun's own, and that of a process which has lost another: how one ended is said above
+        elif "| train_inner |" in line:
             values = dict(VALUE.findall(line.split("|", 4)[-1]))
             update = int(float(values.get("num_updates", 0)))
             now = time.monotonic()
@@ -51,6 +59,12 @@ def summarise(lines: Iterable[str], max_update: int, max_minutes: float) -> Iter
             yield line.rsplit(" | ", 1)[-1].strip()
         elif any(alarm in line for alarm in ALARMS):
             yield line.rstrip("\n")
+
+
+def how_it_ended(rank: int, status: int) -> str:
+    """What became of one of several processes; a negative ``status`` is a signal's."""
+    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return f"process {rank} {how}, and the others with it: the same command goes on from the last checkpoint"
 
 
 def main() -> None:

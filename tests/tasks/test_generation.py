@@ -46,13 +46,13 @@ def one_sentence(translator: StreamingTranslator) -> StreamingTranslator:
 def record_units(translator: StreamingTranslator, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Units that the translator's vocoder is given from now on."""
     spoken: list[int] = []
-    step = translator.vocoder.step
+    step = translator.vocoder.step_batch
 
-    def recording_step(units, *arguments, **options):
-        spoken.extend(units.tolist())
-        return step(units, *arguments, **options)
+    def recording_step(inputs):
+        spoken.extend(unit for one in inputs for unit in one.units.tolist())
+        return step(inputs)
 
-    monkeypatch.setattr(translator.vocoder, "step", recording_step)
+    monkeypatch.setattr(translator.vocoder, "step_batch", recording_step)
     return spoken
 
 

@@ -1,9 +1,13 @@
 """scripts/train.sh with several processes, and the configs to be copied to data folders."""
 
+import contextlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,33 +18,61 @@ from echostream.tasks.data_config import load_multitask_config, load_speech_conf
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def train(*arguments: object) -> subprocess.CompletedProcess:
-    command = ["bash", str(REPOSITORY / "scripts" / "train.sh"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+PATIENCE_S = 300  # of a machine that does other things too
+
+
+def ranks_below(ancestor: int) -> dict[str, int]:
+    """Process of each rank among the descendants of a process."""
+    parents, ranks = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if rank := re.search(rb"(?:^|\0)RANK=(\d+)\0", (folder / "environ").read_bytes()):
+                ranks[int(folder.name)] = rank[1].decode()
+    found = {}
+    for process, rank in ranks.items():
+        above = process
+        while above in parents and above != ancestor:
+            above = parents[above]
+        if above == ancestor:
+            found[rank] = process
+    return found
 
 
 @pytest.mark.integration
-def test_training_with_two_processes_and_torchrun(corpus, tmp_path):
-    """On a CPU in bfloat16: an update has one batch of each process, there is one checkpoint, and a run can resume."""
-    options = ["--data", corpus.folder, "--save-dir", tmp_path, "--max-tokens", 300, "--save-every", 2]
-    options += ["--device", "cpu", "--launcher", "torchrun", "--num-gpus", 2, "--precision", "bf16", "--tensorboard"]
-    options += ["--python", sys.executable]
-    rest = ["--", "--log-interval", 1, "--encoder-layers", 1]
-    result = train(*options, "--max-update", 2, *rest)
-    assert result.returncode == 0, result.stderr + result.stdout
-    assert "on cpu (bf16, 2 processes)" in result.stdout
-    assert "update 2/2  loss" in result.stdout
+def test_one_of_two_processes_is_killed_and_the_same_command_goes_on(corpus, tmp_path):
+    """On a CPU in bfloat16, by torchrun: the other process ends as well; an update has one batch of each, and there is
+    one checkpoint, which was whole when the process was killed."""
+    command = [REPOSITORY / "scripts" / "train.sh", "--data", corpus.folder, "--save-dir", tmp_path]
+    command += ["--max-tokens", 300, "--save-every", 4, "--max-update", 8, "--python", sys.executable]
+    command += ["--device", "cpu", "--launcher", "torchrun", "--num-gpus", 2, "--precision", "bf16", "--tensorboard"]
+    command = [*map(str, command), "--", "--log-interval", "1", "--encoder-layers", "1"]
+    last = tmp_path / "checkpoint_last.pt"
+    until_s = time.monotonic() + PATIENCE_S
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as killed:
+        while not last.exists() and killed.poll() is None and time.monotonic() < until_s:
+            time.sleep(0.02)
+        ranks = ranks_below(killed.pid)
+        assert ranks.keys() == {"0", "1"}
+        os.kill(ranks["1"], signal.SIGKILL)
+        printed, said = killed.communicate(timeout=PATIENCE_S)
+    assert killed.returncode == 1 and said.startswith("error: training stopped; see the end of "), said
+    assert "on cpu (bf16, 2 processes)" in printed and "update 4/8  loss" in printed
+    assert "process 1 was ended by SIGKILL" in printed and "Traceback" not in printed + said
+    assert "update 8/8" not in printed and not any(Path(f"/proc/{process}").exists() for process in ranks.values())
+
+    resumed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr + resumed.stdout
+    assert "@ 4 updates)" in resumed.stdout and "update 8/8  loss" in resumed.stdout
+    assert "update 4/8" not in resumed.stdout, "what was done is not done again"
     log = (tmp_path / "train.log").read_text(encoding="utf-8")
     assert "initialized host" in log
     assert "bsz=6" in log  # three utterances from each process
     assert list((tmp_path / "tensorboard" / "train_inner").iterdir())
-    model = torch.load(tmp_path / "checkpoint_last.pt", weights_only=True)["model"]
+    model = torch.load(last, weights_only=True)["model"]
     assert model["fbank.cmvn_std"].dtype == torch.float32
     weight = model["mt_decoder.embedding.weight"]  # fairseq stores bfloat16 as float32
     assert torch.equal(weight, weight.bfloat16().float())
-    resumed = train(*options, "--max-update", 3, *rest)
-    assert resumed.returncode == 0, resumed.stderr + resumed.stdout
-    assert "@ 2 updates)" in resumed.stdout and "update 3/3  loss" in resumed.stdout
 
 
 @pytest.mark.parametrize("pair", ["fr-en", "es-en", "de-en"])

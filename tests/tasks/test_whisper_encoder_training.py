@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from test_training import train
 
@@ -16,7 +17,7 @@ from echostream.models.mt_decoder import TransformerMTDecoder
 from echostream.streaming import StreamingTranslator
 from echostream.tasks.data_config import load_speech_config
 from echostream.tasks.features import FeatureReader
-from echostream.tasks.unlabelled import UnlabelledSpeech
+from echostream.tasks.unlabelled import CODECS, UnlabelledSpeech, over_telephone, parse_speeds
 from scripts.benchmarks import benchmark_recognition
 
 SIZES = {"encoder_dim": 64, "encoder_layers": 2, "encoder_heads": 1, "encoder_ffn_dim": 128}
@@ -197,6 +198,12 @@ def test_a_teacher_draws_the_encoder_closer(corpus, tmp_path, whisper_file):
         (["--encoder-teacher", "{file}", "--unlabelled-audio", "none.tsv"], "none.tsv: no such manifest"),
         (["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--unlabelled-pieces", "0"], "at least 1"),
         (["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--unlabelled-piece-s", "31"], "most 30 s"),
+        (
+            ["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--unlabelled-telephone-share", "2"],
+            "to 1",
+        ),
+        (["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--unlabelled-speeds", "1,9"], "0.5 to 2"),
+        (["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--unlabelled-speeds", "fast"], "'fast'"),
         (["--encoder-teacher", "{file}", "--unlabelled-audio", "{speech}", "--encoder-dim", "32"], "size 64"),
         (["--encoder-teacher-weight", "-1"], "must not be negative"),
         (["--right-contexts", "a few"], "right contexts 'a few'"),
@@ -213,11 +220,44 @@ def test_pieces_are_those_of_their_key_and_of_one_length(corpus):
     speech = unlabelled(corpus)[1]
     config = load_speech_config(corpus.folder / "config_gcmvn.yaml")
     pieces = UnlabelledSpeech(Path(speech), FeatureReader(config, "train", False, front_end="whisper"), 1.5)
-    first, again, other = (pieces.pieces(2, 1, key).numpy() for key in ("a", "a", "b"))
+    first, again, other = (pieces.pieces(2, 1, key)[0].numpy() for key in ("a", "a", "b"))
     assert first.shape == (2, 149, 80)  # the last frame's window would reach beyond 1.5 s
     assert (first == again).all()
     assert not (first == other).all()
     assert not (first[0] == first[1]).all()
+
+
+def test_of_a_share_of_the_pieces_the_student_hears_what_a_telephone_leaves(corpus):
+    speech, config = unlabelled(corpus)[1], load_speech_config(corpus.folder / "config_gcmvn.yaml")
+    reader = FeatureReader(config, "train", False, front_end="whisper")
+    whole, kept = (UnlabelledSpeech(Path(speech), reader, 1.5, share).pieces(40, "a") for share in (0.0, 0.5))
+    assert whole[0].equal(whole[1])
+    same = [heard.equal(all_of_it) for heard, all_of_it in zip(*kept, strict=True)]
+    assert 8 < sum(same) < 32
+    heard, all_of_it = (part[[not one for one in same]] for part in kept)
+    # Of the 80 bands the first 3 lie below 150 Hz, the last 15 above 4,400 Hz.
+    lost = (all_of_it - heard).mean(dim=(0, 1))
+    assert lost[:3].min() > 0.3 and lost[-15:].min() > 0.3
+    assert lost[15:50].abs().max() < 0.3
+    for codec in CODECS:
+        assert over_telephone(torch.randn(1601).clamp(-1, 1), codec).shape == (1601,)
+
+
+def test_a_recording_is_heard_at_speeds_drawn_from_a_list(corpus):
+    """A tone in a recording is as much higher as it is faster; student and teacher hear the same."""
+    tone = corpus.folder / "tone.wav"
+    soundfile.write(tone, 0.5 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000), 16_000)
+    table = corpus.folder / "tone.tsv"
+    table.write_text("id\taudio\ntone\ttone.wav\n", encoding="utf-8")
+    reader = FeatureReader(load_speech_config(corpus.folder / "config_gcmvn.yaml"), "train", False, front_end="whisper")
+    speech = UnlabelledSpeech(table, reader, 0.5, speeds=parse_speeds("0.5,1,2"))
+    heard, taught = speech.pieces(60, "a")
+    assert heard.equal(taught)
+    loudest = heard[:, 5:-5].mean(dim=1).argmax(dim=1).bincount()
+    pitches = loudest.nonzero().flatten().tolist()
+    assert len(pitches) == 3 and loudest.max() < 40
+    # Slaney's bands lie evenly up to 1,000 Hz, so that an octave below 880 Hz is twice the band's number.
+    assert pitches[2] - pitches[1] == pytest.approx(2 * (pitches[1] - pitches[0]), abs=1)
 
 
 def test_a_text_decoder_that_starts_from_whisper_trains_and_streams(corpus, tmp_path, whisper_file, caplog):
@@ -283,7 +323,11 @@ def test_weights_that_were_learned_elsewhere_can_learn_more_slowly(corpus, tmp_p
         (["--init-mt-decoder-from-whisper", "{file}", "--mt-prompt-tokens", "0"], "prompt has the shape"),
         (["--init-mt-decoder-from-whisper", "{file}", "--whisper-language", "xx"], "don't know 'xx'"),
         (["--init-mt-decoder-from-whisper", "{elsewhere}"], "needs the names of its tokens"),
-        (["--pretrained-lr-scale", "0.1"], "needs --optimizer echostream_adamw"),
+        (
+            ["--init-mt-decoder-from-whisper", "{file}", "--pretrained-lr-scale", "0.1"],
+            "needs --optimizer echostream_adamw",
+        ),
+        (["--optimizer", "echostream_adamw", "--pretrained-lr-scale", "0.1"], "or give --pretrained-lr-scale 1"),
     ],
 )
 def test_a_decoder_that_cannot_start_from_whisper_is_one_line(corpus, tmp_path, whisper_file, options, message):

@@ -70,6 +70,21 @@ def test_progress_says_what_matters():
     assert lines[2] == "validation: loss 7.5 | asr 3"
     assert lines[3] == log[-1].strip()
     assert minutes(200) == "3 min 20 s"
+
+
+@pytest.mark.parametrize(("status", "how"), [(-9, "was ended by SIGKILL"), (1, "ended with status 1")])
+def test_progress_says_which_process_ended_and_not_where_torchrun_noticed(status, how):
+    log = [
+        "E1130 06:18:21.336000 9740 torch/distributed/elastic/multiprocessing/api.py:986] "
+        f"failed (exitcode: {status}) local_rank: 1 (pid: 9821) of binary: bash\n",
+        "Traceback (most recent call last):\n",
+        '  File "run.py", line 994, in <module>\n',
+    ]
+    (line,) = summarise(log, max_update=0, max_minutes=0)
+    assert line.startswith(f"process 1 {how}, and the others with it: the same command goes on")
+
+
+def test_minutes_are_rounded():
     assert minutes(59.4) == "59 s"
 
 
