@@ -19,9 +19,11 @@ import pytest
 LEGITIMATE = (
     r"needs a GPU",
     r"needs Chromium",
+    r"needs onnxruntime-web",  # from npm
     r"needs (nginx|haproxy)",
     r"needs OmniSTEval",  # a program with dependencies of its own, from any environment
     r"needs pip install -e '\.\[mic\]'",  # PortAudio comes with the system
+    r"needs pip install -e '\.\[ray\]'",  # another engine, with dozens of dependencies of its own
     r"needs root|not root|root may",
     r"gloo over spawn",  # Windows
     r"there is a SLURM here",  # the test is about a machine without

@@ -12,6 +12,7 @@ from echostream.cli.options import (
     add_verbosity,
     add_voice_options,
     at_least,
+    number,
     segment_ms,
 )
 from echostream.constants import (
@@ -56,9 +57,11 @@ examples:
   echostream asr talks/ --srt subtitles/
   cat talk.webm | echostream asr - --text
 """
+# Of all commands alike; docs/guides/command-line.md says the same.
 EXIT_STATUS = """
-exit status: 0 all done; 1 a recording failed (the others were done); 2 wrong options; 130 stopped by Ctrl-C, 143 by
-a signal, 141 because the reader of a pipe went away: what was made until then is kept.
+exit status: 0 all done; 1 something failed: a recording (the others were done), a model, a device, a place to write to;
+2 wrong options, and nothing was done; 130 stopped by Ctrl-C, 143 by SIGTERM, 141 because the reader of a pipe went
+away: what was made until then is kept. A server that was told to stop, by Ctrl-C or a signal, ends with 0.
 """
 SPEECH_OUTPUT_HELP = "speech, as wav, mp3, flac, opus or ogg by the name; -: raw s16le to a pipe"
 SPEAK_HELP = """
@@ -99,6 +102,7 @@ program. int8 makes the files about a third as large: the weights of a model rel
 examples:
   echostream export --model fr-en --output fr-en-onnx
   echostream export --model fr-en --output fr-en-onnx --precision int8 --segment-ms 160
+  echostream export --model fr-en --output fr-en-page --precision int8 --page package
 """
 MODELS_HELP = """
 examples:
@@ -191,7 +195,7 @@ def add_mic_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--input", metavar="DEVICE", help="microphone: number or part of the name (system's default)")
     group.add_argument("--play", action="store_true", help="play the translation (wear headphones)")
     group.add_argument("--play-on", metavar="DEVICE", help="where --play is heard (system's default)")
-    group.add_argument("--duration-s", type=float, metavar="S", help="end after so many seconds (Ctrl-C)")
+    group.add_argument("--duration-s", type=number(0, 1e9), metavar="S", help="end after so many seconds (Ctrl-C)")
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", type=Path, metavar="OUT", help=SPEECH_OUTPUT_HELP)
     group.add_argument("--task", choices=TASKS, help="as of translate (s2tt; s2st with -o or --play)")
@@ -269,13 +273,20 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=EXPORT_PRECISIONS, default="float32", help="of the weights in the files (float32)"
     )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="ONNXRUNTIME_WEB",
+        help="put a page for browsers beside the files, and what it needs of this unpacked npm package (no page)",
+    )
     add_user_dir(parser)
     add_verbosity(parser)
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``models``."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    parser.set_defaults(action="list")
     actions.add_parser("list", help="name, languages, size and place of each model", description="List the models.")
     where = actions.add_parser("path", help="where a model is", description="Print where a model is.")
     where.add_argument("name", nargs="?", help="its name (the only one)")

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import echostream
@@ -77,13 +77,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"echostream {echostream.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    def add(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+        description = f"{text[0].upper()}{text[1:]}."
         return commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog, formatter_class=RAW_HELP
+            name, help=text, description=description, epilog=epilog + EXIT_STATUS, formatter_class=RAW_HELP
         )
 
-    add_translate_arguments(add("translate", "translate recordings as they play", TRANSLATE_HELP + EXIT_STATUS))
-    add_translate_arguments(add("asr", "transcribe recordings as they play", ASR_HELP + EXIT_STATUS), task="asr")
+    add_translate_arguments(add("translate", "translate recordings as they play", TRANSLATE_HELP))
+    add_translate_arguments(add("asr", "transcribe recordings as they play", ASR_HELP), task="asr")
     add_speak_arguments(add("speak", "speak text in the target language, word by word", SPEAK_HELP))
     add_mic_arguments(add("mic", "translate what the microphone hears", MIC_HELP))
     add_serve_arguments(add("serve", "translate in the browser, for any number of speakers at once", SERVE_HELP))
@@ -112,13 +113,22 @@ def orderly_end() -> Iterator[None]:
 
 def run_command(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line; returns the exit status."""
+    return carry_out(build_parser(), lambda args: importlib.import_module(RUN[args.command]).run(args), argv)
+
+
+def carry_out(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int | None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse and run; errors that the user can correct, Ctrl-C and SIGTERM end with a line and an exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console()
     try:
-        args = build_parser().parse_args(arguments)
+        args = parser.parse_args(arguments)
         console.quiet = getattr(args, "quiet", False)
         with orderly_end():
-            status = importlib.import_module(RUN[args.command]).run(args) or 0
+            status = run(args) or 0
             if not status:
                 sys.stdout.flush()
             return status

@@ -18,6 +18,7 @@ from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.model_store import SETTINGS_NAME, find_models, resolve_model, store_folder
 from echostream.cli.options import UsageError, UserError
 from echostream.printing import printable
+from echostream.untar import unpack
 
 MEGABYTE = 1_000_000
 MAX_ARCHIVE_BYTES = 4_000 * MEGABYTE
@@ -39,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
                 size = f"{model.size_bytes / MEGABYTE:7.1f} MB"
                 print(printable(f"{model.name:20} {model.languages:12} {size}  {model.path}"))
         elif args.action == "path":
-            print(resolve_model(args.name))
+            path = resolve_model(args.name)
+            if not path.exists():
+                raise UserError(f"no model at {path}")
+            print(printable(str(path)))
         else:
             print(fetch(args.url, args.sha256, args.name))
     except CheckpointError as error:
@@ -121,7 +125,7 @@ def _unpack(archive: Path, folder: Path, url: str) -> Path:
                 _check_sizes([(entry.name, entry.size) for entry in entries], url)
                 if unwanted := [entry.name for entry in entries if not (entry.isfile() or entry.isdir())]:
                     raise UserError(f"{url} holds {unwanted[0]!r}, which is neither a file nor a folder")
-                packed.extractall(folder, filter="data")  # every entry was looked at
+                unpack(packed, entries, folder)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{url} is no archive that can be unpacked: {' '.join(str(error).split())}") from error
     return folder

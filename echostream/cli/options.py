@@ -7,7 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FRAME_MS, LM_BONUS, LM_WEIGHT
+from echostream.constants import (
+    DEFAULT_POLICY,
+    DEFAULT_SEGMENT_MS,
+    FRAME_MS,
+    LM_BONUS,
+    LM_WEIGHT,
+    MAX_BEAM,
+    MAX_LM_SCALE,
+    MAX_SEGMENT_MS,
+    MAX_THREADS,
+    MOST_TEMPO,
+    POLICY_NAMES,
+)
 from echostream.decoding.policy_arguments import (
     POLICY_HELP,
     POLICY_OPTION_HELP,
@@ -33,7 +45,7 @@ class UserError(Exception):
 
 
 class UsageError(UserError):
-    """Options that don't go together."""
+    """Options that are wrong whatever the files hold that they name: out of range, or not going together."""
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -59,18 +71,24 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--policy-option", type=option_argument, action="append", metavar="NAME=VALUE", help=POLICY_OPTION_HELP
     )
-    group.add_argument("--beam", type=at_least(1), metavar="N", help="hypotheses of the MT decoder (1: greedy)")
-    group.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of the source's subwords (none)")
-    group.add_argument("--lm-weight", type=float, metavar="W", help=f"of its log-probabilities ({LM_WEIGHT:g})")
-    group.add_argument("--lm-bonus", type=float, metavar="B", help=f"for each of its subwords, in nats ({LM_BONUS:g})")
     group.add_argument(
-        "--least-confidence", type=float, metavar="P", help="leave out words of less than this, 0 to 1 (0: none)"
+        "--beam", type=at_least(1, MAX_BEAM), metavar="N", help="hypotheses of the MT decoder (1: greedy)"
+    )
+    group.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of the source's subwords (none)")
+    scale = number(-MAX_LM_SCALE, MAX_LM_SCALE)
+    group.add_argument("--lm-weight", type=scale, metavar="W", help=f"of its log-probabilities ({LM_WEIGHT:g})")
+    group.add_argument("--lm-bonus", type=scale, metavar="B", help=f"for each of its subwords, in nats ({LM_BONUS:g})")
+    group.add_argument(
+        "--least-confidence",
+        type=number(0, 1, is_below=True),
+        metavar="P",
+        help="leave out words of less than this, 0 to 1 (0: none)",
     )
     group.add_argument(
         "--max-tempo",
-        type=float,
+        type=number(1, MOST_TEMPO),
         metavar="X",
-        help="to which a voice that has fallen behind hurries, 1 to 1.5 (1: never)",
+        help=f"to which a voice that has fallen behind hurries, 1 to {MOST_TEMPO} (1: never)",
     )
     group.add_argument(
         "--vad", action="store_true", default=None, help="hear only what may be speech (no; needs the extra vad)"
@@ -84,7 +102,7 @@ def add_voice_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
     group.add_argument(
         "--threads",
-        type=at_least(0),
+        type=at_least(0, MAX_THREADS),
         default=0,
         metavar="N",
         help="processor threads (0: measured at the start)",
@@ -116,24 +134,42 @@ def load_user_dir(args: argparse.Namespace) -> None:
         raise UserError(str(error)) from error
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Type of an option that is an integer from ``least`` up."""
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Type of an option that is an integer from ``least`` up, to ``most`` if there is an upper end."""
 
-    def number(text: str) -> int:
+    def whole_number(text: str) -> int:
         try:
             value = int(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from error
         if value < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, got {value}")
         return value
 
-    return number
+    return whole_number
+
+
+def number(least: float, most: float, is_below: bool = False) -> Callable[[str], float]:
+    """Type of an option that is a number from ``least`` to ``most``; ``is_below``: ``most`` itself is too much."""
+
+    def real_number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
+        if not least <= value <= most or (is_below and value == most):  # NaN is in no range
+            until = "below" if is_below else "to"
+            raise argparse.ArgumentTypeError(f"must be from {least:g} {until} {most:g}, got {value:g}")
+        return value
+
+    return real_number
 
 
 def segment_ms(text: str) -> int:
     """Type of ``--segment-ms``."""
-    value = at_least(0)(text)
+    value = at_least(0, MAX_SEGMENT_MS)(text)
     if value % FRAME_MS:
         raise argparse.ArgumentTypeError(f"must be a multiple of {FRAME_MS} ms (0: the whole recording), got {value}")
     return value
@@ -163,16 +199,20 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
 
     Raises:
         UserError: a model or vocoder that is missing, damaged or doesn't fit, or a device that isn't there.
+        UsageError: options that the policy doesn't have.
     """
     import torch
 
     from echostream.streaming import StreamingTranslator
 
     settings = model_settings(args)
+    check_policy_options(args, settings)
     load_user_dir(args)
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
+        if torch.device(args.device).type == "meta":
+            raise UserError(f"cannot use --device {args.device}: it computes nothing, choose cpu or cuda")
         torch.zeros(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
@@ -183,6 +223,24 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
         )
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def check_policy_options(args: argparse.Namespace, settings: ModelSettings) -> None:
+    """Refuse what one of EchoStream's own policies doesn't take; a policy of the user's own says so when it is loaded.
+
+    Raises:
+        UsageError: it has no such option, or none of this value.
+    """
+    from echostream.decoding.policy import choose_policy
+
+    given = (args.policy, args.stride_n, args.lag_k, args.policy_option)
+    if settings.policy not in POLICY_NAMES or all(value is None for value in given):
+        return
+    options = {**(settings.policy_options or {}), "stride_n": settings.stride_n, "lag_k": settings.lag_k}
+    try:
+        choose_policy(settings.policy, **options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def settle_threads(args: argparse.Namespace, translator: StreamingTranslator) -> str:

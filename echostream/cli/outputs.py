@@ -54,8 +54,8 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of the recording, for messages."""
-        return "stdin" if self.source == PIPE else str(self.source)
+        """Of the recording, for messages and files of text; bytes that are no text are written out."""
+        return "stdin" if self.source == PIPE else str(self.source).encode("utf-8", "backslashreplace").decode()
 
     @property
     def targets(self) -> list[Target]:

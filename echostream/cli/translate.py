@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     if not todo:
         return int(failed)
     start = time.perf_counter()
+    if sys.stderr.isatty():  # somebody waits; a log needn't know
+        console.status(f"loading {args.model}")
     translator = load_translator(args, task)
     console.detail(f"{args.model}: loaded in {time.perf_counter() - start:.1f} s on {args.device}")
     console.detail(f"threads: {settle_threads(args, translator)}")

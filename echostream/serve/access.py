@@ -14,12 +14,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import hdrs, web
 
+from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.text_files import read_text
 from echostream.serve.limits import Meter
 
 log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "ECHOSTREAM_TOKEN"  # noqa: S105  # the name of a variable, not its value
 MIN_TOKEN_CHARACTERS = 16
+MAX_TOKENS_BYTES = 1_000_000
 WRONG_TOKENS_PER_S, WRONG_TOKENS_AT_ONCE = 0.2, 10  # of one address
 MAX_METERS = 10_000
 IPV6_CLIENT_BITS = 64  # a client commands all addresses of its network
@@ -174,8 +177,8 @@ def read_tokens(path: Path | None) -> tuple[str, ...]:
     tokens = [os.environ[TOKEN_VARIABLE]] if os.environ.get(TOKEN_VARIABLE) else []
     if path is not None:
         try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
-        except (OSError, UnicodeDecodeError) as error:
+            lines = [line.strip() for line in read_text(path, MAX_TOKENS_BYTES).split("\n")]
+        except (OSError, UnsafeFileError) as error:
             raise ValueError(f"cannot read the access tokens in {path}: {error}") from error
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:

@@ -17,14 +17,14 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from echostream.constants import TASKS
+from echostream.constants import MAX_LIVE_SEGMENT_MS, TASKS
 from echostream.serve.access import Access, is_loopback, unauthorised
 from echostream.serve.batcher import Batcher
 from echostream.serve.connection import NO_CLOSE_FRAME, Connection
 from echostream.serve.files import refusal, translate_file
 from echostream.serve.limits import Limits
 from echostream.serve.metrics import CONTENT_TYPE, Metrics
-from echostream.serve.protocol import MAX_SEGMENT_MS, VERSION, CloseCode, SessionError, Settings, policies
+from echostream.serve.protocol import VERSION, CloseCode, SessionError, Settings, policies
 from echostream.serve.samples import Sample
 from echostream.serve.session import TOO_LATE, Session, restored
 from echostream.serve.session_store import SessionStore
@@ -33,6 +33,7 @@ from echostream.streaming import StreamingTranslator
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
+OK = "ok"  # status of a server that serves
 HEARTBEAT_S = 20  # interval of pings, which detect connections lost without a close frame
 IDLE_S = 0.5  # time without a session after which memory is released
 TOUCH_S = 5.0  # after so long, saved sessions are marked as in use
@@ -101,9 +102,9 @@ class Server:
 
     def __post_init__(self) -> None:
         self.defaults.apply(self.translator)  # raises an error for settings that are not valid
-        if not self.defaults.segment_ms or self.defaults.segment_ms > MAX_SEGMENT_MS:
+        if not self.defaults.segment_ms or self.defaults.segment_ms > MAX_LIVE_SEGMENT_MS:
             raise ValueError(
-                f"segment_ms must be from {self.translator.model.frame_ms} to {MAX_SEGMENT_MS} to translate live, "
+                f"segment_ms must be from {self.translator.model.frame_ms} to {MAX_LIVE_SEGMENT_MS} to translate live, "
                 f"got {self.defaults.segment_ms}"
             )
         self.metrics = Metrics()
@@ -306,24 +307,28 @@ class Server:
                 "policies": list(policies(self.defaults)),
                 "output_sample_rate": self.translator.output_sample_rate,
                 "segment_step_ms": self.translator.model.frame_ms,
-                "segment_max_ms": MAX_SEGMENT_MS,
+                "segment_max_ms": MAX_LIVE_SEGMENT_MS,
                 "defaults": self.defaults.of_client(),
                 "limits": asdict(self.limits),
                 "needs_token": bool(self.access.tokens),
             }
         )
 
+    @property
+    def status(self) -> str:
+        """:data:`OK` while sessions can be served, otherwise why not."""
+        alive = not self._batcher_task.done()
+        return "the translator has stopped" if not alive else "stopping" if self.draining else OK
+
     async def _health(self, _: web.Request) -> web.Response:
         """Status 200 while sessions can be served, otherwise 503."""
-        alive = not self._batcher_task.done()
-        status = "the translator has stopped" if not alive else "stopping" if self.draining else "ok"
         body = {
-            "status": status,
+            "status": self.status,
             "sessions": len(self.sessions),
             "max_sessions": self.limits.max_sessions,
             "uptime_s": round(time.monotonic() - self.started_s, 1),
         }
-        return web.json_response(body, status=200 if status == "ok" else 503)
+        return web.json_response(body, status=200 if self.status == OK else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self._require_token(request)

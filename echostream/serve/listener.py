@@ -30,6 +30,32 @@ SPARE_DESCRIPTORS = 48  # for the program itself: libraries, files of states and
 FEWEST_CONNECTIONS = 8
 
 
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on each address of a host, all on one port, a free one for 0.
+
+    Raises:
+        OSError: the address can't be used.
+    """
+    addresses = {info[4][0]: info[0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    sockets: list[socket.socket] = []
+    try:
+        for address, family in addresses.items():
+            made = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(made)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.setblocking(False)
+            made.bind((address, port))
+            made.listen(BACKLOG)
+            port = made.getsockname()[1]
+    except OSError:
+        for made in sockets:
+            made.close()
+        raise
+    return sockets
+
+
 class Listener:
     """Accepts connections for an HTTP server.
 
@@ -64,25 +90,10 @@ class Listener:
         Raises:
             OSError: the address can't be used.
         """
-        addresses = {info[4][0]: info[0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-        try:
-            for address, family in addresses.items():
-                made = socket.socket(family, socket.SOCK_STREAM)
-                self._sockets.append(made)
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                made.setblocking(False)
-                made.bind((address, port))
-                made.listen(BACKLOG)
-                port = made.getsockname()[1]
-        except OSError:
-            for made in self._sockets:
-                made.close()
-            raise
+        self._sockets = bind(host, port)
         for made in self._sockets:
             self._start(self._accept(made))
-        return port
+        return int(self._sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Accept no more; connections that are open stay."""

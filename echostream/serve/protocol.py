@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, DEFAULT_TASK, FRAME_MS, TASKS
+from echostream.constants import (
+    DEFAULT_POLICY,
+    DEFAULT_SEGMENT_MS,
+    DEFAULT_TASK,
+    FRAME_MS,
+    MAX_LIVE_SEGMENT_MS,
+    TASKS,
+)
 from echostream.decoding.policy import POLICIES
 from echostream.streaming import StepOutput
 from echostream.streaming.translator import StreamingTranslator
@@ -19,7 +26,6 @@ from echostream.streaming.words_json import output_word_fields, source_word_fiel
 VERSION = 1
 SAMPLE_FORMAT = "pcm_s16le"
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
-MAX_SEGMENT_MS = 5_120
 MAX_POLICY_STEP = 100
 NULLABLE = ("stride_n", "lag_k")  # null stands for the default of the policy
 RESUME_TOKEN = re.compile(r"[0-9a-f]{32}")
@@ -134,7 +140,7 @@ def parse_start(message: dict[str, Any], defaults: Settings) -> Start:
     policy = _choice(message, "policy", defaults.policy, policies(defaults))
     same = policy == defaults.policy  # the defaults of its options are meant for the server's default policy
     chosen = Settings(
-        segment_ms=_integer(message, "segment_ms", defaults.segment_ms, FRAME_MS, MAX_SEGMENT_MS),
+        segment_ms=_integer(message, "segment_ms", defaults.segment_ms, FRAME_MS, MAX_LIVE_SEGMENT_MS),
         policy=policy,
         task=_choice(message, "task", defaults.task, TASKS),
         stride_n=_integer(message, "stride_n", defaults.stride_n if same else None, 1, MAX_POLICY_STEP),

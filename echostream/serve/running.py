@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import signal
 import ssl
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,18 @@ if TYPE_CHECKING:
     from echostream.serve.app import Server
 
 KEEP_ALIVE_S = 75.0  # of a connection between two requests
+STOPPING = "stopping; once more to stop at once"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class ClientFaults(logging.Filter):
+    """Leaves out of aiohttp's log what is no HTTP: it is answered with 400, and a scanner could fill a disk with it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is kept."""
+        from aiohttp.http_exceptions import HttpProcessingError
+
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def warm_up(server: Server) -> None:
@@ -36,35 +50,53 @@ async def serve(server: Server, host: str, port: int, certificate: Path | None =
         OSError: the address can't be used.
         ValueError: the certificate can't be read.
     """
+    context = tls_context(certificate, key)
+    async with listening(server, host, port, context) as actual_port:
+        signals: asyncio.Queue[int] = asyncio.Queue()
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
+        announce(host, actual_port, context is not None, bool(server.access.tokens))
+        await signals.get()
+        print(STOPPING, file=sys.stderr, flush=True)
+        draining, again = asyncio.create_task(server.drain()), asyncio.create_task(signals.get())
+        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, again):
+            task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def listening(server: Server, host: str, port: int, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Accept connections as long as the context is open; gives the port, which is another one if 0 was given.
+
+    Raises:
+        OSError: the address can't be used.
+    """
     from aiohttp import web
 
-    from echostream.serve.access import is_loopback
     from echostream.serve.listener import Listener
 
-    context = tls_context(certificate, key)
+    logging.getLogger("aiohttp.server").addFilter(ClientFaults())
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=3, keepalive_timeout=KEEP_ALIVE_S)
     await runner.setup()
     try:
         assert runner.server is not None  # setup has made it
         listener = Listener(runner.server, server.limits, context, server.access.is_proxy, server.silent)
-        listening = listener.listen(host, port)
-        signals: asyncio.Queue[int] = asyncio.Queue()
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
-        scheme = "https" if context else "http"
-        shown = f"[{host}]" if ":" in host else host
-        if not is_loopback(host):
-            warn_about_public_host(host, context is not None, bool(server.access.tokens))
-        print(f"EchoStream is at {scheme}://{shown}:{listening}/ (Ctrl-C to stop)", flush=True)
-        await signals.get()
-        print("stopping; once more to stop at once", file=sys.stderr, flush=True)
-        draining, again = asyncio.create_task(server.drain()), asyncio.create_task(signals.get())
-        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, again):
-            task.cancel()
-        await listener.close()
+        try:
+            yield listener.listen(host, port)
+        finally:
+            await listener.close()
     finally:
         await runner.cleanup()
+
+
+def announce(host: str, port: int, secure: bool, has_token: bool) -> None:
+    """Print where the server is, and a warning if other machines can reach it and there is something to say."""
+    from echostream.serve.access import is_loopback
+
+    shown = f"[{host}]" if ":" in host else host
+    if not is_loopback(host):
+        warn_about_public_host(host, secure, has_token)
+    print(f"EchoStream is at {'https' if secure else 'http'}://{shown}:{port}/ (Ctrl-C to stop)", flush=True)
 
 
 def warn_about_public_host(host: str, secure: bool, has_token: bool) -> None:

@@ -8,11 +8,16 @@ import mimetypes
 from dataclasses import dataclass
 from pathlib import Path
 
+from echostream.audio.errors import AudioError
+from echostream.audio.input import open_audio
+from echostream.checkpoints.text_files import read_text
+from echostream.text import split_lines
+
 log = logging.getLogger(__name__)
 
 FOLDER, LIST = "samples", "samples.tsv"
 MOST = 3
-MAX_BYTES = 5_000_000
+MAX_BYTES, MAX_LIST_BYTES = 5_000_000, 65_536
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,25 @@ def read_samples(model: Path, source_lang: str) -> list[Sample]:
     folder = (model if model.is_dir() else model.parent) / FOLDER
     found: list[Sample] = []
     try:
-        with (folder / LIST).open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-                path = folder / Path(row.get("source_audio") or "").name
-                if len(found) < MOST and path.is_file() and path.stat().st_size <= MAX_BYTES:
-                    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-                    found.append(Sample(path.name, row.get(source_lang) or "", path.read_bytes(), kind))
+        lines = split_lines(read_text(folder / LIST, MAX_LIST_BYTES))
+        for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+            path = folder / Path(row.get("source_audio") or "").name
+            kind = mimetypes.guess_type(path.name)[0] or ""
+            if len(found) < MOST and kind.startswith("audio/") and _is_recording(path):
+                found.append(Sample(path.name, row.get(source_lang) or "", path.read_bytes(), kind))
     except FileNotFoundError:
         pass
     except (OSError, ValueError, csv.Error) as error:
         log.warning("the samples in %s can't be offered: %s", folder, error)
     return found
+
+
+def _is_recording(path: Path) -> bool:
+    """Whether it can be offered and is a recording: a link in a model's folder may lead to any file of this machine."""
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        return False
+    try:
+        with open_audio(path):
+            return True
+    except AudioError:
+        return False

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from encoded import FORMATS, RATE, Trickle, encode, encoded, pipe_of
+from memory import little_memory  # noqa: F401  # of every test here
 
 from echostream.audio.errors import AudioError
 from echostream.audio.input import AudioStream, open_audio, open_pcm, open_pipe

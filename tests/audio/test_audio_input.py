@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import soxr
 from encoded import Trickle
+from memory import little_memory  # noqa: F401  # of every test here
 
 from echostream.audio.errors import AudioError
 from echostream.audio.input import open_audio, open_pcm

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
+from memory import little_memory  # noqa: F401  # of every test here
 
 from echostream.audio.downmix import Downmix, mix_down
 from echostream.audio.input import open_audio

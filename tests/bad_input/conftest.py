@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from memory import little_memory  # noqa: F401  # of every test here
 from spoilt import NUM_UNITS, RATE, SIZES, TESTS, VOCODER, load_by_path
 
 from echostream.checkpoints.vocoder_files import save_vocoder

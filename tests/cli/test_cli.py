@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import signal
 import subprocess
@@ -205,6 +206,31 @@ def test_folder_is_translated_and_existing_output_kept(model, wav, tmp_path, cap
     assert sorted(tmp_path.rglob("*.wav")) == sorted([*made[:2], wav])
 
 
+def test_names_of_files_may_be_any_bytes(model, wav, tmp_path, capsys):
+    """As of a disk from another time, in Latin 1."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    for suffix in (".wav", ".mp3"):
+        samples, rate = soundfile.read(wav)
+        with (folder / os.fsdecode(b"\xe9t\xe9" + suffix.encode())).open("wb") as file:
+            soundfile.write(file, samples, rate, format=suffix[1:].upper())
+    (folder / os.fsdecode(b"not\xe9")).touch()
+    out = tmp_path / os.fsdecode(b"\xe0 c\xf4t\xe9")
+    where = [str(out), "--vtt", str(out), "--json", str(out), "-v"]
+    for name in (".wav", ".mp3"):
+        recording = folder / os.fsdecode(b"\xe9t\xe9" + name.encode())
+        speech, json_file = (tmp_path / os.fsdecode(b"dit \xe9" + end) for end in (name.encode(), b".json"))
+        assert main(["translate", str(recording), *model, "-o", str(speech), "--json", str(json_file)]) == 0
+        assert "\\udce9t\\udce9" in capsys.readouterr().err
+        assert soundfile.read(os.fsencode(speech))[0].size
+        assert json.loads(json_file.read_text(encoding="utf-8"))["recording"].endswith(f"\\udce9t\\udce9{name}")
+    assert main(["translate", str(folder), *model, "-o", *where]) == 2  # both would be called the same
+    (folder / os.fsdecode(b"\xe9t\xe9.mp3")).unlink()
+    assert main(["translate", str(folder), *model, "-o", *where]) == 0
+    assert len(list(out.iterdir())) == 3
+    assert main(["translate", str(recording), *model]) == 1 and "no such file" in capsys.readouterr().err
+
+
 def test_text_of_several_recordings(translator, model, wav, tmp_path, capsys):
     soundfile.write(tmp_path / "b.wav", SPEECH[:8000], RATE, subtype="FLOAT")
     assert main(["asr", str(wav), str(tmp_path / "b.wav"), *model, "--text", "-q"]) == 0
@@ -286,12 +312,49 @@ def test_conflicting_options_are_rejected(model, wav, tmp_path, pipe, capsys):
     ):
         assert main(["translate", *arguments, *model]) == 2
         assert message in one_line(capsys.readouterr().err)
-    for arguments in (["--segment-ms", "50"], ["--policy", "guess"], ["--beam", "0"], ["-q", "-v"], ["--task", "tts"]):
-        with pytest.raises(SystemExit) as ended:
-            main(["translate", talk, *model, *arguments])
-        assert ended.value.code == 2
-        assert "error: " in capsys.readouterr().err.splitlines()[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["talk.wav"]
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--segment-ms", ("50", "-40", "3600040", "x")),
+        ("--policy", ("guess",)),
+        ("--stride-n", ("0",)),
+        ("--lag-k", ("-1", "1.5")),
+        ("--beam", ("0", "101")),
+        ("--lm-weight", ("nan", "1001", "much")),
+        ("--lm-bonus", ("inf",)),
+        ("--least-confidence", ("-0.1", "1", "nan")),
+        ("--max-tempo", ("0.9", "1.6", "nan")),
+        ("--threads", ("-1", "1025")),
+        ("--task", ("tts",)),
+    ],
+)
+@pytest.mark.parametrize("command", ["translate", "serve", "mic"])
+def test_values_out_of_range_end_with_status_2_in_every_command(command, option, values, capsys):
+    for value in values:
+        with pytest.raises(SystemExit) as ended:
+            main([command, *(["talk.wav"] if command == "translate" else []), option, value])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: argument {option}: ") and value in line
+
+
+def test_options_that_the_policy_does_not_have_end_with_status_2(model, wav, capsys):
+    for options, message in (
+        (["--policy", "wait-k", "--lag-k", "0"], "wait-k needs lag_k of at least 1, got 0"),
+        (["--policy-option", "patience=3"], "has no option patience"),
+        (
+            ["--policy", "fixed-rate", "--policy-option", f"token_frames={'9' * 5_000}"],
+            "can't be made with token_frames",
+        ),
+    ):
+        assert main(["translate", str(wav), "--text", *model[:2], *options]) == 2
+        said = one_line(capsys.readouterr().err)
+        assert message in said and len(said) < 500
+    assert main(["export", *model[:2], "--output", "onnx", "--segment-ms", "0"]) == 2
+    assert "choose a segment of at least one frame" in one_line(capsys.readouterr().err)
 
 
 def test_empty_pipe_and_empty_folder_are_reported(model, pipe, tmp_path, capsys):
@@ -338,12 +401,12 @@ def test_text_is_spoken_the_same_from_the_command_line_and_from_a_pipe(translato
     assert "cannot write" in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("command", ["translate", "asr", "speak", "mic", "info"])
-def test_help_has_examples(capsys, command):
+@pytest.mark.parametrize("command", ["translate", "asr", "speak", "mic", "serve", "info", "models", "export"])
+def test_help_has_examples_and_says_what_the_exit_status_means(capsys, command):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     shown = capsys.readouterr().out
-    assert ended.value.code == 0 and f"\n  echostream {command} " in shown
+    assert ended.value.code == 0 and f"\n  echostream {command}" in shown and "\nexit status: 0 all done" in shown
 
 
 def test_missing_sound_system_gives_one_line(model, monkeypatch, capsys):

@@ -39,4 +39,6 @@ def test_what_is_in_the_way_is_named(monkeypatch, capsys, model, tmp_path):
     assert "choose a segment of at least one frame" in error
     error = error_of(capsys, "--model", tmp_path / "nothing", "--output", tmp_path / "files")
     assert "nothing" in error
+    error = error_of(capsys, "--model", model, "--output", tmp_path / "files", "--page", model)
+    assert f"{model} is not the unpacked npm package onnxruntime-web: 'npm pack onnxruntime-web' fetches it" in error
     assert not (tmp_path / "files").exists()

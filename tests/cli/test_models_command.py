@@ -53,7 +53,7 @@ def test_fetched_model_is_found_by_name_and_translates(store, model, tmp_path, s
     assert main(["models", "fetch", url, "--sha256", digest.upper()]) == 0
     assert capsys.readouterr().out.strip() == str(store / "tiny")
     assert [path.name for path in store.iterdir()] == ["tiny"], "something was left behind"
-    assert main(["models", "list"]) == 0
+    assert main(["models"]) == 0
     assert "tiny                 fr to en" in capsys.readouterr().out
     assert {known.name for known in find_models()} == {"tiny", "fr-en"}
     assert StreamingTranslator.from_pretrained("tiny").vocoder is not None
@@ -61,6 +61,8 @@ def test_fetched_model_is_found_by_name_and_translates(store, model, tmp_path, s
     assert "already: choose another --name" in capsys.readouterr().err
     assert main(["models", "fetch", url, "--sha256", digest, "--name", "other"]) == 0
     assert main(["models", "path", "other"]) == 0
+    assert main(["models", "path", "../other"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: no model at ../other"
     # With two fetched models and that of the checkout, the user has to choose.
     assert main(["info"]) == 1
     assert "there are several models: choose one of fr-en, other, tiny" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from memory import little_memory  # noqa: F401  # of every test here
 from model_files import save_model
 
 from echostream.cli import main

@@ -12,12 +12,12 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 from tiny_translator import make_translator
 
+from echostream.constants import MAX_LIVE_SEGMENT_MS
 from echostream.decoding.policy import POLICIES
 from echostream.serve.limits import Meter
 from echostream.serve.protocol import (
     MAX_POLICY_STEP,
     MAX_SAMPLE_RATE,
-    MAX_SEGMENT_MS,
     MIN_SAMPLE_RATE,
     CloseCode,
     SessionError,
@@ -124,7 +124,7 @@ def test_text_message_is_parsed_or_rejected(translator, text):
     assert type(start.resumable) is bool
     assert type(start.sample_rate) is int and MIN_SAMPLE_RATE <= start.sample_rate <= MAX_SAMPLE_RATE
     settings = start.settings
-    assert type(settings.segment_ms) is int and 40 <= settings.segment_ms <= MAX_SEGMENT_MS
+    assert type(settings.segment_ms) is int and 40 <= settings.segment_ms <= MAX_LIVE_SEGMENT_MS
     assert settings.policy in POLICIES and settings.task in ("s2st", "s2tt", "asr")
     assert settings.stride_n is None or (type(settings.stride_n) is int and 1 <= settings.stride_n <= MAX_POLICY_STEP)
     assert settings.lag_k is None or (type(settings.lag_k) is int and 0 <= settings.lag_k <= MAX_POLICY_STEP)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from memory import little_memory  # noqa: F401  # of every test here
 from wire import NAME
 
 from echostream.checkpoints.vocoder_files import save_vocoder

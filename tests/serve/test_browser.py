@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import webvtt
 from made_up_words import made_up_words
 from wire import RATE, noise, running, until
 
+from echostream.cli.outputs import SPEECH_SUFFIX
 from echostream.constants import DOUBTFUL
 from echostream.serve.access import Access
 from echostream.serve.samples import Sample
@@ -28,9 +30,21 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, such as
 STATUS = "document.getElementById('status').textContent"
 SAID = "document.querySelectorAll('#translation span').length"
 HEARD_S = "(parseFloat(document.getElementById('heard').textContent) || 0)"
-DONE = f"/^Done/.test({STATUS}) && {STATUS}"
+DONE = f"/^(Done|Stopped)/.test({STATUS}) && {STATUS}"
+STOP = "(({ textContent, disabled }) => [textContent, disabled])(document.getElementById('stop'))"
+# The second time as soon as the source has ended.
+STOP_TWICE = """new Promise((resolve) => {
+  const click = () => document.getElementById("stop").click();
+  new MutationObserver((_, observer) => resolve(observer.disconnect(), click()))
+    .observe(document.getElementById("status"), { childList: true });
+  click();
+})"""
+# What talk.wav becomes.
+SAVED = {"wav": "talk.translated.wav", "vtt": "talk.vtt", "srt": "talk.srt", "txt": "talk.translated.txt"}
 WORDS = "document.getElementById('translation').textContent.replace(/\\s+/g, ' ')"
 
+# How many elements don't show all that they hold.
+CUT = "[...document.querySelectorAll('SELECTOR')].filter((e) => e.scrollHeight > e.clientHeight).length"
 TOPS = "['translation', 'source'].map((id) => document.getElementById(id).getBoundingClientRect().top)"
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 VIOLATIONS = "axe.run().then(({violations}) => violations.map(({id, nodes}) => id + ': ' + nodes.map((n) => n.html)))"
@@ -38,6 +52,73 @@ LAST_WORD = """(() => {
   const pane = document.getElementById('translation');
   const last = [...pane.querySelectorAll('span')].at(-1).getBoundingClientRect();
   return { scrolled: pane.scrollTop > 0, bottom: last.bottom, end: pane.getBoundingClientRect().bottom };
+})()"""
+
+
+SLOW_TIMERS = """(() => {
+  const real = setTimeout;
+  window.setTimeout = (work, ms) => real(work, Math.max(ms, 60000));
+})()"""
+# A page was loaded again when the server had 900 of 1000 samples; then 960 more are recorded.
+LOADED_AGAIN = """(async () => {
+  const { Connection } = await import("./static/connection.js");
+  const Real = WebSocket;
+  const sent = [];
+  window.WebSocket = class {
+    static OPEN = 1;
+    readyState = 1;
+    send(data) {
+      if (typeof data !== "string") sent.push(...data);
+    }
+  };
+  const saved = { resumeToken: "a", seq: 3, spoken: 0, total: 1000, baseS: 0, baseSpeechS: 0 };
+  const handlers = { resumed() {} };
+  const connection = new Connection({ sample_rate: 16000 }, "", { max_speed: 4, max_buffer_s: 10 }, handlers, saved);
+  const record = (from) => connection.send(Int16Array.from({ length: 320 }, (_, index) => from + index));
+  record(0);
+  connection.socket.onmessage({ data: JSON.stringify({ type: "resumed", resume_token: "a", received_samples: 900 }) });
+  record(320);
+  record(640);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  window.WebSocket = Real;
+  return sent;
+})()"""
+# A source's pieces of 20 ms for SECONDS of a session: through the page's connection, its take and its storage.
+HOUR = """(async () => {
+  const [{ Connection }, { Take }, { Storage }] = await Promise.all(
+    ["connection", "take", "storage"].map((name) => import(`./static/${name}.js`)));
+  const Real = WebSocket;
+  let sent = 0, answered = 0, outputs = 0;
+  window.WebSocket = class {
+    static OPEN = 1;
+    readyState = 1;
+    send(data) {
+      if (typeof data !== "string") sent += data.length;
+    }
+  };
+  const take = new Take(16000);
+  const storage = await Storage.open();
+  await storage.forget();
+  const handlers = { ready() {}, resumed() {}, output(message, samples) {
+    take.output(message, samples);
+    storage.save({ connection: connection.state() }, { message, samples });
+    outputs++;
+  } };
+  const connection = new Connection({ sample_rate: 16000 }, "", { max_speed: 4, max_buffer_s: 10 }, handlers);
+  const say = (message) => connection.socket.onmessage({ data: JSON.stringify(message) });
+  say({ type: "ready", resume_token: "a", received_samples: 0 });
+  for (let piece = 0; piece < 50 * SECONDS; piece++) {
+    connection.send(new Int16Array(320));
+    if (sent - answered < 40960) continue; // the longest segment of the page
+    answered = sent;
+    const nothing = { words: [], source_words: [], sentence_ends: [], samples: 0 };
+    say({ type: "output", seq: outputs + 1, source_s: sent / 16000, acknowledged_samples: sent, ...nothing });
+    if (outputs % 100 === 0) await new Promise((resolve) => setTimeout(resolve)); // the storage writes
+  }
+  const records = (await storage.load()).outputs.length;
+  await storage.forget();
+  window.WebSocket = Real;
+  return { sent, outputs, records, pieces: connection.kept.length, times: connection.heard.length };
 })()"""
 
 
@@ -78,7 +159,7 @@ def test_microphone_is_translated_before_the_source_ends(make_server, wav):
                 "['latency', 'rtf', 'reaction'].map((id) => document.getElementById(id).textContent)"
             )
             assert re.fullmatch(r"\d+\.\d s", figures[0]) and float(figures[0][:-2]) > 0, "the listener's latency"
-            assert re.fullmatch(r"\d+\.\d\d", figures[1]) and re.fullmatch(r"\d+ ms", figures[2])
+            assert re.fullmatch(r"\d+\.\d\d", figures[1]) and re.fullmatch(r"\d{1,3} ms|\d+\.\d s", figures[2])
             await page.click("#stop")
             return await page.wait_for(DONE)
 
@@ -109,31 +190,145 @@ def test_recording_is_played_in_real_time_and_can_be_saved(make_server, wav, tmp
             await page.screenshot(tmp_path / "small.png", 320, 490)
             view = await page.evaluate(LAST_WORD)
             assert view["scrolled"] and view["bottom"] <= view["end"], "the newest words are in view"
-            await page.click("#save-menu summary")
-            for kind in ("wav", "vtt", "srt", "txt"):
-                await page.click(f"#save-{kind}")
-                await until(lambda name=f"translation.{kind}": (tmp_path / name).exists())
-            words = await page.evaluate(WORDS)
-            return status, words, await page.evaluate("document.activeElement.id")
+            for ending, name in SAVED.items():
+                await page.click("#save-menu summary")
+                await page.click(f"#save-{ending}")
+                await until((tmp_path / name).exists)
+                assert not await page.evaluate("document.getElementById('save-menu').open")
+                assert await page.evaluate("document.activeElement.parentElement.id") == "save-menu"
+            return status, await page.evaluate(WORDS)
 
-    status, words, focused = asyncio.run(run())
+    status, words = asyncio.run(run())
     assert status.startswith("Done: 6.0 s heard")
-    speech, rate = soundfile.read(tmp_path / "translation.wav")
+    speech, rate = soundfile.read(tmp_path / SAVED["wav"])
     assert rate == RATE and np.abs(speech).max() > 0.01
-    vtt = (tmp_path / "translation.vtt").read_text(encoding="utf-8")
-    cues = list(webvtt.read(str(tmp_path / "translation.vtt")))
+    vtt = (tmp_path / SAVED["vtt"]).read_text(encoding="utf-8")
+    cues = list(webvtt.read(str(tmp_path / SAVED["vtt"])))
     kinds = [cue.identifier.split()[0] for cue in cues]
     assert vtt.startswith("WEBVTT\n\n") and [cue.start for cue in cues] == sorted(cue.start for cue in cues)
     assert set(kinds) == {"source", "translation"}
     said = [cue.text for cue, kind in zip(cues, kinds, strict=True) if kind == "translation"]
     assert "".join("".join(said).split()) == "".join(words.split())
     assert cues[-1].start_in_seconds <= len(speech) / rate
-    subrip = (tmp_path / "translation.srt").read_text(encoding="utf-8")
+    subrip = (tmp_path / SAVED["srt"]).read_text(encoding="utf-8")
     assert subrip.count(" --> ") == len(cues) and subrip.count("{\\an8}") == kinds.count("source")
-    text = (tmp_path / "translation.txt").read_text(encoding="utf-8")
+    text = (tmp_path / SAVED["txt"]).read_text(encoding="utf-8")
     assert text.startswith("Translation\n\n") and "\nSource\n\n" in text
     assert "".join(words.split()) in "".join(text.split())
-    assert focused
+
+
+def hold(server, is_due):
+    """Let the server stand still where ``is_due``; it goes on with the event that this returns."""
+    step, goes_on = server.batcher._step, asyncio.Event()
+
+    async def held_step():
+        if is_due():
+            await goes_on.wait()
+        await step()
+
+    server.batcher._step = held_step
+    return goes_on
+
+
+def test_the_rest_of_a_source_that_has_ended_can_be_dropped(make_server, tmp_path):
+    soundfile.write(tmp_path / "talk.wav", noise(3.0), RATE, subtype="PCM_16")
+    server = make_server()
+
+    async def run():
+        async with page_of(server) as page:
+            goes_on = hold(server, lambda: any(stream.used_samples > 2 * RATE for stream in server.batcher.streams))
+            await page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+            await page.choose_file("#file", tmp_path / "talk.wav")
+            await page.wait_for(f"{STATUS}.startsWith('The source has ended')", timeout_s=60)
+            await page.wait_for(SAID)
+            assert await page.evaluate(STOP) == ["Drop the rest", False]
+            # A pause is possible, too, although there is no source any more.
+            await page.click("#pause")
+            await page.wait_for(f"{STATUS}.startsWith('Paused')")
+            await page.click("#pause")
+            await page.wait_for(f"{STATUS}.startsWith('The source has ended')")
+            await page.evaluate("new Promise((resolve) => setTimeout(resolve, 1000))")
+            (stream,) = server.batcher.streams
+            await page.click("#stop")
+            status = await page.wait_for(DONE)
+            assert stream.received_samples / RATE == pytest.approx(3.0, abs=0.1)
+            assert stream.waiting_s > 0.5, "there was a rest"
+            await until(lambda: not server.batcher.streams)  # it is not computed either
+            words = await page.evaluate(WORDS)
+            assert await page.evaluate(STOP) == ["Stop", True]
+            await page.click("#save-menu summary")
+            await page.click("#save-txt")
+            await until((tmp_path / SAVED["txt"]).exists)
+            goes_on.set()
+            await page.choose_file("#file", tmp_path / "talk.wav")
+            return status, words, await page.wait_for(f"{STATUS}.startsWith('Done: 3.0 s heard') && {WORDS}")
+
+    status, words, again = asyncio.run(run())
+    assert re.fullmatch(r"Stopped: [0-2]\.\d s heard, \d+\.\d s spoken\.", status)
+    text = (tmp_path / SAVED["txt"]).read_text(encoding="utf-8")
+    assert "".join(words.split()) and "".join(words.split()) in "".join(text.split())
+    assert "".join(again.split()).startswith("".join(words.split()))
+
+
+def test_a_hasty_second_click_on_stop_drops_nothing(make_server, wav):
+    server = make_server()
+
+    async def run():
+        async with page_of(server, wav) as page:
+            await page.click("#microphone")
+            await page.wait_for(SAID)
+            goes_on = hold(server, lambda: True)
+            await page.evaluate(STOP_TWICE)
+            assert await page.evaluate(STOP) == ["Drop the rest", False]
+            goes_on.set()
+            return await page.wait_for(DONE)
+
+    assert asyncio.run(run()).startswith("Done")
+    assert server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "1000"}) == 1
+
+
+def test_files_are_named_after_the_recording(make_server):
+    recordings = {
+        "my talk.m4a": "my talk.translated.wav",
+        "v1.2 final.tar.gz": "v1.2 final.tar.translated.wav",
+        "noted": "noted.translated.wav",
+        ".wav": ".wav.translated.wav",
+        'a/b\\c: "d"?*<e>|\x07\u202egpj.wav': "a_b_c_ _d____e____gpj.translated.wav",
+        "日本語" * 30 + ".mp3": ("日本語" * 30)[:66] + ".translated.wav",
+    }
+    spoken = {"kind": "microphone", "startedAt": 1000 * datetime(2026, 3, 4, 5, 6).timestamp()}
+
+    async def run():
+        async with page_of(make_server()) as page:
+
+            async def name(source, ending):
+                named = f"import('./static/take.js').then((made) => made.fileName({json.dumps(source)}, '{ending}'))"
+                return await page.evaluate(named)
+
+            for recording, expected in recordings.items():
+                source = {"kind": "recording", "file": {"name": recording}}
+                assert await name(source, "wav") == expected
+                if "/" not in recording and len(expected) < 40:
+                    assert Path(recording).with_suffix(SPEECH_SUFFIX).name == expected, "as the command line names it"
+                stem = expected.removesuffix(".translated.wav")
+                assert await name(source, "txt") == f"{stem}.translated.txt"
+                assert await name(source, "srt") == f"{stem}.srt"
+            assert await name(spoken, "wav") == "translation-2026-03-04-0506.wav"
+            assert await name({"kind": "microphone"}, "txt") == "translation.txt"
+
+    asyncio.run(run())
+
+
+def test_a_page_that_the_browser_keeps_silent_says_so(make_server, wav):
+    async def run():
+        async with page_of(make_server(), touched=False) as page:
+            await page.choose_file("#file", wav)
+            await page.wait_for(f"{STATUS}.startsWith('The browser keeps this page silent')")
+            await page.click("h1")
+            await page.choose_file("#file", wav)
+            await page.wait_for(SAID)
+
+    asyncio.run(run())
 
 
 def test_page_is_accessible_by_keyboard_and_labelled(make_server, wav):
@@ -167,12 +362,15 @@ def test_page_is_accessible_by_keyboard_and_labelled(make_server, wav):
 
 def test_errors_are_shown_on_the_page(make_server, wav, tmp_path):
     (tmp_path / "noise.txt").write_bytes(bytes(range(256)) * 10)
+    (tmp_path / "empty.wav").touch()
     server = make_server(max_length_s=1)
 
     async def run():
         async with page_of(server, wav) as page:
             await page.choose_file("#file", tmp_path / "noise.txt")
             await page.wait_for(f"{STATUS} === 'The browser cannot read noise.txt as audio.'")
+            await page.choose_file("#file", tmp_path / "empty.wav")
+            await page.wait_for(f"{STATUS} === 'empty.wav is empty.'")
             await page.choose_file("#file", wav)
             await page.wait_for(f"{STATUS} === 'talk.wav is longer than the 1 s that this server takes.'")
             await page.click("#microphone")
@@ -192,7 +390,9 @@ def test_narrow_wide_light_and_dark_pages_fit(make_server, tmp_path):
             ("fr", "en"),
             "Knows one voice, and travel, shopping and the weather. " * 3,
         )
-        server.samples = [Sample(f"{n}.wav", "le stade de bruxelles", b"", "audio/wav") for n in range(3)]
+        server.samples = [
+            Sample(f"{n}.wav", "le stade de bruxelles et les gens qui y vont", b"", "audio/wav") for n in range(3)
+        ]
         async with page_of(server) as page:
             await page.evaluate(AXE)
             colours = set()
@@ -203,11 +403,15 @@ def test_narrow_wide_light_and_dark_pages_fit(make_server, tmp_path):
                     assert await page.evaluate("document.documentElement.scrollHeight") <= height, "one viewport"
                     top, other = await page.evaluate(TOPS)
                     assert top < other if width < 700 else top == other, "the translation comes first"
+                    cut = await page.evaluate(CUT.replace("SELECTOR", ".sample span"))
+                    assert not cut or height < 800, "what a sample says is seen"
                     assert await page.evaluate(VIOLATIONS) == []
                     for menu in ("save", "settings"):
                         await page.click(f"#{menu}-menu summary")
                         assert await page.evaluate(f"document.getElementById('{menu}-menu').open")
                         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+                        cut = await page.evaluate(CUT.replace("SELECTOR", f"#{menu}-menu .panel"))
+                        assert not cut or height < 800, "the whole panel is seen"
                         assert await page.evaluate(VIOLATIONS) == []
                         await page.press("Escape", 27)
                     assert not await page.evaluate("document.querySelectorAll('details[open]').length")
@@ -249,15 +453,98 @@ def test_a_lost_connection_and_a_page_loaded_again_go_on_where_they_were(make_se
     asyncio.run(run())
 
 
+def test_a_page_in_the_background_loses_nothing(make_server, tmp_path):
+    """Another tab is in front, and timers come once a minute, as Chromium's do after five minutes of that; then the
+    connection is lost."""
+    soundfile.write(tmp_path / "talk.wav", noise(4.0), RATE, subtype="PCM_16")
+    server = make_server()
+
+    async def run():
+        async with page_of(server) as page:
+            await page.evaluate(SLOW_TIMERS)
+            await page.choose_file("#file", tmp_path / "talk.wav")
+            await page.wait_for(SAID)
+            await page.hide()
+            (stream,) = server.batcher.streams
+            for connection in list(server.sessions):
+                connection._abort()
+            await until(lambda: not server.sessions)
+            await until(lambda: server.sessions)
+            await until(lambda: not server.batcher.streams)  # translated to its end, without anybody looking
+            await page.show()
+            status = await page.wait_for(DONE)
+            return status, stream.received_samples
+
+    status, received = asyncio.run(run())
+    assert received / RATE == pytest.approx(4.0, abs=0.05), "what was played while the connection was lost came too"
+    assert status.startswith("Done: 4.0 s heard")
+
+
+async def pause_after_a_word(page):
+    """Speak until something was translated, then press Pause."""
+    await page.click("#microphone")
+    await page.wait_for(SAID)
+    await page.click("#pause")
+    await page.wait_for(f"{STATUS}.startsWith('Paused')")
+
+
+def test_a_page_loaded_again_sends_each_sample_once(make_server):
+    async def run():
+        async with page_of(make_server()) as page:
+            return await page.evaluate(LOADED_AGAIN)
+
+    assert asyncio.run(run()) == list(range(960))
+
+
+def test_an_hour_of_silence_leaves_nothing_in_the_page(make_server):
+    """Its pieces come at once here, from a source to a server that answers each segment and has nothing to say."""
+
+    async def run():
+        async with page_of(make_server()) as page:
+            await page.evaluate(HOUR.replace("SECONDS", "60"))  # whatever is made once
+            before = await page.heap_bytes()
+            kept = await page.evaluate(HOUR.replace("SECONDS", "3600"))
+            for _ in range(10):  # on a busy machine, what was used last is let go of a little later
+                grown_bytes = await page.heap_bytes() - before
+                if grown_bytes < 2_000_000:
+                    break
+                await asyncio.sleep(0.5)
+            return kept, grown_bytes
+
+    kept, grown_bytes = asyncio.run(run())
+    assert kept["sent"] == 3600 * RATE and kept["outputs"] == 3600 // 2.56
+    assert kept["pieces"] <= 128 and kept["times"] <= 6000, "what the server has is not kept"
+    assert kept["records"] == 1, "nor is what says nothing"
+    assert grown_bytes < 2_000_000, "an hour of samples has 115 MB"
+
+
+def test_a_pause_of_more_than_half_an_hour_ends_the_session_and_keeps_its_words(make_server, wav):
+    server = make_server(max_idle_s=0.6)
+
+    async def run():
+        async with page_of(server, wav) as page:
+            await pause_after_a_word(page)
+            await page.hide()
+            await page.evaluate("(() => { const now = performance.now(); performance.now = () => now + 1801e3; })()")
+            await until(lambda: not server.batcher.streams)
+            await page.show()
+            status = await page.wait_for(f"!{STATUS}.startsWith('Paused') && {STATUS}")
+            words = await page.evaluate(WORDS)
+            await page.reload()
+            await page.wait_for(f"{STATUS}.startsWith('This is what was said')")
+            return status, words, await page.evaluate(WORDS)
+
+    status, words, again = asyncio.run(run())
+    assert "0.6 s" in status and words.strip() and again == words
+    assert server.metrics.registry.get_sample_value("echostream_sessions_ended_total", {"code": "4408"}) == 1
+
+
 def test_a_pause_outlives_the_patience_of_the_server(make_server, wav):
     server = make_server(max_idle_s=1.2)
 
     async def run():
         async with page_of(server, wav) as page:
-            await page.click("#microphone")
-            await page.wait_for(SAID)
-            await page.click("#pause")
-            await page.wait_for(f"{STATUS}.startsWith('Paused')")
+            await pause_after_a_word(page)
             await asyncio.sleep(2)
             assert len(server.batcher.streams) == 1
             await page.click("#pause")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import soundfile
 from prometheus_client.parser import text_string_to_metric_families
 from wire import RATE, expected_output, noise, running, start, translate
 
+from echostream.cli import main
 from echostream.serve.access import is_loopback
 from echostream.serve.app import STATIC
 from echostream.serve.limits import Limits
@@ -203,24 +205,59 @@ def test_command_serves_a_client_and_stops_on_ctrl_c(model, translator, tmp_path
     ("options", "message"),
     [
         (["--port", "70000"], "--port must be from 0 to 65535"),
-        (["--segment-ms", "0"], "--segment-ms 0, the whole recording, has no end"),
+        (["--port", "http"], "argument --port: invalid int value: 'http'"),
+        (["--segment-ms", "0"], "--segment-ms 0, the whole recording, is too long"),
+        (["--segment-ms", "5160"], "--segment-ms 5160 is too long for a live session: give at most 5120 ms"),
+        (["--policy-option", "patience=3"], "the policy 'fixed-rate' has no option patience"),
+        (["--policy-option", "token_frames=0"], "token_frames must be at least 1, got 0"),
+        (["--max-batch", "0"], "argument --max-batch: must be at least 1, got 0"),
         (["--max-idle-s", "-1"], "--max-idle-s must be positive"),
         (["--max-length-s", "inf"], "--max-length-s must be at most 1000000000, got inf"),
         (["--max-speed", "nan"], "--max-speed must be positive, got nan"),
         (["--host", ""], "--host must name an address"),
+        (["--host", "ü" * 300], "is no name that a machine can have"),
         (["--allow-origin", "*"], "--allow-origin takes a site such as https://example.org, got '*': any site could"),
         (["--allow-origin", "example.org"], "--allow-origin takes a site such as https://example.org"),
         (["--trust-proxy", "nginx"], "--trust-proxy takes an address or network"),
-        (["--token-file", "none.txt"], "cannot read the access tokens in none.txt"),
-        (["--state-dir", "/dev/null/states"], "cannot keep sessions in /dev/null/states"),
         (["--key", "key.pem"], "--key needs --certificate"),
+    ],
+)
+def test_wrong_options_of_the_server_give_one_line_and_status_2(model, capsys, options, message):
+    assert serve("--model", str(model), "--policy", "fixed-rate", *options) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--token-file", "none.txt"], "cannot read the access tokens in none.txt"),
+        (["--token-file", "/dev/zero"], "cannot read the access tokens in /dev/zero: it has more than 1,000,000 bytes"),
+        (["--device", "meta"], "cannot use --device meta: it computes nothing"),
+        (["--state-dir", "/dev/null/states"], "cannot keep sessions in /dev/null/states"),
         (["--certificate", "none.pem"], "no such file: none.pem"),
         (["--model", "none.pt"], "no checkpoint at none.pt"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8765"),
     ],
 )
-def test_invalid_options_of_the_server_give_one_line(model, capsys, options, message):
-    from echostream.cli import main
-
-    assert main(["serve", "--model", str(model), *options]) == 1
+def test_what_the_server_cannot_use_gives_one_line_and_status_1(model, capsys, options, message):
+    assert serve("--model", str(model), *options) == 1
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(model, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert serve("--model", str(model), "--port", str(port)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line
+        == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use: choose another --host or --port"
+    )
+
+
+def serve(*options: str) -> int:
+    """Status of ``echostream serve`` with options that it refuses."""
+    try:
+        return main(["serve", *options])
+    except SystemExit as ended:  # of the parser
+        return ended.code

@@ -61,10 +61,19 @@ class Process:
         options: of the command.
         max_files: limit of open files; None: as it is.
         port: to listen on; 0: any.
+        module: which is run, and its command.
     """
 
-    def __init__(self, model: Path, log: Path, *options: object, max_files: int | None = None, port: int = 0) -> None:
-        command = [sys.executable, "-m", "echostream.cli", "serve", "--model", model, "--port", port, "--threads", 1]
+    def __init__(
+        self,
+        model: Path,
+        log: Path,
+        *options: object,
+        max_files: int | None = None,
+        port: int = 0,
+        module: tuple[str, ...] = ("echostream.cli", "serve"),
+    ) -> None:
+        command = [sys.executable, "-m", *module, "--model", model, "--port", port, "--threads", 1]
         self._command = [str(part) for part in [*command, "--policy", "fixed-rate", *options]]
         self._log, self._max_files = log, max_files
         self.url = ""
@@ -90,10 +99,10 @@ class Process:
         self.url = found[0]
         return self.url
 
-    def end(self, number: int) -> int:
+    def end(self, number: int, patience_s: float = PATIENCE_S) -> int:
         """Send a signal and wait; returns the exit status."""
         self.process.send_signal(number)
-        status = self.process.wait(PATIENCE_S)
+        status = self.process.wait(patience_s)
         self.process.stdout.close()
         return status
 
@@ -108,12 +117,6 @@ class Process:
     @property
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8")
-
-    @property
-    def memory_mb(self) -> float:
-        """Resident memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
 
 
 @dataclass

@@ -4,18 +4,20 @@ import { Player, RECORDING_RATE, Source } from "./audio.js";
 import { Connection } from "./connection.js";
 import { Level } from "./level.js";
 import { Storage } from "./storage.js";
-import { Take } from "./take.js";
+import { Take, fileName } from "./take.js";
 import { Transcript } from "./transcript.js";
-import { POLICIES, TASKS, languageName, reason, trouble } from "./words.js";
+import { POLICIES, TASKS, duration, languageName, reason, trouble } from "./words.js";
 
 const SEGMENTS_MS = [40, 80, 160, 320, 640, 1280, 2560];
+const HASTY_MS = 1000; // a second click so soon was meant for the source, not for the rest
+const REST = "The source has ended; the rest is on its way, unless you drop it.";
 const KEEP_ALIVE_S = 1800; // of a pause; after it the server's own patience counts
 
 const $ = (id) => document.getElementById(id);
 const source = new Transcript($("source"));
 const translation = new Transcript($("translation"));
 const level = new Level($("level"));
-let session = null; // { connection, source, player, paused, name, from, settings, lags, unheard }
+let session = null; // { connection, source, player, paused, overAt, name, from, settings, lags, unheard }
 let take = null; // of the session, or of the last one
 let isSaved = true; // what the take has
 let isSpoken = false; // into the microphone
@@ -23,7 +25,7 @@ let isSpoken = false; // into the microphone
 const [config, storage] = await Promise.all([fetch("config").then((response) => response.json()), Storage.open()]);
 const languages = { source: languageName(config.languages.source), target: languageName(config.languages.target) };
 fillPage();
-$("microphone").onclick = () => begin({ kind: "microphone", name: "the microphone" });
+$("microphone").onclick = () => begin({ kind: "microphone", name: "the microphone", startedAt: Date.now() });
 $("file").onchange = () => {
   const [file] = $("file").files;
   $("file").value = ""; // the same file can be chosen again
@@ -41,9 +43,7 @@ $("token").value = sessionStorage.token ?? "";
 $("token").oninput = () => (sessionStorage.token = $("token").value);
 for (const menu of document.querySelectorAll("details")) {
   menu.onkeydown = ({ key }) => {
-    if (key !== "Escape" || !menu.open) return;
-    menu.open = false;
-    menu.querySelector("summary").focus();
+    if (key === "Escape" && menu.open) closeMenu(menu);
   };
 }
 addEventListener("pointerdown", ({ target }) => {
@@ -56,6 +56,7 @@ navigator.mediaDevices?.addEventListener("devicechange", listMicrophones);
 await listMicrophones();
 await restore();
 showControls();
+document.querySelector("main").removeAttribute("aria-busy");
 
 function fillPage() {
   const { source: from, target: to } = languages;
@@ -81,7 +82,10 @@ function sampleButton({ name, text }) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "sample";
-  button.textContent = button.title = text || name;
+  button.disabled = true; // until the page is ready
+  const label = document.createElement("span"); // of two lines at most
+  label.textContent = button.title = text || name;
+  button.append(label);
   button.lang = text ? config.languages.source : "";
   button.onclick = async () => {
     try {
@@ -112,7 +116,7 @@ async function begin(from) {
   const isLost = isSpoken && !isSaved && take !== null && !take.isEmpty; // a recording can be played again
   if (isLost && !confirm("The last translation has not been saved. Start anew without it?")) return;
   const mine = (session = { from, name: from.name, paused: false, lags: [], unheard: [], played: 0 });
-  take = new Take(config.output_sample_rate);
+  take = new Take(config.output_sample_rate, from);
   isSaved = true;
   isSpoken = from.kind === "microphone";
   source.clear();
@@ -162,6 +166,7 @@ async function openSource(mine, fromS) {
 async function openPlayer(mine) {
   const before = mine.played; // heard before the page was loaded again
   mine.player = await Player.open(config.output_sample_rate, Number($("speech-volume").value), (samples) => {
+    if (session !== mine) return;
     mine.played = before + samples;
     translation.played(mine.played / config.output_sample_rate);
     while (mine.unheard.length && mine.unheard[0].startS <= mine.played / config.output_sample_rate) {
@@ -214,7 +219,7 @@ function output(mine, message, samples) {
   if (message.words.length || message.source_words.length) isSaved = false;
   if (samples) mine.player?.play(samples);
   $("heard").textContent = `${message.source_s.toFixed(1)} s`;
-  $("reaction").textContent = `${Math.round(message.reaction_ms)} ms`;
+  $("reaction").textContent = duration(message.reaction_ms);
   $("rtf").textContent = message.rtf.toFixed(2);
   showWaiting(mine);
   if (message.words.length || message.source_words.length) showControls();
@@ -234,19 +239,21 @@ function showWaiting(mine) {
 }
 
 function sayRunning(mine) {
-  if (mine.source?.closed) return;
-  say(mine.recording ? `Playing ${mine.name}.` : "Listening. Headphones keep the translation out of the microphone.");
+  if (mine.overAt !== undefined) say(REST);
+  else say(mine.recording ? `Playing ${mine.name}.` : "Listening. Headphones keep the translation out of the microphone.");
 }
 
 function sourceEnded(mine) {
+  mine.overAt ??= performance.now();
   mine.connection?.end();
   level.draw(0);
-  if (session === mine && !mine.end) say("The source has ended; the rest is on its way.");
+  if (session === mine && !mine.end) say(REST);
   showControls();
 }
 
 function ended(mine, end) {
   mine.end = end;
+  mine.overAt ??= performance.now();
   mine.source?.close();
   clearInterval(mine.keepingAlive);
   keep(mine);
@@ -261,10 +268,10 @@ function drained(mine) {
   if (take.spoken <= mine.played) conclude(mine);
 }
 
-function conclude(mine) {
+function conclude(mine, how = "Done") {
   const heard = `${take.sourceS.toFixed(1)} s heard`;
   const said = take.spoken ? `, ${(take.spoken / take.sampleRate).toFixed(1)} s spoken` : "";
-  finish(mine, mine.end.ok ? `Done: ${heard}${said}.` : reason(mine.end, config.limits), !mine.end.ok);
+  finish(mine, mine.end.ok ? `${how}: ${heard}${said}.` : reason(mine.end, config.limits), !mine.end.ok);
 }
 
 function finish(mine, text, isError) {
@@ -279,6 +286,10 @@ function finish(mine, text, isError) {
 
 function stop() {
   const mine = session;
+  if (mine.overAt !== undefined) {
+    if (performance.now() - mine.overAt > HASTY_MS) drop(mine);
+    return;
+  }
   clearInterval(mine.keepingAlive);
   if (mine.paused) {
     mine.paused = false;
@@ -287,6 +298,15 @@ function stop() {
   }
   if (mine.source) mine.source.finish();
   else sourceEnded(mine);
+}
+
+// The source is over; what it has not brought yet is not waited for. What was said is kept.
+function drop(mine) {
+  mine.connection.abandon();
+  mine.end ??= { ok: true };
+  clearInterval(mine.keepingAlive);
+  keep(mine);
+  conclude(mine, "Stopped");
 }
 
 async function pause(mine) {
@@ -336,7 +356,7 @@ async function restore() {
   const saved = await storage?.load().catch(() => null);
   if (!saved?.outputs.length) return;
   const { from, settings, connection } = saved.session;
-  take = new Take(config.output_sample_rate);
+  take = new Take(config.output_sample_rate, from);
   isSpoken = from.kind === "microphone";
   const mine = { from, settings, name: from.name, paused: true, lags: [], unheard: [], played: 0, recording: from.kind === "recording" };
   for (const { message, samples } of saved.outputs) output(mine, message, samples);
@@ -348,6 +368,7 @@ async function restore() {
   }
   session = mine;
   mine.running = true;
+  if (connection.over) mine.overAt = 0;
   // The speaker is not back yet; the session waits.
   connect(mine, connection);
   stayAlive(mine);
@@ -358,12 +379,17 @@ function showControls() {
   const running = session?.running === true; // while a source is being opened, nothing moves yet
   const focused = document.activeElement;
   $("microphone").disabled = $("file").disabled = $("settings").disabled = running;
-  $("start").hidden = running || (take !== null && !take.isEmpty && innerHeight < 500);
+  const hasWords = take !== null && !take.isEmpty; // which need the room
+  $("start").hidden = running || (hasWords && innerHeight < 500);
+  $("about").hidden = hasWords && innerHeight < 700;
   for (const button of document.querySelectorAll(".sample")) button.disabled = session !== null;
   $("pause").disabled = !running;
   $("pause").textContent = session?.paused ? "Resume" : "Pause";
   $("pause").classList.toggle("primary", session?.paused === true);
-  $("stop").disabled = !running || session.source?.closed === true;
+  $("stop").disabled = !running;
+  const isOver = running && session.overAt !== undefined;
+  $("stop").textContent = isOver ? "Drop the rest" : "Stop";
+  $("stop").title = isOver ? "What was said is kept" : "";
   $("save-wav").disabled = !take?.spoken;
   for (const kind of ["txt", "vtt", "srt"]) $(`save-${kind}`).disabled = !take || take.isEmpty;
   document.body.classList.toggle("running", running);
@@ -381,8 +407,14 @@ function say(text, isError = false) {
 function save(blob, kind) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = `translation.${kind}`;
+  link.download = fileName(take.from, kind);
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   isSaved = true;
+  closeMenu($("save-menu"));
+}
+
+function closeMenu(menu) {
+  menu.open = false;
+  menu.querySelector("summary").focus();
 }

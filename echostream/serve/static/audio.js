@@ -2,7 +2,7 @@
 
 export const RECORDING_RATE = 16000; // the model's: the browser's decoder resamples to it, with a low-pass filter
 
-// Browsers keep a page silent until somebody has clicked or typed in it.
+// Browsers keep a page silent until somebody has clicked or typed in it: the promise to play is then never kept.
 function held(ms) {
   const text = "The browser keeps this page silent: click into it and try again.";
   return new Promise((_, reject) => setTimeout(() => reject(new Error(text)), ms));
@@ -12,7 +12,7 @@ async function context(options, worklet) {
   const made = new AudioContext(options);
   try {
     await made.audioWorklet.addModule(new URL(worklet, import.meta.url));
-    await made.resume();
+    await Promise.race([made.resume(), held(5000)]);
   } catch (error) {
     await made.close();
     throw error;
@@ -74,6 +74,7 @@ export class Source {
 
   // fromS: where to begin.
   static async recording(file, volume, fromS, onPiece, onEnd) {
+    if (!file.size) throw new Error(`${file.name} is empty.`);
     const audio = await context({ sampleRate: RECORDING_RATE }, "capture.worklet.js");
     const source = new Source(audio, onPiece, onEnd, () => {});
     try {
@@ -99,8 +100,9 @@ export class Source {
     this.gain.gain.value = value;
   }
 
-  setPaused(paused) {
-    return paused ? this.audio.suspend() : this.audio.resume();
+  async setPaused(paused) {
+    if (this.closed) return; // it has ended, while the rest of its translation is on its way
+    await (paused ? this.audio.suspend() : this.audio.resume());
   }
 
   // Gives the last piece, then onEnd.

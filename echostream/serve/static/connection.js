@@ -1,4 +1,7 @@
 // The WebSocket protocol of docs/protocol.md: a session that outlives its connection.
+//
+// In a page in the background, timers come once a second, and once a minute after a while; what is recorded and what
+// the server says come as ever. So the clock says what is due, and whatever happens next does it.
 
 const CODES = { DONE: 1000, GONE: 4410 };
 const RETRIED = new Set([1001, 1005, 1006, 1012, 1013]); // lost, or a server that stops, or has no place at the moment
@@ -17,6 +20,7 @@ export class Connection {
     this.resumeToken = null;
     this.seq = this.spoken = 0;
     this.heard = []; // [seconds given by then, time in ms]
+    this.retryAt = null; // when to connect again, in ms; null: there is a connection, or one is coming
     Object.assign(this, saved);
     this.sentTo = this.total;
     this.open();
@@ -28,6 +32,9 @@ export class Connection {
   }
 
   open() {
+    clearTimeout(this.timer);
+    this.retryAt = null;
+    this.endIsSent = false;
     const url = new URL("ws", document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
     const socket = (this.socket = new WebSocket(url));
@@ -54,7 +61,13 @@ export class Connection {
     if (this.isLive && this.sentTo === this.total - samples.length) {
       this.socket.send(samples);
       this.sentTo = this.total;
-    }
+    } else this.goOn();
+  }
+
+  // What is due by now: another connection, or a part of what the server has not got.
+  goOn() {
+    if (this.retryAt === null) this.catchUp();
+    else if (performance.now() >= this.retryAt) this.open();
   }
 
   end() {
@@ -73,14 +86,34 @@ export class Connection {
     return this.heard.length && sourceS >= this.heard[0][0] ? this.heard.find(([until]) => until >= sourceS)?.[1] : undefined;
   }
 
+  // Ends the session at once: nothing of what is still due is wanted. A connection that is closed in order says so.
+  abandon() {
+    this.over = this.isClosed = true;
+    clearTimeout(this.timer);
+    this.kept = [];
+    this.socket.close(CODES.DONE);
+  }
+
   sendEnd() {
-    this.socket.send(JSON.stringify({ type: "end" }));
+    if (!this.endIsSent) this.socket.send(JSON.stringify({ type: "end" }));
+    this.endIsSent = true;
   }
 
   // Sends what the server has not got, not faster than it may come.
   catchUp() {
-    const socket = this.socket;
-    if (!this.isLive || socket.readyState !== WebSocket.OPEN) return;
+    if (!this.isLive || this.socket.readyState !== WebSocket.OPEN) return;
+    const speed = Math.min(2.5, 0.8 * this.limits.max_speed);
+    const now = performance.now();
+    this.dueS = Math.min(this.dueS + (speed * (now - this.dueAt)) / 1000, this.limits.max_buffer_s / 2);
+    this.dueAt = now;
+    while (this.sentTo < this.total && this.dueS > 0) this.dueS -= this.sendChunk() / this.settings.sample_rate;
+    clearTimeout(this.timer);
+    if (this.sentTo < this.total) this.timer = setTimeout(() => this.catchUp(), (1000 * CHUNK_S) / speed);
+    else if (this.over) this.sendEnd();
+  }
+
+  // The next samples, as one message; returns how many they are.
+  sendChunk() {
     const most = CHUNK_S * this.settings.sample_rate;
     const pieces = [];
     let count = 0;
@@ -98,13 +131,12 @@ export class Connection {
       chunk.set(piece, at);
       at += piece.length;
     }
-    if (count) socket.send(chunk);
-    const speed = Math.min(2.5, 0.8 * this.limits.max_speed);
-    if (this.sentTo < this.total) setTimeout(() => socket === this.socket && this.catchUp(), (1000 * CHUNK_S) / speed);
-    else if (this.over) this.sendEnd();
+    this.socket.send(chunk);
+    return count;
   }
 
   receive(data) {
+    if (this.isClosed) return; // it was on its way
     if (typeof data !== "string") {
       this.deliver(this.pending, new Int16Array(data));
       return;
@@ -117,14 +149,26 @@ export class Connection {
       this.lostAt = null;
       this.resumeToken = message.resume_token;
       this.sentTo = message.received_samples;
-      if (this.total < this.sentTo) this.total = this.sentTo; // before the page was loaded again
+      this.closeGap();
       this.isLive = true;
+      this.dueS = CHUNK_S;
+      this.dueAt = performance.now();
       this.catchUp();
       if (message.type === "ready") this.handlers.ready();
       else this.handlers.resumed(message.received_samples);
     } else {
       this.last = message; // done, error or suspended: the reason of the close that follows
     }
+  }
+
+  // A page that was loaded again has not got what was on its way then: what it records follows what the server has.
+  closeGap() {
+    const gap = (this.kept[0]?.from ?? this.total) - this.sentTo;
+    if (gap > 0 || !this.kept.length) {
+      for (const piece of this.kept) piece.from -= gap;
+      this.total -= gap;
+    }
+    this.total = Math.max(this.total, this.sentTo);
   }
 
   deliver(message, samples) {
@@ -143,6 +187,7 @@ export class Connection {
     }
     this.spoken += samples?.length ?? 0;
     this.handlers.output(message, samples);
+    if (this.sentTo < this.total) this.catchUp();
   }
 
   closed({ code, reason }) {
@@ -154,13 +199,16 @@ export class Connection {
     } else if (code === CODES.GONE) {
       this.restart();
     } else if (RETRIED.has(code)) {
-      this.lostAt ??= performance.now();
+      const now = performance.now();
+      this.lostAt ??= now;
       this.handlers.lost();
-      this.retry = setTimeout(() => this.open(), RETRY_MS);
-      if (performance.now() - this.lostAt > 1000 * this.limits.max_away_s) {
-        clearTimeout(this.retry);
+      if (now - this.lostAt > 1000 * this.limits.max_away_s) {
         this.finish({ ok: false, code: 1006, message: "" });
+        return;
       }
+      this.retryAt = now + RETRY_MS;
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.open(), RETRY_MS);
     } else {
       this.finish({ ok: false, code, message: said?.message ?? reason });
     }

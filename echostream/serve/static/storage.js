@@ -20,7 +20,8 @@ export class Storage {
       const storage = new Storage();
       storage.db = await done(request);
       storage.tab = sessionStorage.tab ??= crypto.randomUUID?.() ?? String(Math.random());
-      storage.count = 0;
+      storage.count = 0; // of the outputs kept, which is the number of the last one
+      storage.isSilent = false; // it says nothing
       await storage.forgetOld();
       return storage;
     } catch {
@@ -40,7 +41,10 @@ export class Storage {
   }
 
   async forget(tab = this.tab) {
-    if (tab === this.tab) this.count = 0;
+    if (tab === this.tab) {
+      this.count = 0;
+      this.isSilent = false;
+    }
     this.store("sessions").delete(tab);
     await done(this.store("outputs").delete(IDBKeyRange.bound([tab], [tab, []])));
   }
@@ -49,7 +53,13 @@ export class Storage {
   save(session, output) {
     const both = this.db.transaction(["sessions", "outputs"], "readwrite");
     both.objectStore("sessions").put({ ...session, time: Date.now() }, this.tab);
-    if (output) both.objectStore("outputs").put(output, [this.tab, this.count++]);
+    if (!output) return;
+    const { words, source_words: heard, sentence_ends: ends } = output.message;
+    const isSilent = !output.samples && !words.length && !heard.length && !ends?.length;
+    // Of outputs in a row that say nothing the last one is enough: an hour of silence is one record.
+    if (!isSilent || !this.isSilent) this.count++;
+    this.isSilent = isSilent;
+    both.objectStore("outputs").put(output, [this.tab, this.count]);
   }
 
   // { session, outputs }; null if there is none.
@@ -58,6 +68,7 @@ export class Storage {
     if (!session) return null;
     const outputs = await done(this.store("outputs").getAll(IDBKeyRange.bound([this.tab], [this.tab, []])));
     this.count = outputs.length;
+    this.isSilent = false;
     return { session, outputs };
   }
 }

@@ -3,9 +3,41 @@
 import { PAUSE_S, cuesOf, endsSentence, srt, vtt } from "./subtitles.js";
 import { DOUBTFUL } from "./words.js";
 
+const MARK = ".translated"; // of echostream/cli/outputs.py
+const NAME_BYTES = 200; // file names have 255
+const NOT_IN_NAMES = /[\p{Cc}<>:"/\\|?*\u202a-\u202e\u2066-\u2069]/gu; // on one system or another, or to be misread
+
+// The name of a file to be kept, of ending wav, txt, vtt or srt. from: { kind, file, startedAt } of the session.
+// A recording's subtitles have its own name, by which players find them; what it says in another language is marked.
+export function fileName({ kind, file, startedAt }, ending) {
+  if (kind === "recording") {
+    const isSubtitles = ending === "vtt" || ending === "srt";
+    return `${stem(file.name)}${isSubtitles ? "" : MARK}.${ending}`;
+  }
+  if (!startedAt) return `translation.${ending}`; // kept from an older page
+  const two = (number) => String(number).padStart(2, "0");
+  const at = new Date(startedAt);
+  const day = [at.getFullYear(), two(at.getMonth() + 1), two(at.getDate())].join("-");
+  return `translation-${day}-${two(at.getHours())}${two(at.getMinutes())}.${ending}`;
+}
+
+// A file's name without its ending, as far as all systems take it.
+function stem(name) {
+  let kept = "";
+  let bytes = 0;
+  for (const char of name.replace(/(?<=.)\.[^.]*$/su, "").replace(NOT_IN_NAMES, "_")) {
+    bytes += new TextEncoder().encode(char).length;
+    if (bytes > NAME_BYTES) break;
+    kept += char;
+  }
+  return kept;
+}
+
 export class Take {
-  constructor(sampleRate) {
+  // from: { kind, file, startedAt }: where the session's source comes from.
+  constructor(sampleRate, from) {
     this.sampleRate = sampleRate;
+    this.from = from;
     this.pieces = []; // { at, from, samples }: position on the source's clock, position in the speech
     this.heard = []; // sentences of source words
     this.said = []; // sentences of the translation: words, and in `of` the number of the source's sentence

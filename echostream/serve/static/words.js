@@ -21,6 +21,9 @@ export function languageName(tag) {
   }
 }
 
+// Milliseconds, as seconds where they are that many.
+export const duration = (ms) => (Math.round(ms) < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+
 const minutes = (seconds) => (seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`);
 
 // Why a session has ended; limits: those of the server.
