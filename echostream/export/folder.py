@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from echostream.export.parts import (
     unit_decoder_part,
     vocoder_parts,
 )
+from echostream.export.web_page import write_page
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.modules.ctc import BLANK
 from echostream.vocoders.interface import MAX_UNIT_FRAMES, UnitVocoder
@@ -110,13 +111,14 @@ class Export:
         return content | {"source_symbols": self.source_symbols, "target_symbols": self.target_symbols}
 
 
-def write_export(export: Export, folder: Path, say: Callable[[str], None]) -> None:
+def write_export(export: Export, folder: Path, say: Callable[[str], None], web_runtime: Sequence[Path] = ()) -> None:
     """Write all files; the folder appears when it is whole.
 
     Args:
         export: what is exported.
         folder: to be made; there may be an empty one.
         say: is told what is being worked on.
+        web_runtime: what :func:`~echostream.export.web_page.runtime_files` gives; empty: there will be no page.
 
     Raises:
         ValueError: options that can't be exported, or a folder with something in it.
@@ -141,6 +143,8 @@ def write_export(export: Export, folder: Path, say: Callable[[str], None]) -> No
             write_graph(start_graph(start), work / f"{START_NAME}.onnx", weights)
         about = json.dumps(export.about(encoder), ensure_ascii=False, indent=1)
         (work / ABOUT_NAME).write_text(about + "\n", encoding="utf-8")
+        if web_runtime:
+            write_page(work, web_runtime)
         work.replace(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)

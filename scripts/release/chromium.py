@@ -72,6 +72,11 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
+    async def heap_bytes(self) -> float:
+        """What the page's scripts hold, without what could be given back."""
+        await self.call("HeapProfiler.collectGarbage")
+        return (await self.call("Runtime.getHeapUsage"))["usedSize"]
+
     async def wait_for(self, expression: str, timeout_s: float = 30) -> Any:
         """Wait until a JavaScript expression is true, and return its value."""
         deadline = time.monotonic() + timeout_s
@@ -82,10 +87,10 @@ class Page:
             await asyncio.sleep(0.02)
         return value
 
-    async def open(self, url: str) -> None:
-        """Open a page and wait until its controls work."""
+    async def open(self, url: str, ready: str = "document.querySelectorAll('main:not([aria-busy])').length") -> None:
+        """Open a page and wait until an expression is true; by default the controls of the server's page work then."""
         await self.call("Page.navigate", url=url)
-        await self.wait_for("document.querySelectorAll('#segment option').length")
+        await self.wait_for(ready)
 
     async def reload(self) -> None:
         """Load the page again and wait until it is there."""
@@ -93,6 +98,16 @@ class Page:
         await self.call("Page.reload")
         async with asyncio.timeout(START_S):
             await self._loaded.wait()
+
+    async def hide(self) -> None:
+        """Open another tab in front of this one, which the browser then slows down as any in the background."""
+        await self.call("Target.createTarget", url="about:blank")
+        await self.wait_for("document.visibilityState === 'hidden'")
+
+    async def show(self) -> None:
+        """Come back to this tab."""
+        await self.call("Page.bringToFront")
+        await self.wait_for("document.visibilityState === 'visible'")
 
     async def press(self, key: str, code: int, text: str = "") -> None:
         """Press a key with real input events."""

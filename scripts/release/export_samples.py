@@ -1,10 +1,11 @@
 """Give a released model recordings to be tried on: the first ones of some test sets, as flac.
 
     python scripts/release/export_samples.py --model models/fr-en \\
-        --take asterisk=3:runs/asterisk/fr-en/simuleval --take tatoeba=3:runs/everyday/simuleval_tatoeba
+        --take tatoeba=3:runs/everyday/simuleval_tatoeba --take asterisk=3:runs/asterisk/fr-en/simuleval
 
 Each set is a folder that simuleval_lists.py has written. SAMPLES/samples.tsv has what was said and what it means, in
-the columns that model.yaml's languages name; `make demo` plays them.
+the columns that model.yaml's languages name; `make demo` plays them. The page of `echostream serve` offers the first
+three: what the model knows best comes first.
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ HEARD_S = "(parseFloat(document.getElementById('heard').textContent) || 0)"
 ADDRESS = re.compile(rb"EchoStream is at (http://\S+)")
 
 
-def last_samples(model: Path) -> list[Path]:
-    """Recordings that come with a model; those of the sets that it knows best are the last."""
+def first_samples(model: Path) -> list[Path]:
+    """Recordings that come with a model; those of the sets that it knows best are the first."""
     rows = read_table(model / "samples" / "samples.tsv", "source_audio")
-    return [model / "samples" / row["source_audio"] for row in rows[-SAMPLES:]]
+    return [model / "samples" / row["source_audio"] for row in rows[:SAMPLES]]
 
 
 def microphone_file(recordings: list[Path], pause_s: float, path: Path) -> float:
@@ -102,14 +102,14 @@ def main() -> None:
         "--recordings",
         type=Path,
         nargs="+",
-        help=f"what the microphone hears (default: the last {SAMPLES} samples of the model)",
+        help=f"what the microphone hears (default: the first {SAMPLES} samples of the model)",
     )
     parser.add_argument("--pause-s", type=float, default=1.5, help="silence around each of them (default: %(default)s)")
     parser.add_argument("--width", type=int, default=1180, help="pixels (default: %(default)s)")
     parser.add_argument("--height", type=int, default=560, help="pixels (default: %(default)s)")
     parser.add_argument("--dark", action="store_true", help="the page's dark colours")
     args = parser.parse_args()
-    args.recordings = args.recordings or last_samples(args.model)
+    args.recordings = args.recordings or first_samples(args.model)
     if (command := find_chromium()) is None:
         raise SystemExit("error: no Chromium was found; on Debian: apt-get install chromium")
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,8 @@ def by_torch(
 ) -> Iterator[Arrays]:
     """The same by the modules of the runtime."""
     features, encoder, right_context = model.fbank, model.encoder, model.cfg.right_context_frames
-    of_features, of_encoder, st = features.init_state(), encoder.init_state(), model.st_head.init_state()
+    of_features, of_encoder = features.init_state(), encoder.init_state()
+    asr, st = model.asr_head.init_state(), model.st_head.init_state()
     mt, unit = model.mt_decoder.init_state(), model.unit_decoder.init_state()
     voice = vocoder.init_state() if vocoder is not None else None
     sentence, step, previous, words = [], 0, END, iter(tokens)
@@ -110,8 +111,9 @@ def by_torch(
             vectors[None], state=of_encoder, segment=segment, right_context=right_context, is_last=False
         )
         samples, step = samples[size:], step + 1
+        asr_logits, asr = model.asr_head(frames, asr)
         st_logits, st = model.st_head(frames, st)
-        found = {"frames": frames, "asr_logits": model.asr_head(frames)[0], "st_logits": st_logits}
+        found = {"frames": frames, "asr_logits": asr_logits, "st_logits": st_logits}
         sentence.append(frames)
         if step % EVERY == 0 and (word := next(words, None)) is not None:
             seen = torch.cat(sentence, dim=1)[:, -model.mt_decoder.window_frames :]

@@ -26,6 +26,7 @@ WHISPER = {
     "encoder_conv_kernel": 0,
     "memory_slots": 0,
     "right_context_frames": 4,
+    "asr_layers": 1,
     "st_layers": 0,
     "mt_positions": "learned",
     "mt_prompt_tokens": 3,
@@ -68,7 +69,10 @@ def test_files_give_what_torch_gives_over_a_minute(model, vocoder, segment_ms, t
     model, vocoder = model(), vocoder()
     export = Export(model, SYMBOLS, SYMBOLS, vocoder, segment_ms, languages=("fr", "en"))
     said: list[str] = []
-    write_export(export, tmp_path / "files", said.append)
+    (tmp_path / "runtime.wasm").touch()
+    write_export(export, tmp_path / "files", said.append, [tmp_path / "runtime.wasm"])
+    for name in ("index.html", "page/app.js", "page/onnxruntime-web/runtime.wasm"):
+        assert (tmp_path / "files" / name).is_file()
     assert len(said) == len(list((tmp_path / "files").glob("*.onnx"))) - 1  # `start` is no part of the model
     about = json.loads((tmp_path / "files/echostream.json").read_text(encoding="utf-8"))
     assert about["target_symbols"] == SYMBOLS and about["source_lang"] == "fr"

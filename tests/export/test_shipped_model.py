@@ -1,11 +1,6 @@
-"""The model that ships, exported as int8: a minute of speech as in torch, and the guide's program as it is pasted."""
+"""The model that ships, exported as int8: a minute of speech as in torch, and the program of onnx.md as pasted."""
 
 from __future__ import annotations
-
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,26 +9,18 @@ import torch
 from shipped_model import MODEL, is_alike, samples, short_samples
 
 pytest.importorskip("onnxscript")
+from guide_program import guide_program, run_program
 from onnx_stream import compare
 
 from echostream.checkpoints.model_files import load_model
 from echostream.checkpoints.vocoder_files import load_vocoder
-from echostream.cli import main
 from echostream.constants import SAMPLE_RATE
 from echostream.decoding.offline import translate
 from echostream.modules.ctc import greedy_collapse
 from echostream.text import pieces_to_text
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs/guides/onnx.md"
 SILENCE_S = 2  # that the program of the guide appends
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("export") / "fr-en-onnx"
-    assert main(["export", "--model", str(MODEL), "--output", str(folder), "--precision", "int8", "-q"]) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +47,10 @@ def test_a_minute_of_speech_is_as_in_torch(exported, loaded):
 
 
 def test_the_program_of_the_guide_translates_as_pasted(exported, loaded, tmp_path):
-    (program,) = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     (sample, *_) = short_samples(4, least_words=4)
     soundfile.write(tmp_path / "talk.wav", sample.wave, SAMPLE_RATE, subtype="PCM_16")
-    (tmp_path / "fr-en-onnx").symlink_to(exported)
-    # Without torch, and without EchoStream: an import of either would fail.
-    blocked = "import sys\nsys.modules.update(torch=None, echostream=None)\n"
-    command = [sys.executable, "-c", blocked + program]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    heard, said = (
-        " ".join(texts) for texts in zip(*(line.split(" -> ") for line in done.stdout.splitlines()), strict=True)
-    )
+    printed = run_program(guide_program(), exported, tmp_path)
+    heard, said = (" ".join(texts) for texts in zip(*(line.split(" -> ") for line in printed), strict=True))
     wave, _ = soundfile.read(tmp_path / "talk.wav", dtype="float32")
     silence = np.zeros(SILENCE_S * SAMPLE_RATE, dtype=np.float32)
     features, _ = loaded.model.fbank(torch.from_numpy(np.concatenate([wave, silence])))
