@@ -18,10 +18,12 @@ from pathlib import Path
 import soundfile
 
 from echostream.text import text_lines
+from scripts.files import digest
 
 SETTINGS = "settings.json"
 SCORES = "scores.tsv"  # SimulEval writes it last
 TRANSCRIPTS = "transcripts.jsonl"
+LIST = ".txt"
 RUN = "segment_{}ms"
 LOG = "instances.log"  # SimulEval's, a line an utterance
 TO_DO, DONE, BEGUN = 0, 3, 4  # exit statuses of `begin`
@@ -57,12 +59,18 @@ def check_lists(source: Path, target: Path, limit: int = 0) -> float:
 
 
 def describe(settings: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` pairs, and the size and time of files that they name, so that a new one is noticed."""
+    """``NAME=VALUE`` pairs, and what tells the files that they name from others, so that a new one is noticed.
+
+    Of a list that is its digest, since tools write lists anew with what they had; of weights it is size and time.
+    """
     described = {}
     for setting in settings:
         name, _, value = setting.partition("=")
         described[name] = value
         path = Path(value)
+        if path.suffix == LIST and path.is_file():
+            described[f"contents of {name}"] = digest(path)
+            continue
         files = [path] if path.is_file() else model_files(path) if value and path.is_dir() else []
         stats = [file.stat() for file in files]
         if stats:

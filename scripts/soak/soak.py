@@ -125,8 +125,10 @@ def push_sizes(seed: int) -> Iterator[int]:
 def through_translator(args: argparse.Namespace, programme: Programme) -> Report:
     """`StreamingTranslator.step`, in pushes of random sizes."""
     translator = load_translator(args, "s2st")
-    state = translator.init_state()
     watch, progress = Watch("translator", programme, tolerances(args)), Progress("translator")
+    for recording in programme.recordings:
+        watch.report.words_alone.append(len(translator.translate(recording).words))
+    state = translator.init_state()
     fed = 0
 
     def step(samples: np.ndarray, is_last: bool = False) -> None:
@@ -180,15 +182,10 @@ def build_agent(args: argparse.Namespace) -> EchoStreamWordLevelAgent:
     settings = model_settings(args)
     parser = argparse.ArgumentParser()
     module.EchoStreamWordLevelAgent.add_args(parser)
-    given = {"model_path": settings.checkpoint, "vocoder": settings.vocoder, **settings.options}
-    command = []
-    for name, value in given.items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            command += [option] * value
-        elif value is not None:
-            command.append(f"{option}={value}")
-    agent_args = parser.parse_args(command)
+    agent_args = parser.parse_args([f"--model-path={args.model}"])
+    for name in vars(agent_args).keys() & vars(args).keys():  # an option of both means the same
+        setattr(agent_args, name, getattr(args, name))
+    agent_args.segment_ms = settings.segment_ms
     agent_args.device = args.device
     return module.EchoStreamWordLevelAgent.from_args(agent_args)
 

@@ -47,6 +47,7 @@ def print_report(parts: dict[str, Part]) -> int:
         print("\n" + markdown_table(header, [[name, *map(cell, ways)] for name, cell in ROWS.items()]))
         kinds = ways[0]["words_by_kind"]
         print("\nWords said while hearing: " + ", ".join(f"{kind} {count}" for kind, count in kinds.items()))
+        _print_words(ways[0])
         for way in ways:
             for title, texts in (("loop", way["loops"]), ("said in silence", way["silent_words"])):
                 print("".join(f"  {way['part']}: {title}: {text}\n" for text in texts[:SHOWN]), end="")
@@ -58,6 +59,20 @@ def print_report(parts: dict[str, Part]) -> int:
     for text in broken:
         print(f"FAILED: {text}")
     return 1 if broken else 0
+
+
+def _print_words(way: Part) -> None:
+    """By recording: the words that were due, which are those of the recording alone, and those that were said."""
+    if not way.get("words_alone"):
+        return
+    rows: list[list[Any]] = []
+    for number, (plays, said, alone) in enumerate(
+        zip(way["plays"], way["words_said"], way["words_alone"], strict=True), 1
+    ):
+        rows.append([number, plays, alone * plays, said, f"{said / plays:.1f} of {alone}" if plays else "–"])
+    rows.append(["all", *(sum(row[column] for row in rows) for column in (1, 2, 3)), ""])
+    header = ["recording, by name", "played whole", "words due", "words said", "of one play"]
+    print("\n" + markdown_table(header, rows))
 
 
 def _ends(way: Part, key: str) -> tuple[list[float], list[float]]:

@@ -72,6 +72,10 @@ class Report:
     sentences: tuple[int, ...] = (0, 0, 0)
     sentences_heard: tuple[int, ...] = (0, 0, 0)
     sentences_said: tuple[int, ...] = (0, 0, 0)
+    # Of each recording: how often it was played whole, and the words said then, from its start to that of the next one.
+    plays: list[int] = field(default_factory=list)
+    words_said: list[int] = field(default_factory=list)
+    words_alone: list[int] = field(default_factory=list)  # said of each recording when nothing else is heard
     beyond_audio: int = 0
     backwards: int = 0
     lag_s: tuple[float, float] | None = None
@@ -222,6 +226,7 @@ class Watch:
         heard_s = np.array([word.start_s for word in self._source_words])
         said_s = np.array([word.source_time_s for word in self._words])
         counts = np.zeros((3, 3), dtype=int)  # played, heard, said; by thirds
+        of_recording = np.zeros((2, len(self.programme.recordings)), dtype=int)
         for stretch in self.programme.stretches:
             ends = [place for _, place in stretch.said[1:]] + [self.programme.size]
             for (index, place), until in zip(stretch.said, ends, strict=False):  # nothing is said in most stretches
@@ -231,9 +236,11 @@ class Watch:
                 begin_s, end_s = place / SAMPLE_RATE, (place + size) / SAMPLE_RATE
                 until_s = min(until / SAMPLE_RATE, end_s + self.tolerances.grace_s)
                 was_heard = ((begin_s <= heard_s) & (heard_s < end_s)).any()
-                was_said = ((begin_s < said_s) & (said_s <= until_s)).any()
-                counts[:, 3 * place // self.programme.size] += 1, was_heard, was_said
+                words = int(((begin_s < said_s) & (said_s <= until_s)).sum())
+                counts[:, 3 * place // self.programme.size] += 1, was_heard, words > 0
+                of_recording[:, index] += 1, words
         report = self.report
+        report.plays, report.words_said = of_recording.tolist()
         report.sentences, report.sentences_heard, report.sentences_said = (tuple(row) for row in counts.tolist())
 
     @staticmethod

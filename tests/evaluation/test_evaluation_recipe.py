@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,16 @@ def test_a_finished_run_is_kept_until_its_settings_change(evaluation, tmp_path):
         evaluation.begin(run, evaluation.describe([f"model={model}", "task=s2st"]))
     assert evaluation.begin(run, settings, force=True) == evaluation.TO_DO
     assert not (run / "scores.tsv").exists()
+
+
+def test_a_list_is_the_same_when_it_says_the_same(evaluation, tmp_path):
+    sources = tmp_path / "source.txt"
+    sources.write_text("a.wav\n", encoding="utf-8")
+    before = evaluation.describe([f"source={sources}"])
+    os.utime(sources, ns=(1, 1))
+    assert evaluation.describe([f"source={sources}"]) == before
+    sources.write_text("b.wav\n", encoding="utf-8")
+    assert evaluation.describe([f"source={sources}"]) != before
 
 
 def test_a_folder_is_another_model_when_its_weights_change(evaluation, tmp_path):

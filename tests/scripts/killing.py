@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 POLL_S = 0.02
-# All recipes are stopped and resumed by one file that they share (scripts/recipes/recipe.sh): three of them are killed
+# All recipes are stopped and resumed by one file that they share (scripts/recipes/recipe.sh): two of them are killed
 # in each run, the others with ECHOSTREAM_EVERY_RECIPE=1.
 with_every_recipe = pytest.mark.skipif(
     "ECHOSTREAM_EVERY_RECIPE" not in os.environ, reason="one is enough to see: other recipes are killed"
@@ -108,4 +108,4 @@ def check_killed_run(command: Command, folder: Path, last_stage: int, spared: Co
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
     hidden = [path.name for path in killed.rglob(".*") if not path.name.startswith(".done")]
-    assert hidden == [], "left half written"
+    assert hidden == [], f"left half written: {hidden}"

@@ -171,3 +171,8 @@ def test_a_miniature_with_the_shipped_model(tmp_path):
     assert found["scores"]["long_yaal"] > 0
     assert 0 < found["scores"]["stream_laal"] < found["scores"]["ca_stream_laal"]
     assert found["spoken_lag"]["lag"]["most_ms"] > 0
+
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("instances.log")}
+    again = run(*options)
+    assert again.returncode == 0, again.stderr
+    assert len(made) == 2 and all(path.stat().st_mtime_ns == time_ns for path, time_ns in made.items())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 from echostream.checkpoints.vocoder_files import save_vocoder
 from echostream.decoding.word_boundary import SourceWord
@@ -33,7 +34,7 @@ def recordings(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A checkpoint as training writes it, and a vocoder beside it."""
+    """The folder of a model: a checkpoint as training writes it, a vocoder beside it, and how both are to be used."""
     from tiny_translator import make_translator
 
     translator, folder = make_translator("istft"), tmp_path_factory.mktemp("model")
@@ -50,7 +51,9 @@ def model(tmp_path_factory) -> Path:
     }
     torch.save(content, folder / "checkpoint.pt")
     save_vocoder(translator.vocoder, folder / "vocoder")
-    return folder / "checkpoint.pt"
+    settings = {"checkpoint": "checkpoint.pt", "segment_ms": 160, "confidence_slope": 1.1, "confidence_offset": 0.1}
+    (folder / "model.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return folder
 
 
 def soak(monkeypatch, *options: object) -> int:
@@ -72,6 +75,7 @@ def test_a_short_soak_holds_and_is_not_run_twice(model, recordings, tmp_path, mo
     assert len({way["speech_digest"] for way in ways}) == 1 and ways[0]["speech_s"] > 10
     assert all(way["words"] > 50 and not way["beyond_audio"] and not way["backwards"] for way in ways)
     assert {"digital silence", "room silence", "music", "white noise"} < set(ways[0]["words_by_kind"])
+    assert "words due" in shown.out and len(ways[0]["words_alone"]) == 6
     assert sum(parts["sessions"]["ways"].values()) == 20
     assert parts["sessions"]["after"]["open sessions"] == 0
     assert soak(monkeypatch, *options, *TALKATIVE) == 0
@@ -115,6 +119,20 @@ def test_a_programme_is_reproducible_and_cut_without_loss(programme, recordings)
     assert not np.array_equal(
         whole, np.concatenate([*Programme(again.recordings, 2, seed=1).pieces(iter(lambda: 9999, 0))])
     )
+
+
+def test_sessions_that_get_something_else_are_found(recordings):
+    from scripts.soak.soak_audio import read_speech
+    from scripts.soak.soak_visitors import Visitors
+
+    visitors, samples = Visitors("http://127.0.0.1:9", read_speech([recordings]), seed=0), np.arange(100)
+    for words, said in ((["a"], samples), (["a"], samples + 1)):
+        visitors.compare(0, words, said)
+    assert not visitors.changed, "a step of 16 bits is what a batch may change"
+    for index, (words, said) in enumerate(((["a"], samples + 2), (["a"], samples[1:]), (["b"], samples))):
+        visitors.compare(index, ["a"], samples)
+        visitors.compare(index, words, said)
+    assert visitors.changed == {0, 1, 2}
 
 
 def test_loops_are_found():
@@ -215,6 +233,7 @@ def test_sentences_are_counted(recordings, lost_late, broken):
     report = watch.finish()
     assert sum(report.sentences) in (len(places), len(places) - 1)  # the last one may be cut by the end
     assert report.sentences_heard == report.sentences and report.sentences_said[:2] == report.sentences[:2]
+    assert sum(report.plays) == sum(report.sentences) and sum(report.words_said) == sum(report.sentences_said)
     lost = report.sentences[2] - report.sentences_said[2]
     assert lost == (0 if not lost_late else pytest.approx(len(last_third) / lost_late, abs=1))
     assert [text.split(" %")[-1] for text in report.broken] == [text.split(" %")[-1] for text in broken]
