@@ -166,7 +166,8 @@ def test_wheel_has_exactly_the_files_of_the_package(wheel):
     with zipfile.ZipFile(wheel) as archive:
         there = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert there == here
-    assert {"echostream/serve/static/index.html", "echostream/serve/static/app.js"} <= there
+    pages = {"serve/static/index.html", "serve/static/app.js", "export/page/index.html", "export/page/stream.js"}
+    assert {f"echostream/{name}" for name in pages} <= there
 
 
 def test_an_installed_command_translates_with_a_checkpoint_from_elsewhere(python, elsewhere, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -143,3 +145,22 @@ def test_a_wheel_holds_the_package_alone_and_an_editable_install_the_whole_check
         paths = [name for name in editable.namelist() if ".dist-info/" not in name]
         assert len(paths) == 1 and paths[0].endswith(".pth")
         assert editable.read(paths[0]).decode().strip() == str(checkout)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_installation_says_how_far_it_is_and_what_stopped_it(tmp_path, is_known):
+    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("tiny.py", "")
+        made.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        made.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr("tiny-1.0.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest() if is_known else 64 * "0"
+    (tmp_path / "lock.txt").write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
+    command = [REPOSITORY / "requirements/install.sh", sys.executable, tmp_path / "lock.txt", "--no-index"]
+    command += ["--find-links", tmp_path, "--target", tmp_path / "made"]
+    text = shlex.join(map(str, command))
+    done = subprocess.run(["script", "-qec", text, "/dev/null"], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == is_known and (tmp_path / "made/tiny.py").is_file() == is_known
+    assert ("DO NOT MATCH THE HASHES" in done.stdout) != is_known
+    assert " of 1 packages" in done.stdout and ("1 packages are installed" in done.stdout) == is_known
