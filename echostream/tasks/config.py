@@ -135,6 +135,13 @@ class EchoStreamTaskConfig(FairseqDataclass):
             "weights; needs --optimizer echostream_adamw"
         },
     )
+    autocast: ChoiceEnum(["float32", "bfloat16"]) = field(  # type: ignore[valid-type]  # made at run time
+        default="float32",
+        metadata={
+            "help": "precision of products of matrices in training; weights, sums, losses and the optimizer stay in "
+            "float32. bfloat16 is for processors with AVX512-BF16 or AMX; on a GPU there is --amp"
+        },
+    )
     freeze: str = field(
         default="",
         metadata={

@@ -396,7 +396,15 @@ class EchoStreamTask(FairseqTask):
         sample = {**sample, "segment": self.draw_segment(sample, update_num)}
         if self.right_contexts is not None:
             sample["right_context"] = self._sampler.sample_right_context(*self._draws, self.right_contexts)
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        if str(self.cfg.autocast) == "float32":
+            return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+        def rounded(model: Any, sample: dict[str, Any]) -> tuple:
+            # The forward pass alone: the backward pass takes its precisions from it.
+            with torch.autocast(sample["net_input"]["src_tokens"].device.type, torch.bfloat16):
+                return criterion(model, sample)
+
+        return super().train_step(sample, model, rounded, optimizer, update_num, ignore_grad)
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple:
         """Losses and scores at each validation segment size; the losses are summed over the sizes."""

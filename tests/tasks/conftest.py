@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+import echostream.tasks  # noqa: F401  (registers with fairseq, whichever test runs first)
+
 SOURCE = ("▁bon", "jour", "▁le", "▁monde", "▁mer", "ci", "▁à", "▁tous")
 TARGET = ("▁hello", "▁wor", "ld", "▁thank", "s", "▁to", "▁all", ".")
 NUM_UNITS = 20

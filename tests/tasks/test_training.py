@@ -60,6 +60,19 @@ def test_resumed_run_equals_an_uninterrupted_one(corpus, tmp_path):
         assert torch.equal(weights[name], value), name
 
 
+def test_autocast_rounds_products_and_nothing_else(corpus, tmp_path):
+    runs = {}
+    for precision in ("float32", "bfloat16"):
+        options = ["--batch-size", "3", "--dropout", "0", "--autocast", precision]
+        losses, weights, trainer = train(corpus.folder, tmp_path / precision, 4, *options)
+        assert all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point())
+        moments = trainer.optimizer.state_dict()["state"].values()
+        assert all(one["exp_avg"].dtype == torch.float32 for one in moments)
+        runs[precision] = losses
+    assert runs["bfloat16"] == pytest.approx(runs["float32"], rel=0.02)
+    assert runs["bfloat16"] != runs["float32"]
+
+
 def test_checkpoint_is_safe_and_complete(corpus, tmp_path):
     train(corpus.folder, tmp_path / "run", 1, "--batch-size", "3")
     path = tmp_path / "run" / "checkpoint_last.pt"
