@@ -11,6 +11,7 @@ from echostream.constants import (
     DEFAULT_POLICY,
     DEFAULT_SEGMENT_MS,
     FRAME_MS,
+    FULL_PRECISION,
     LM_BONUS,
     LM_WEIGHT,
     MAX_BEAM,
@@ -19,6 +20,7 @@ from echostream.constants import (
     MAX_THREADS,
     MOST_TEMPO,
     POLICY_NAMES,
+    PRECISIONS,
 )
 from echostream.decoding.policy_arguments import (
     POLICY_HELP,
@@ -100,6 +102,12 @@ def add_voice_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--model", type=Path, help=MODEL_HELP)
     group.add_argument("--vocoder", type=Path, help="unit vocoder (default: the folder vocoder beside the model)")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=FULL_PRECISION,
+        help=f"of products of matrices: {', '.join(PRECISIONS)} ({FULL_PRECISION})",
+    )
     group.add_argument(
         "--threads",
         type=at_least(0, MAX_THREADS),
@@ -219,7 +227,12 @@ def load_translator(args: argparse.Namespace, task: str) -> StreamingTranslator:
         raise UserError(f"cannot use --device {args.device}: {reason}") from error
     try:
         return StreamingTranslator.from_checkpoint(
-            settings.checkpoint, settings.vocoder, args.device, task=task, **settings.options
+            settings.checkpoint,
+            settings.vocoder,
+            args.device,
+            precision=args.precision,
+            task=task,
+            **settings.options,
         )
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error

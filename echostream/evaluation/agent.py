@@ -14,7 +14,7 @@ from simuleval.data.segments import EmptySegment, Segment, SpeechSegment, TextSe
 
 from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.model_store import resolve_model
-from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FRAME_MS
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FRAME_MS, FULL_PRECISION, PRECISIONS
 from echostream.decoding.policy_arguments import (
     POLICY_HELP,
     POLICY_OPTION_HELP,
@@ -99,6 +99,9 @@ class EchoStreamAgent(GenericAgent):
         )
         group.add_argument("--vad", action="store_true", default=None, help="hear only what may be speech")
         group.add_argument(
+            "--precision", choices=PRECISIONS, default=FULL_PRECISION, help=f"of products (default: {FULL_PRECISION})"
+        )
+        group.add_argument(
             "--live",
             metavar="FILE",
             help="append what is heard and said, and when, to this file as it comes (/dev/stderr: the terminal)",
@@ -121,7 +124,7 @@ class EchoStreamAgent(GenericAgent):
             SystemExit: half precision is requested.
         """
         if fp16:
-            raise SystemExit("error: --fp16 and --dtype fp16 are not supported: leave them out")
+            raise SystemExit("error: --fp16 and --dtype fp16 are not supported: give --precision instead")
 
     def push(
         self,
@@ -294,10 +297,13 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "max_tempo": getattr(args, "max_tempo", None),
         "vad": getattr(args, "vad", None),
     }
+    precision = getattr(args, "precision", FULL_PRECISION)
     try:
         if args.random_arch:
             settings = ModelSettings(Path()).with_options(**options)
-            return StreamingTranslator.random(args.random_arch, 0, args.device, task=task, **settings.options)
+            return StreamingTranslator.random(
+                args.random_arch, 0, args.device, precision, task=task, **settings.options
+            )
         vocoder = args.vocoder if task == "s2st" else None
         return StreamingTranslator.from_checkpoint(
             resolve_model(args.model_path),
@@ -305,6 +311,7 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
             args.device,
             task=task,
             vocoder_config=args.vocoder_cfg if vocoder else None,
+            precision=precision,
             **options,
         )
     except (ValueError, OSError) as error:

@@ -7,6 +7,7 @@ same segments, so the output depends on the audio alone.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from echostream.constants import (
     DEFAULT_POLICY,
     DEFAULT_SEGMENT_MS,
     DEFAULT_TASK,
+    FULL_PRECISION,
     LM_BONUS,
     LM_WEIGHT,
     MAX_BEAM,
@@ -39,6 +41,12 @@ from echostream.decoding.prefix_beam_search import SourceTranscriber
 from echostream.decoding.sentence_breaks import SentenceBreakDetector
 from echostream.decoding.word_boundary import WordBoundaryDetector
 from echostream.models.echostream_model import EchoStreamModel
+from echostream.modules.precision import (
+    computes_fast,
+    full_precision_weight,
+    precision_named,
+    round_linear_layers,
+)
 from echostream.modules.state import stack, unstack
 from echostream.streaming.options import TranslatorOptions
 from echostream.streaming.random_parts import random_parts
@@ -51,6 +59,8 @@ from echostream.streaming.stepped_stream import Segment, SteppedStream
 from echostream.streaming.translation import Source, Translation, stream_outputs, whole_translation
 from echostream.streaming.word_level_translator import WordLevelTranslator
 from echostream.vocoders.interface import UnitVocoder
+
+logger = logging.getLogger(__name__)
 
 
 class StreamingTranslator:
@@ -158,6 +168,7 @@ class StreamingTranslator:
         vocoder: str | os.PathLike[str] | None = None,
         device: str = "cpu",
         vocoder_config: str | os.PathLike[str] | None = None,
+        precision: str = FULL_PRECISION,
         **options: Any,
     ) -> StreamingTranslator:
         """Load a checkpoint written by training, or a folder with ``model.yaml``.
@@ -167,17 +178,25 @@ class StreamingTranslator:
             vocoder: by default the folder's, or a folder ``vocoder`` beside the checkpoint.
             device: where to compute.
             vocoder_config: the vocoder's ``config.json``, if it isn't beside its weights.
+            precision: of products of matrices, see :mod:`echostream.modules.precision`.
             options: of the translator; what is left out or None is as the folder says.
 
         Raises:
             CheckpointError, VocoderError: files that are missing, damaged or don't fit; both are ValueErrors.
+            ValueError: no such precision.
         """
+        dtype = precision_named(precision)
+        if not computes_fast(dtype, device):
+            logger.warning("this processor has no instructions for %s: %s will be faster", precision, FULL_PRECISION)
         task = {"task": options.pop("task")} if "task" in options else {}
         settings = ModelSettings.of(path).with_options(vocoder=vocoder, **options)
         loaded = load_model(settings.checkpoint, device)
         beside = settings.checkpoint.parent / "vocoder"
         vocoder = settings.vocoder or (beside if beside.is_dir() else None)
         speaker = load_vocoder(vocoder, device, vocoder_config) if vocoder is not None else None
+        for module in (loaded.model, speaker):
+            if module is not None:
+                round_linear_layers(module, dtype)
         return cls(loaded.model, loaded.source_symbols, loaded.target_symbols, speaker, **settings.options, **task)
 
     @classmethod
@@ -195,12 +214,18 @@ class StreamingTranslator:
 
     @classmethod
     def random(
-        cls, arch: str = "echostream", seed: int = 0, device: str = "cpu", **options: Any
+        cls,
+        arch: str = "echostream",
+        seed: int = 0,
+        device: str = "cpu",
+        precision: str = FULL_PRECISION,
+        **options: Any,
     ) -> StreamingTranslator:
         """A translator with random weights and made-up words, for benchmarks and tests: needs no files."""
+        dtype = precision_named(precision)
         model, symbols, vocoder = random_parts(arch, seed)
         for module in (model, vocoder):
-            module.to(device).eval().requires_grad_(False)
+            round_linear_layers(module.to(device).eval().requires_grad_(False), dtype)
         return cls(model, symbols, symbols, vocoder, **options)
 
     @property
@@ -362,10 +387,13 @@ class StreamingTranslator:
                 f"{len(is_last)} of them"
             )
         for name, module in (("model", self.model), ("vocoder", self.vocoder)):
-            weight = next(module.parameters(), None) if module is not None else None
+            weight = full_precision_weight(module) if module is not None else None
             if weight is not None and weight.dtype not in (torch.float32, torch.float64):
                 kind = str(weight.dtype).removeprefix("torch.")
-                raise ValueError(f"the {name}'s weights are {kind}, not float32: call {name}.float()")
+                raise ValueError(
+                    f"the {name}'s weights are {kind}, not float32: call {name}.float(), and choose a lower precision "
+                    "when loading"
+                )
         streams = []
         for number, (piece, state, last) in enumerate(zip(samples, states, is_last, strict=True)):
             try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -173,7 +174,12 @@ class WordLevelTranslator:
         model = self.model
         frames = model.mt_decoder.embedding.weight.new_zeros(1, 0, model.cfg.encoder_dim)
         empty = SourceSpan(frames, 0, [], [], [])
-        return SentenceState(empty, model.mt_decoder.init_state(), model.unit_decoder.init_state())
+        return SentenceState(empty, self._after_prompt, model.unit_decoder.init_state())
+
+    @cached_property
+    def _after_prompt(self) -> TransformerState:
+        """What the MT decoder starts every sentence from: to read its prompt takes as long as a word."""
+        return self.model.mt_decoder.init_state()
 
     def add_evidence(self, span: SourceSpan, state: SentenceState) -> SentenceState:
         """Take in what a segment brought."""

@@ -1,14 +1,14 @@
 """How many real-time sessions one server holds: batched against one by one, over real WebSockets.
 
     python scripts/benchmarks/benchmark_serve.py --threads 2 --json serve.json
-    python scripts/benchmarks/benchmark_serve.py --threads 2 --model models/fr-en \\
-        --audio runs/quickstart/corpus/audio/fr
+    python scripts/benchmarks/benchmark_serve.py --threads 2 --model models/fr-en --audio models/fr-en/samples
 
-The server runs in a process of its own; this one speaks for all clients, in real time, with starts spread over a
-segment. The reaction is what a client sees: from sending the audio that a segment lacked to getting its output. A
-number of sessions holds if none is lost and the 95th percentile of all reactions stays under --limit-ms. Numbers are
-doubled until one doesn't hold, then narrowed down. Without --model: the published size with random weights, biased to
-write a subword each 320 ms. Ctrl-C keeps what was measured.
+The server runs in a process of its own, with --servers in several that get the sessions in turns; this one speaks for
+all clients, in real time, from places of their own in the recordings, with starts spread over a segment. The reaction
+is what a client sees: from sending the audio that a segment lacked to getting its output. A number of sessions holds
+if none is lost and the 95th percentile of all reactions stays under --limit-ms. Numbers are doubled until one doesn't
+hold, then narrowed down. Without --model: the published size with random weights, biased to write a subword each 320
+ms. Ctrl-C keeps what was measured.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
-import numpy as np
 
-from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS
+from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FULL_PRECISION, PRECISIONS
 from echostream.models.config import ARCHITECTURES
 from echostream.percentiles import percentile
 from scripts.benchmarks.benchmarking import describe_machine, machine_facts
@@ -60,15 +59,16 @@ def main() -> None:
     if args.serve:
         serve(args)
         return
-    audio = read_audio(args.audio, args.seconds)
+    read_audio(args.audio, args.seconds, 1)  # what can't be read is said before a server starts
     facts = machine_facts()
     print(describe_machine(facts), file=sys.stderr)
     trials: list[Trial] = []
     stopped = None
     try:
         for mode in args.modes:
-            with server(args, mode) as port:
-                search(lambda sessions, mode=mode, port=port: attempt(mode, sessions, port, audio, args), args, trials)
+            with contextlib.ExitStack() as stack:
+                ports = [stack.enter_context(server(args, mode)) for _ in range(args.servers)]
+                search(lambda sessions, mode=mode, ports=ports: attempt(mode, sessions, ports, args), args, trials)
     except KeyboardInterrupt:
         stopped = "interrupted: the figures are those measured so far"
     print(f"{describe_machine(facts)}\n\n{report(trials, args)}")
@@ -84,12 +84,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="echostream", help="size, random weights")
     parser.add_argument("--model", type=Path, help="checkpoint to measure instead of random weights")
     parser.add_argument("--vocoder", type=Path, help="its vocoder (the folder vocoder beside it)")
-    parser.add_argument("--audio", type=Path, help="folder of 16 kHz wav files to speak (noise)")
+    parser.add_argument("--audio", type=Path, help="folder of 16 kHz recordings to speak, wav or flac (noise)")
     parser.add_argument(
         "--segment-ms", type=int, default=DEFAULT_SEGMENT_MS, help=f"encoder segment, a multiple of {FRAME_MS} ms"
     )
     parser.add_argument("--lag-k", type=int, help="of the policy, with --model")
     parser.add_argument("--threads", type=int, default=2, help="threads of the server (2)")
+    parser.add_argument("--servers", type=int, default=1, help="processes that share the sessions (1)")
+    parser.add_argument("--device", default="cpu", help="where the server computes: cpu, cuda (cpu)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=FULL_PRECISION, help=f"of its products ({FULL_PRECISION})"
+    )
     parser.add_argument("--seconds", type=float, default=20, help="how long each number of sessions is tried (s)")
     parser.add_argument("--limit-ms", type=float, default=500, help="95th percentile of reactions that holds (ms)")
     parser.add_argument("--max-sessions", type=int, default=128, help="most sessions tried")
@@ -101,8 +106,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"the segment must be a positive multiple of {FRAME_MS} ms, not {args.segment_ms}")
     if args.seconds < WARM_UP_S + 2:
         parser.error(f"--seconds must be at least {WARM_UP_S + 2}")
-    if min(args.threads, args.max_sessions, args.limit_ms) < 1:
-        parser.error("--threads, --max-sessions and --limit-ms must be positive")
+    if min(args.threads, args.servers, args.max_sessions, args.limit_ms) < 1:
+        parser.error("--threads, --servers, --max-sessions and --limit-ms must be positive")
     return args
 
 
@@ -142,11 +147,13 @@ def serve(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     if args.model:
         try:
-            translator = StreamingTranslator.from_checkpoint(args.model, args.vocoder)
+            translator = StreamingTranslator.from_checkpoint(
+                args.model, args.vocoder, args.device, precision=args.precision
+            )
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
     else:
-        translator = build_translator(args.arch, args.segment_ms)
+        translator = build_translator(args.arch, args.segment_ms, args.device, args.precision)
     policy = DEFAULT_POLICY if args.model else "fixed-rate"
     settings = Settings(args.segment_ms, policy, "s2st", lag_k=args.lag_k)
     # A session that falls behind is to be measured, not ended.
@@ -167,20 +174,27 @@ def serve(args: argparse.Namespace) -> None:
 # --- the measurement ---------------------------------------------------------------------------------------------
 
 
-def attempt(mode: str, sessions: int, port: int, audio: list[np.ndarray], args: argparse.Namespace) -> Trial:
-    """So many sessions at a time, for real."""
+def attempt(mode: str, sessions: int, ports: list[int], args: argparse.Namespace) -> Trial:
+    """So many sessions at a time, for real; the servers at ``ports`` get them in turns."""
 
     async def run() -> tuple[list, dict[str, float], dict[str, float]]:
-        url = f"http://127.0.0.1:{port}"
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as client:
-            before = await metrics(client, url)
+            before = await total(client, urls)
             spread_s = args.segment_ms / 1000 / sessions
             results = await asyncio.gather(
-                *(speak(f"{url}/ws", audio[i % len(audio)], i * spread_s, client) for i in range(sessions)),
+                *(
+                    speak(f"{urls[i % len(urls)]}/ws", samples, i * spread_s, client)
+                    for i, samples in enumerate(read_audio(args.audio, args.seconds, sessions))
+                ),
                 return_exceptions=True,
             )
-            return results, before, await metrics(client, url)
+            return results, before, await total(client, urls)
+
+    async def total(client: aiohttp.ClientSession, urls: list[str]) -> dict[str, float]:
+        each = [await metrics(client, url) for url in urls]
+        return {name: sum(one[name] for one in each) for name in each[0]}
 
     began = time.perf_counter()
     results, before, after = asyncio.run(run())

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import soundfile
 import torch
 
 from echostream.constants import SAMPLE_RATE
@@ -203,6 +204,23 @@ def count_parameters(module: torch.nn.Module) -> int:
 
 
 # --- audio and streams -------------------------------------------------------------------------------------------
+
+
+def read_recordings(folder: Path) -> list[np.ndarray]:
+    """The wav and flac files of a folder by name, each float32 `(n,)` @16 kHz.
+
+    Raises:
+        SystemExit: a folder without recordings, or with others than 16 kHz mono.
+    """
+    recordings = []
+    for path in sorted([*folder.glob("*.wav"), *folder.glob("*.flac")]):
+        samples, rate = soundfile.read(path, dtype="float32")
+        if rate != SAMPLE_RATE or samples.ndim != 1:
+            raise SystemExit(f"error: {path} is not 16 kHz mono")
+        recordings.append(samples)
+    if not recordings:
+        raise SystemExit(f"error: no wav or flac files in {folder}")
+    return recordings
 
 
 class Noise:

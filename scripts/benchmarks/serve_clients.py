@@ -9,35 +9,31 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
-import soundfile
 
-from scripts.benchmarks.benchmarking import SAMPLE_RATE, Noise
+from scripts.benchmarks.benchmarking import SAMPLE_RATE, Noise, read_recordings
 
 PIECE_MS = 40
 WARM_UP_S = 2  # of each session: not counted
 HOPELESS_MS = 5000  # a session so far behind is given up
 
 
-def read_audio(folder: Path | None, seconds: float) -> list[np.ndarray]:
-    """What the sessions speak, int16 `(n,)` @16 kHz, of a length: the recordings of a folder over and over, or noise.
+def read_audio(folder: Path | None, seconds: float, sessions: int) -> list[np.ndarray]:
+    """What each session speaks, int16 `(n,)` @16 kHz: the recordings of a folder over and over, or noise.
+
+    Each begins at a place of its own, so that no two sessions end a sentence at the same time for that reason.
 
     Raises:
-        SystemExit: a folder without recordings, or with others than 16 kHz mono.
+        SystemExit: see :func:`read_recordings`.
     """
     size = round(SAMPLE_RATE * seconds)
     if folder is None:
-        return [(Noise(seed).read(size) * 32767).clip(-32768, 32767).astype("<i2") for seed in range(8)]
-    files = sorted(folder.glob("*.wav"))
-    if not files:
-        raise SystemExit(f"error: no wav files in {folder}")
-    recordings = []
-    for path in files:
-        samples, rate = soundfile.read(path, dtype="int16")
-        if rate != SAMPLE_RATE or samples.ndim != 1:
-            raise SystemExit(f"error: {path} is not 16 kHz mono")
-        recordings.append(samples.astype("<i2"))
-    rolled = (np.concatenate([*recordings[at:], *recordings[:at]]) for at in range(len(recordings)))
-    return [np.resize(samples, size) for samples in rolled]
+        return [as_int16(Noise(seed).read(size)) for seed in range(sessions)]
+    tape = as_int16(np.concatenate(read_recordings(folder)))
+    return [np.resize(np.roll(tape, -(tape.size * place // sessions)), size) for place in range(sessions)]
+
+
+def as_int16(samples: np.ndarray) -> np.ndarray:
+    return (samples * 32767).clip(-32768, 32767).astype("<i2")
 
 
 async def speak(url: str, samples: np.ndarray, delay_s: float, client: aiohttp.ClientSession) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from echostream.constants import FRAME_MS
+from echostream.constants import FRAME_MS, FULL_PRECISION
 from echostream.decoding.policy import FixedRatePolicy
 from echostream.modules.ctc import greedy_collapse
 from echostream.modules.fbank import SHIFT_SAMPLES, WINDOW_SAMPLES
@@ -65,7 +65,9 @@ class StageClock:
         setattr(owner, method, timed)
 
 
-def build_translator(arch: str, segment_ms: int) -> StreamingTranslator:
+def build_translator(
+    arch: str, segment_ms: int, device: str = "cpu", precision: str = FULL_PRECISION
+) -> StreamingTranslator:
     """Random weights made to work as much as trained ones do at a brisk, steady pace.
 
     The policy writes a subword every 320 ms. Biases are set so that each position of the unit decoder gives one unit
@@ -75,7 +77,7 @@ def build_translator(arch: str, segment_ms: int) -> StreamingTranslator:
     Raises:
         SystemExit: an architecture whose unit decoder has too many positions a subword for that.
     """
-    translator = StreamingTranslator.random(arch, policy="fixed-rate", segment_ms=segment_ms)
+    translator = StreamingTranslator.random(arch, 0, device, precision, policy="fixed-rate", segment_ms=segment_ms)
     decoder, vocoder = translator.model.unit_decoder, translator.vocoder
     if decoder.upsample * UNIT_MS > TOKEN_MS:
         raise SystemExit(f"error: {arch} writes {decoder.upsample} positions a subword: choose another --arch")

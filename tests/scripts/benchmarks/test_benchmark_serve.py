@@ -36,7 +36,7 @@ def test_sessions_are_counted_and_reported(tmp_path):
     [
         (["--segment-ms", "50"], "positive multiple of 40"),
         (["--seconds", "1"], "--seconds must be at least 4"),
-        (["--audio", "nowhere"], "no wav files in nowhere"),
+        (["--audio", "nowhere"], "no wav or flac files in nowhere"),
     ],
 )
 def test_bad_options_are_named(options, message, monkeypatch, capsys):
