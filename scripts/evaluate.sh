@@ -19,7 +19,8 @@ usage: scripts/evaluate.sh --model CHECKPOINT --vocoder VOCODER --source WAVS --
   --segments "40 320"  segment sizes in ms, 0 for the whole utterance at once (default: "40 320")
   --limit N            only the first N sources (default 0: all)
   --task TASK          s2st (default), s2tt or asr
-  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --max-tempo VALUE    as for the agents
+  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --least-confidence, --max-tempo,
+  --precision VALUE, and --vad    as for the agents
   --device DEVICE      cpu (default), cuda, ...
   --language LANG      language of the output speech (default: en)
   --source-language L  of the source, for --cascade (default: fr)
@@ -40,6 +41,8 @@ die() { echo "error: $*" >&2; exit 1; }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python}
+# shellcheck source=scripts/judging/agent_options.sh
+source "$repository/scripts/judging/agent_options.sh"
 segments="40 320" task=s2st device=cpu language=en source_language=fr limit=0
 model="" random_arch="" vocoder="" source="" target="" source_text="" first_word_ends="" output=""
 asr_model="" asr_compute="float32" asr_cache="" no_asr="" cascade="" force=() live=()
@@ -51,17 +54,19 @@ while (($#)); do
     --force) force=(--force); shift; continue ;;
     --no-asr) no_asr=yes; shift; continue ;;
     --live) live=(--live /dev/fd/3); shift; continue ;;
+    --vad) agent_options+=(--vad); shift; continue ;;
     --cascade | --streaming-cascade) cascade=$1; shift; continue ;;
     --model | --random-arch | --vocoder | --source | --target | --source-text | --first-word-ends | --output | \
-    --segments | --limit | --task | --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir | --max-tempo | --device | \
-    --language | --source-language | --asr-model | --asr-compute | --asr-cache) ;;
-    *) die "unknown option $1; see scripts/evaluate.sh --help" ;;
+    --segments | --limit | --task | --device | --language | --source-language | --asr-model | --asr-compute | \
+    --asr-cache) ;;
+    *) is_for_agents "$1" || die "unknown option $1; see scripts/evaluate.sh --help" ;;
   esac
   (($# > 1)) || die "$1 needs a value"
-  case $1 in
-    --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir | --max-tempo) agent_options+=("$1" "$2") ;;
-    *) name=${1#--}; printf -v "${name//-/_}" '%s' "$2" ;;
-  esac
+  if is_for_agents "$1"; then
+    agent_options+=("$1" "$2")
+  else
+    name=${1#--}; printf -v "${name//-/_}" '%s' "$2"
+  fi
   shift 2
 done
 

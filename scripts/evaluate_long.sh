@@ -20,7 +20,8 @@ usage: scripts/evaluate_long.sh --model CHECKPOINT --source WAVS --target TEXT -
   --segments "320"     segment sizes in ms (default: "320")
   --task TASK          s2st (default) or s2tt
   --language LANG      of the output (default: en)
-  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --max-tempo, --device VALUE   as for evaluate.sh
+  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --least-confidence, --max-tempo,
+  --precision, --device VALUE, and --vad    as for evaluate.sh
   --force              do finished runs again
 
 It wants the extra long-form (OmniSTEval) and Perl. An interrupted evaluation goes on where it stopped. A stream of an
@@ -32,6 +33,8 @@ die() { echo "error: $*" >&2; exit 1; }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python}
+# shellcheck source=scripts/judging/agent_options.sh
+source "$repository/scripts/judging/agent_options.sh"
 model="" random_arch="" source="" target="" source_text="" output=""
 pauses="0 0.3 0.6 1.2" minutes=10 streams=1 part_minutes=1 limit=0 segments=320 task=s2st language=en
 options=() force=()
@@ -40,17 +43,17 @@ while (($#)); do
   case $1 in
     -h | --help) usage; exit 0 ;;
     --force) force=(--force); shift; continue ;;
+    --vad) options+=(--vad); shift; continue ;;
     --model | --random-arch | --source | --target | --source-text | --output | --pauses | --minutes | --streams | \
-    --part-minutes | --limit | --segments | --task | --language | --vocoder | --policy | --policy-option | --stride-n | \
-    --lag-k | --right-context-frames | --user-dir | --max-tempo | --device) ;;
-    *) die "unknown option $1; see scripts/evaluate_long.sh --help" ;;
+    --part-minutes | --limit | --segments | --task | --language | --vocoder | --device) ;;
+    *) is_for_agents "$1" || die "unknown option $1; see scripts/evaluate_long.sh --help" ;;
   esac
   (($# > 1)) || die "$1 needs a value"
-  case $1 in
-    --vocoder | --policy | --policy-option | --stride-n | --lag-k | --right-context-frames | --user-dir | --max-tempo | --device)
-      options+=("$1" "$2") ;;
-    *) name=${1#--}; printf -v "${name//-/_}" '%s' "$2" ;;
-  esac
+  if is_for_agents "$1" || [[ $1 == --vocoder || $1 == --device ]]; then
+    options+=("$1" "$2")
+  else
+    name=${1#--}; printf -v "${name//-/_}" '%s' "$2"
+  fi
   shift 2
 done
 

@@ -139,7 +139,7 @@ def run(*options: object) -> subprocess.CompletedProcess:
     [
         ((), "--model is missing"),
         (("--model", "m", "--source", "s", "--target", "t"), "--output is missing"),
-        (("--modle", "m"), "unknown option --modle"),
+        (("--vad", "--precision", "bfloat16", "--modle", "m"), "unknown option --modle"),
         (("--model", "m", "--source", "s", "--target", "t", "--output", "o", "--task", "asr"), "not 'asr'"),
     ],
 )
