@@ -58,7 +58,7 @@ def test_the_shipped_model_hears_and_says_nearly_the_same():
         assert word_error_rate(rounded, whole) < 0.25
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_gpu_gives_the_words_of_a_processor(precision):
     sample = short_samples(4, least_words=3)[0]
