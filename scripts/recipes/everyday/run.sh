@@ -14,6 +14,8 @@ usage: run.sh --data-root DIR --tatoeba fra-eng.zip [options]
 stages: 1 voices   2 texts   3 human speech   4 French speech   5 English units   6 manifests   7 vocoder
   --tatoeba FILE         Tatoeba's French-English pairs as manythings.org packs them (default: fetched from there)
   --hours H              French speech to train on, estimated (default 110, with second timbres 120)
+  --slow-share S         of the recordings, by voices that take as long as listening (default 0.01, said again in another
+                         timbre 0.02; 0.08 takes five times as long)
   --phrasebook-share S   of the hours, for numbers, dates, prices and times (default 0.1)
   --wordless-share S     of the hours, whose right answer is nothing (default 0.03)
   --pairs FILE           further table with the columns fr and en (default: none)
@@ -36,7 +38,7 @@ stages: 1 voices   2 texts   3 human speech   4 French speech   5 English units 
 HELP
 }
 
-declare -A options=([tatoeba]="" [hours]=110 [phrasebook-share]=0.1 [wordless-share]=0.03 [pairs]="" [tests]=""
+declare -A options=([tatoeba]="" [hours]=110 [slow-share]=0.01 [phrasebook-share]=0.1 [wordless-share]=0.03 [pairs]="" [tests]=""
   [dev]=500 [test]=500 [seed]=0 [voices]="$here/voices.tsv" [voices-dir]="" [voice-engine]=onnxruntime
   [check-sentences]=50 [max-wer]=30 [packages]="" [kmeans]="$repository/models/fr-en/kmeans.npz"
   [source-vocab]=1000 [target-vocab]=0 [whisper-tokenizer]="" [vocoder-hours]=2 [vocoder-minutes]=60)
@@ -77,8 +79,8 @@ if runs 2 "texts"; then
   if [[ -n "$tests" ]]; then more+=(--tests "$tests"); inputs+=("${tests#*=}"); fi
   once texts --inputs "${inputs[@]}" "$here/texts.py" "$here/numbers_in_text.py" --outputs "$recordings" -- \
     "$python" "$here/texts.py" --tatoeba "$tatoeba" --phrasebook "$book" --phrasebook-share "$phrasebook_share" \
-    --wordless-share "$wordless_share" --voices "$checked" --hours "$hours" --dev "$dev" --test "$test" \
-    --seed "$seed" --out "$texts" "${more[@]}"
+    --wordless-share "$wordless_share" --voices "$checked" --slow-share "$slow_share" --hours "$hours" --dev "$dev" \
+    --test "$test" --seed "$seed" --out "$texts" "${more[@]}"
 fi
 
 if runs 3 "human speech"; then

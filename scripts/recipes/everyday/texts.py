@@ -240,17 +240,27 @@ def choose(pairs: list[Pair], hours: float, draw: random.Random) -> tuple[list[P
     return chosen, rounds
 
 
+def shares_of(voices: list[Voice], slow_share: float | None) -> list[float]:
+    """How much of the corpus each voice speaks; the slow ones together ``slow_share``, None: as their table says."""
+    shares = [voice.share for voice in voices]
+    slow = sum(voice.share for voice in voices if voice.speaks_slowly)
+    others = sum(shares) - slow
+    if slow_share is None or not slow or not others:
+        return shares
+    factor = slow_share / (1 - slow_share) * others / slow
+    return [voice.share * (factor if voice.speaks_slowly else 1) for voice in voices]
+
+
 def assign_voices(
-    groups: list[list[Pair]], voices: list[Voice], draw: random.Random
+    groups: list[list[Pair]], voices: list[Voice], shares: list[float], draw: random.Random
 ) -> Iterator[tuple[list[Pair], Voice]]:
     """A voice for each recording, by their shares.
 
     What a slow voice says is said again in another timbre of the same base, which costs next to nothing: the next
     recording, so that whoever makes them finds the speech still at hand.
     """
-    weights = [voice.share for voice in voices]
     for group in groups:
-        voice = draw.choices(voices, weights)[0]
+        voice = draw.choices(voices, shares)[0]
         yield group, voice
         others = [v for v in voices if v.speaks_slowly and v.speaks_as(voice) and v != voice]
         if others:
@@ -292,6 +302,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="further tables with the columns fr and en")
     parser.add_argument("--tests", nargs="*", default=[], metavar="NAME=TABLE", help="further test sets, likewise")
     parser.add_argument("--voices", type=Path, required=True, help="voices.tsv, or the table of those that passed")
+    parser.add_argument(
+        "--slow-share",
+        type=float,
+        help="of the recordings, by voices that take as long as listening (default: as the table of voices says)",
+    )
     parser.add_argument("--hours", type=float, required=True, help="of French speech to train on, estimated")
     parser.add_argument("--wordless-share", type=float, default=0.03, help="of the hours, without French words")
     parser.add_argument("--dev", type=int, default=500)
@@ -300,6 +315,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.slow_share is not None and not 0 <= args.slow_share < 1:
+        parser.error(f"--slow-share is {args.slow_share:g}; it must be from 0 to below 1")
 
     def draw(purpose: str) -> random.Random:
         return random.Random(digest(args.seed, purpose))
@@ -355,7 +372,8 @@ def main() -> None:
             (name, split, group, voice.name, SEPARATOR.join(p.fr for p in pairs), SEPARATOR.join(p.en for p in pairs))
         )
 
-    spoken = list(assign_voices(list(join(training, draw("joined"))), seen, draw("voices")))
+    shares = shares_of(seen, args.slow_share)
+    spoken = list(assign_voices(list(join(training, draw("joined"))), seen, shares, draw("voices")))
     spoken_s = sum(seconds_of(pair.fr) for pairs, _ in spoken for pair in pairs)
     every = max(1, round(len(spoken) * MEAN_WORDLESS_S / max(spoken_s * args.wordless_share, 1e-9)))
     wordless = draw("wordless")

@@ -17,7 +17,19 @@ from scripts.recipes.everyday import human_lists
 from scripts.recipes.everyday.fetch import fetch_tatoeba
 from scripts.recipes.everyday.human import HumanSpeech, store
 from scripts.recipes.everyday.numbers_in_text import spoken_french, written_english
-from scripts.recipes.everyday.texts import Cleaner, Pair, choose, components, hold_out, join, seconds_of, table, tidy
+from scripts.recipes.everyday.texts import (
+    Cleaner,
+    Pair,
+    assign_voices,
+    choose,
+    components,
+    hold_out,
+    join,
+    seconds_of,
+    shares_of,
+    table,
+    tidy,
+)
 from scripts.recipes.everyday.voices import read_voices
 from scripts.speech.pico_voice import PicoVoice
 from scripts.speech.text_normalization import normalize_text
@@ -134,6 +146,22 @@ def test_the_voices_of_the_recipe_are_many_and_kept_apart():
     assert sum(voice.use == "train" for voice in voices) >= 25
     assert sum(voice.use == "test" for voice in voices) == 2
     assert len({(v.base, v.other, v.blend, v.pitch, v.formants) for v in voices}) == len(voices)
+
+
+def test_slow_voices_speak_as_much_as_asked():
+    voices = [voice for voice in read_voices(RECIPE / "voices.tsv") if voice.use == "train"]
+    assert shares_of(voices, None) == [voice.share for voice in voices]
+    shares = shares_of(voices, 0.01)
+    slow = sum(share for share, voice in zip(shares, voices, strict=True) if voice.speaks_slowly)
+    assert slow / sum(shares) == pytest.approx(0.01)
+    swift = [(share, voice.share) for share, voice in zip(shares, voices, strict=True) if not voice.speaks_slowly]
+    assert all(share == own for share, own in swift)
+    groups = [[Pair(f"Phrase {number}.", f"Sentence {number}.", "test")] for number in range(4000)]
+    said = list(assign_voices(groups, voices, shares, random.Random(0)))
+    again = sum(voice.speaks_slowly for _, voice in said)
+    assert 0.012 < again / len(said) < 0.03 and len(said) - len(groups) == again // 2
+    only_slow = [voice for voice in voices if voice.speaks_slowly]
+    assert shares_of(only_slow, 0.01) == [voice.share for voice in only_slow]
 
 
 @pytest.mark.parametrize(
