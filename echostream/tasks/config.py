@@ -6,7 +6,7 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II, MISSING
 
-from echostream.constants import LM_BONUS, LM_WEIGHT
+from echostream.constants import FULL_PRECISION, LM_BONUS, LM_WEIGHT
 
 
 @dataclass
@@ -135,8 +135,8 @@ class EchoStreamTaskConfig(FairseqDataclass):
             "weights; needs --optimizer echostream_adamw"
         },
     )
-    autocast: ChoiceEnum(["float32", "bfloat16"]) = field(  # type: ignore[valid-type]  # made at run time
-        default="float32",
+    autocast: ChoiceEnum([FULL_PRECISION, "bfloat16"]) = field(  # type: ignore[valid-type]  # made at run time
+        default=FULL_PRECISION,
         metadata={
             "help": "precision of products of matrices in training; weights, sums, losses and the optimizer stay in "
             "float32. bfloat16 is for processors with AVX512-BF16 or AMX; on a GPU there is --amp"

@@ -12,7 +12,7 @@ from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf.errors import OmegaConfBaseException
 
-from echostream.constants import FRAME_MS
+from echostream.constants import FRAME_MS, FULL_PRECISION
 from echostream.tasks import scoring
 from echostream.tasks.batches import ErrorReportingBatchIterator
 from echostream.tasks.checkpoint_files import check_resumed
@@ -396,7 +396,7 @@ class EchoStreamTask(FairseqTask):
         sample = {**sample, "segment": self.draw_segment(sample, update_num)}
         if self.right_contexts is not None:
             sample["right_context"] = self._sampler.sample_right_context(*self._draws, self.right_contexts)
-        if str(self.cfg.autocast) == "float32":
+        if str(self.cfg.autocast) == FULL_PRECISION:
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
         def rounded(model: Any, sample: dict[str, Any]) -> tuple:

@@ -27,13 +27,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 
 from echostream.constants import DEFAULT_POLICY, DEFAULT_SEGMENT_MS, FULL_PRECISION, PRECISIONS
 from echostream.models.config import ARCHITECTURES
 from echostream.percentiles import percentile
-from scripts.benchmarks.benchmarking import describe_machine, machine_facts
+from scripts.benchmarks.benchmarking import describe_machine, machine_facts, read_recordings
 from scripts.benchmarks.figures import write_json
-from scripts.benchmarks.serve_clients import WARM_UP_S, metrics, read_audio, speak
+from scripts.benchmarks.serve_clients import WARM_UP_S, metrics, speak, what_is_said
 from scripts.benchmarks.translation_systems import FRAME_MS, build_translator
 
 MODES = ("batched", "one by one")
@@ -59,7 +60,7 @@ def main() -> None:
     if args.serve:
         serve(args)
         return
-    read_audio(args.audio, args.seconds, 1)  # what can't be read is said before a server starts
+    tape = np.concatenate(read_recordings(args.audio)) if args.audio else None
     facts = machine_facts()
     print(describe_machine(facts), file=sys.stderr)
     trials: list[Trial] = []
@@ -68,7 +69,9 @@ def main() -> None:
         for mode in args.modes:
             with contextlib.ExitStack() as stack:
                 ports = [stack.enter_context(server(args, mode)) for _ in range(args.servers)]
-                search(lambda sessions, mode=mode, ports=ports: attempt(mode, sessions, ports, args), args, trials)
+                search(
+                    lambda sessions, mode=mode, ports=ports: attempt(mode, sessions, ports, tape, args), args, trials
+                )
     except KeyboardInterrupt:
         stopped = "interrupted: the figures are those measured so far"
     print(f"{describe_machine(facts)}\n\n{report(trials, args)}")
@@ -174,8 +177,9 @@ def serve(args: argparse.Namespace) -> None:
 # --- the measurement ---------------------------------------------------------------------------------------------
 
 
-def attempt(mode: str, sessions: int, ports: list[int], args: argparse.Namespace) -> Trial:
+def attempt(mode: str, sessions: int, ports: list[int], tape: np.ndarray | None, args: argparse.Namespace) -> Trial:
     """So many sessions at a time, for real; the servers at ``ports`` get them in turns."""
+    said = what_is_said(tape, args.seconds, sessions)
 
     async def run() -> tuple[list, dict[str, float], dict[str, float]]:
         urls = [f"http://127.0.0.1:{port}" for port in ports]
@@ -184,10 +188,7 @@ def attempt(mode: str, sessions: int, ports: list[int], args: argparse.Namespace
             before = await total(client, urls)
             spread_s = args.segment_ms / 1000 / sessions
             results = await asyncio.gather(
-                *(
-                    speak(f"{urls[i % len(urls)]}/ws", samples, i * spread_s, client)
-                    for i, samples in enumerate(read_audio(args.audio, args.seconds, sessions))
-                ),
+                *(speak(f"{urls[i % len(urls)]}/ws", samples, i * spread_s, client) for i, samples in enumerate(said)),
                 return_exceptions=True,
             )
             return results, before, await total(client, urls)

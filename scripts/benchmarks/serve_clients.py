@@ -5,35 +5,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from pathlib import Path
 
 import aiohttp
 import numpy as np
 
-from scripts.benchmarks.benchmarking import SAMPLE_RATE, Noise, read_recordings
+from echostream.audio.output import to_s16le
+from scripts.benchmarks.benchmarking import SAMPLE_RATE, Noise
 
 PIECE_MS = 40
 WARM_UP_S = 2  # of each session: not counted
 HOPELESS_MS = 5000  # a session so far behind is given up
 
 
-def read_audio(folder: Path | None, seconds: float, sessions: int) -> list[np.ndarray]:
-    """What each session speaks, int16 `(n,)` @16 kHz: the recordings of a folder over and over, or noise.
+def what_is_said(tape: np.ndarray | None, seconds: float, sessions: int) -> list[np.ndarray]:
+    """What each session speaks, int16 `(n,)` @16 kHz: `tape`, float32 `(n,)`, over and over, or noise if it is None.
 
     Each begins at a place of its own, so that no two sessions end a sentence at the same time for that reason.
-
-    Raises:
-        SystemExit: see :func:`read_recordings`.
     """
     size = round(SAMPLE_RATE * seconds)
-    if folder is None:
-        return [as_int16(Noise(seed).read(size)) for seed in range(sessions)]
-    tape = as_int16(np.concatenate(read_recordings(folder)))
-    return [np.resize(np.roll(tape, -(tape.size * place // sessions)), size) for place in range(sessions)]
-
-
-def as_int16(samples: np.ndarray) -> np.ndarray:
-    return (samples * 32767).clip(-32768, 32767).astype("<i2")
+    if tape is None:
+        spoken = [Noise(seed).read(size) for seed in range(sessions)]
+    else:
+        spoken = [np.resize(np.roll(tape, -(tape.size * place // sessions)), size) for place in range(sessions)]
+    return [np.frombuffer(to_s16le(samples), "<i2") for samples in spoken]
 
 
 async def speak(url: str, samples: np.ndarray, delay_s: float, client: aiohttp.ClientSession) -> list[float]:
