@@ -82,7 +82,7 @@ NEEDED = {
     "scripts/recipes/quickstart/demo.sh": ["--work", "{work}/out"],
     "scripts/recipes/custom/run.sh": ["--data-root", "{work}/out", "--table", "{file}"],
 }
-LIBRARIES = ("recipe.sh", "corpus.sh", "require_packages.sh")
+LIBRARIES = ("recipe.sh", "corpus.sh", "require_packages.sh", "agent_options.sh")
 RECIPES = [path for path in SHELL_FILES if path.suffix == ".sh" and path.name not in LIBRARIES]
 
 
