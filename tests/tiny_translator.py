@@ -106,9 +106,9 @@ def fill(module: nn.Module, gains: dict[str, float]) -> None:
             parameter.copy_(0.1 * values + (1.0 if name.endswith("weight") else 0.0))
 
 
-def make_model() -> EchoStreamModel:
-    """The model, in inference mode."""
-    model = EchoStreamModel(EchoStreamConfig(**MODEL), VOCABULARY, VOCABULARY, NUM_UNITS)
+def make_model(**options: int) -> EchoStreamModel:
+    """The model, in inference mode, with ``options`` beside or in place of those of :data:`MODEL`."""
+    model = EchoStreamModel(EchoStreamConfig(**MODEL | options), VOCABULARY, VOCABULARY, NUM_UNITS)
     fill(model, {"cross_attention": 5.0, "embedding": 0.5, "": 1.7})  # audio must matter more than the previous word
     model.fbank.set_cmvn(torch.full((80,), 20.0), torch.full((80,), 2.5))  # those of :func:`noise`
     return model.eval().requires_grad_(False)

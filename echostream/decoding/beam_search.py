@@ -50,6 +50,7 @@ def search(
     is_closed: Callable[[tuple[int, ...]], bool],
     repeated: Repeated,
     length_penalty: float = 1.0,
+    first: int = 0,
 ) -> Search[list[Hypothesis]]:
     """The best continuations of one stream, as a search that reads the next token of all hypotheses at a time.
 
@@ -64,6 +65,7 @@ def search(
             and only shows that the word before is whole.
         repeated: the tokens that must not follow a continuation.
         length_penalty: see :meth:`Hypothesis.normalised_score`.
+        first: the place in the sentence of the first frame.
 
     Returns:
         the hypotheses with the tokens that closed them, the best one first.
@@ -71,7 +73,7 @@ def search(
     live, closed = [Hypothesis()], list[Hypothesis]()
     for step in range(1, limit + 1):
         tokens = [[hypothesis.tokens[-1] if hypothesis.tokens else last] for hypothesis in live]
-        answer: TextAnswer = yield Reading(tokens, frames, state)
+        answer: TextAnswer = yield Reading(tokens, frames, state, first)
         scores = answer.logits[:, -1] + mask
         for row, hypothesis in enumerate(live):
             scores[row, list(repeated(hypothesis.tokens))] = float("-inf")

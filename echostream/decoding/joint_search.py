@@ -40,11 +40,13 @@ class Reading:
         tokens: ``R`` rows of ``N`` tokens; here ``N`` is 1.
         frames: ``(1, T, D)`` encoder frames that all of them may attend to.
         state: of the decoder before them, batch of ``R``.
+        first: the place in the sentence of the first frame.
     """
 
     tokens: Sequence[Sequence[int]]
     frames: Tensor
     state: TransformerState
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class _TextPass:
         rows = [len(reading.tokens) for reading in readings]
         lengths = [len(tokens) for reading in readings for tokens in reading.tokens]
         size = max(lengths)
-        memory, mask = self._frames([reading.frames for reading in readings], rows)
+        memory, mask = self._memory_of(readings, rows)
         # The decoder masks what comes after a token, so it doesn't matter which token the shorter rows are filled with.
         filled = [[*tokens, *[0] * (size - len(tokens))] for reading in readings for tokens in reading.tokens]
         hidden, logits, state = self.decoder(
@@ -162,15 +164,23 @@ class _TextPass:
             answers.append(TextAnswer(own_hidden[:, :length], own_logits[:, :length], own_state))
         return answers
 
-    def _frames(self, frames: list[Tensor], rows: list[int]) -> tuple[Tensor, Tensor | None]:
-        """Frames ``(B, T, D)`` and their mask ``(B, 1, T)``, a row for each hypothesis; None: all are visible."""
+    def _memory_of(self, readings: Sequence[Reading], rows: list[int]) -> tuple[Tensor, Tensor | None]:
+        """Memory ``(B, T, D)`` and its mask ``(B, 1, T)``, a row for each hypothesis; None: all of it is visible."""
+        frames = [reading.frames for reading in readings]
         known = len(frames) == len(self._sources) and all(
             one is other and count == before
             for one, count, (other, before) in zip(frames, rows, self._sources, strict=True)
         )
         if self._memory is None or not known:
             self._sources = list(zip(frames, rows, strict=True))
-            self._memory = _stacked_frames(frames, rows)
+            placed = [self.decoder.placed(reading.frames, reading.first) for reading in readings]
+            memory, mask = _stacked_frames(placed, rows)
+            ends = [reading.first + reading.frames.size(1) for reading in readings]
+            silent = self.decoder.behind(torch.tensor(ends, device=memory.device).repeat_interleave(torch.tensor(rows)))
+            if silent is not None:
+                mask = memory.new_ones(len(memory), 1, memory.size(1), dtype=torch.bool) if mask is None else mask
+                mask = torch.cat([mask, silent[:, None]], dim=-1)
+            self._memory = memory, mask
         return self._memory
 
 

@@ -83,13 +83,14 @@ def translate(
     repeated = [partial(repeating, starts_word=starts_word, heard=heard_repetition(words)) for words in sentences]
     decoder = model.mt_decoder
     forbidden = forbidden_tokens(decoder.embedding.num_embeddings, frames.device)
-    seen = [row[None, max(0, end - decoder.window_frames) : end] for row, end in zip(frames, lengths, strict=True)]
+    firsts = [max(0, end - decoder.window_frames) for end in lengths.tolist()]
+    seen = [row[None, first:end] for row, first, end in zip(frames, firsts, lengths, strict=True)]
     state = decoder.init_state()
     searches = [
-        _greedy(own, state, limit, forbidden, repeats)
+        _greedy(own, state, limit, forbidden, repeats, first)
         if beam == 1
-        else search(END, own, state, beam, limit, forbidden, _has_ended, repeats, length_penalty)
-        for own, limit, repeats in zip(seen, limits, repeated, strict=True)
+        else search(END, own, state, beam, limit, forbidden, _has_ended, repeats, length_penalty, first)
+        for own, first, limit, repeats in zip(seen, firsts, limits, repeated, strict=True)
     ]
     found = search_together(searches, decoder_passes(model))
     return [hypotheses if speaks else [Hypothesis()] for hypotheses, speaks in zip(found, spoken, strict=True)]
@@ -100,13 +101,13 @@ def _has_ended(tokens: tuple[int, ...]) -> bool:
 
 
 def _greedy(
-    frames: Tensor, state: TransformerState, limit: int, forbidden: Tensor, repeated: Repeated
+    frames: Tensor, state: TransformerState, limit: int, forbidden: Tensor, repeated: Repeated, first: int
 ) -> Search[list[Hypothesis]]:
-    """Greedy search for one utterance, whose decoder sees ``frames (1, T, D)``."""
+    """Greedy search for one utterance, whose decoder sees ``frames (1, T, D)`` from the place ``first`` on."""
     tokens: list[int] = []
     scores: list[float] = []
     while len(tokens) < limit and END not in tokens:
-        answer: TextAnswer = yield Reading([[tokens[-1] if tokens else END]], frames, state)
+        answer: TextAnswer = yield Reading([[tokens[-1] if tokens else END]], frames, state, first)
         state = answer.state
         logits = answer.logits[:, -1] + forbidden
         logits[0, list(repeated(tuple(tokens)))] = float("-inf")
@@ -137,8 +138,8 @@ def speak(
     starts_new = starts[tokens] | (tokens == PADDING)  # what is padded belongs to no word
     starts_new[:, 0] = False
     previous = torch.cat([torch.full_like(tokens[:, :1], END), tokens[:, :-1]], dim=1)
-    mask = model.mt_decoder.frame_mask(lengths, frames.size(1), lengths[:, None].expand_as(tokens))
-    hidden, _, _ = model.mt_decoder(previous, frames, mask)
+    memory, mask = model.mt_decoder.attended(frames, lengths, lengths[:, None].expand_as(tokens))
+    hidden, _, _ = model.mt_decoder(previous, memory, mask)
     logits, _ = model.unit_decoder(model.text_states(hidden, tokens), starts_new.long().cumsum(dim=1))
     unit_frames = torch.tensor([len(text) for text in texts]) * model.unit_decoder.frames_per_token
     spoken = read_ctc(logits, unit_frames)

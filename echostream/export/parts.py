@@ -172,8 +172,10 @@ def mt_decoder_part(model: EchoStreamModel) -> Part:
     start = tensors_of(fresh, "mt")
 
     def function(given: Tensors) -> Tensors:
-        before = with_tensors(fresh, "mt", given)
-        hidden, logits, after = decoder(given["token"], given["frames"], state=before, need_state=True)
+        before, frames = with_tensors(fresh, "mt", given), given["frames"]
+        length = torch.ones_like(frames[:, :, 0], dtype=torch.int64).sum(dim=1)
+        memory, mask = decoder.attended(frames, length, length[:, None])
+        hidden, logits, after = decoder(given["token"], memory, mask, before, need_state=True)
         return {"mt_logits": logits, "hidden": hidden} | next_of(after, "mt")
 
     frames = torch.zeros(1, EXAMPLE_SIZE, model.cfg.encoder_dim)

@@ -80,6 +80,13 @@ class EchoStreamConfig:
         default=0,
         metadata={"help": "learned inputs before a sentence's start symbol; Whisper's weights need three"},
     )
+    mt_places: int = field(
+        default=0,
+        metadata={
+            "help": "places of a sentence that the MT decoder tells apart in what it hears, with silence behind the "
+            "last frame; Whisper's weights need 30 s of them (40 ms frames)"
+        },
+    )
     mt_scale_embedding: bool = field(
         default=True, metadata={"help": "multiply what it reads by the root of its size; Whisper's weights don't"}
     )
@@ -138,6 +145,8 @@ WHISPER_BASE: dict[str, Any] = {
     "mt_activation": "gelu",
     "mt_positions": "learned",
     "mt_prompt_tokens": 3,
+    "mt_places": 750,  # 30 s
+    "mt_window_frames": 750,
     "mt_scale_embedding": False,
     "unit_normalise_text": True,
     "dropout": 0.0,

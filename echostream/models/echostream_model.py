@@ -54,6 +54,7 @@ class EchoStreamModel(nn.Module):
             cfg.mt_positions == "learned",
             cfg.mt_scale_embedding,
             cfg.mt_prompt_tokens,
+            cfg.mt_places,
         )
         self.unit_decoder = CTCTransformerUnitDecoder(
             num_units,
@@ -132,8 +133,8 @@ class EchoStreamModel(nn.Module):
         frames, lengths = encoded["encoder_out"], encoded["frame_lengths"]
         if visible_frames is None:
             visible_frames = lengths[:, None].expand_as(prev_text_tokens)
-        mask = self.mt_decoder.frame_mask(lengths, frames.size(1), visible_frames)
-        hidden, mt_logits, _ = self.mt_decoder(prev_text_tokens, frames, mask)
+        memory, mask = self.mt_decoder.attended(frames, lengths, visible_frames)
+        hidden, mt_logits, _ = self.mt_decoder(prev_text_tokens, memory, mask)
         outputs = {"mt_logits": mt_logits}
         if "unit" in parts:
             outputs["unit_logits"], _ = self.unit_decoder(self.text_states(hidden, target_text_tokens), word_ids)

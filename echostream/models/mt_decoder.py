@@ -33,7 +33,10 @@ class TransformerMTDecoder(nn.Module):
             serves those beyond; otherwise positions are rotary.
         scale_embedding: what is read is multiplied by the root of ``dim``.
         prompt_tokens: learned inputs before the start symbol of every sentence. They attend to a learned frame instead
-            of the sentence's, so that the state that a sentence starts from is the same for all.
+            of the sentence's, and to silence, so that the state that a sentence starts from is the same for all.
+        places: of a sentence, in frames, each of which has a vector that is added to the frame there. Behind the last
+            visible frame the decoder then sees silence, a learned frame for each place that is left: Whisper's (Radford
+            et al. 2022) has always seen 30 s. Frames behind the last place get its vector, and no silence follows them.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class TransformerMTDecoder(nn.Module):
         learned_positions: bool = False,
         scale_embedding: bool = True,
         prompt_tokens: int = 0,
+        places: int = 0,
     ) -> None:
         super().__init__()
         self.window_frames = window_frames
@@ -69,6 +73,10 @@ class TransformerMTDecoder(nn.Module):
         if prompt_tokens:
             self.prompt = nn.Parameter(POSITION_STD * torch.randn(prompt_tokens, dim))
             self.prompt_frame = nn.Parameter(torch.zeros(encoder_dim))
+        self.places = self.silence = None
+        if places:
+            self.places = nn.Parameter(torch.zeros(places, encoder_dim))
+            self.silence = nn.Parameter(torch.zeros(places, encoder_dim))
         self.dropout = nn.Dropout(dropout)
 
     def init_state(self, batch_size: int = 1) -> TransformerState:
@@ -77,7 +85,8 @@ class TransformerMTDecoder(nn.Module):
         if self.prompt is None or self.prompt_frame is None:
             return state
         x = self.prompt + (self.positions.weight[: len(self.prompt)] if self.positions is not None else 0)
-        _, after = self.stack(x[None], self.stack.init_state(), memory=self.prompt_frame[None, None])
+        start, frame = self.stack.init_state(), self.prompt_frame[None, None]
+        _, after = self.stack(x[None], start, memory=frame, shared_memory=self.silence)
         assert after is not None  # a state was given
         return TransformerState(after.position.expand(batch_size), after.past.expand(batch_size, *after.past.shape[1:]))
 
@@ -109,6 +118,36 @@ class TransformerMTDecoder(nn.Module):
         frame = torch.arange(num_frames, device=visible.device)
         return (frame < end) & (frame >= end - self.window_frames)
 
+    def attended(self, frames: Tensor, frame_lengths: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """What each token of whole sentences attends to.
+
+        Args:
+            frames: ``(B, T, encoder_dim)`` of the encoder, from the sentence's start on.
+            frame_lengths, visible: as in :meth:`frame_mask`.
+
+        Returns:
+            memory ``(B, T, encoder_dim)`` and its mask ``(B, N, T + places)``, for :meth:`forward`.
+        """
+        mask = self.frame_mask(frame_lengths, frames.size(1), visible)
+        behind = self.behind(torch.minimum(visible, frame_lengths[:, None]).clamp(min=1))
+        return self.placed(frames), mask if behind is None else torch.cat([mask, behind], dim=-1)
+
+    def placed(self, frames: Tensor, first: int = 0) -> Tensor:
+        """Frames ``(B, T, encoder_dim)``, the first at the place ``first``, with what each owes to its place."""
+        if self.places is None:
+            return frames
+        place = torch.arange(first, first + frames.size(1), device=frames.device)
+        return frames + self.places[place.clamp(max=len(self.places) - 1)]
+
+    def behind(self, ends: Tensor) -> Tensor | None:
+        """Which places ``(..., places)`` bool lie behind the last frame, in silence; None: it has no places.
+
+        ``ends (...)`` is how many places have been heard.
+        """
+        if self.places is None:
+            return None
+        return torch.arange(len(self.places), device=ends.device) >= ends[..., None]
+
     def forward(
         self,
         previous_tokens: Tensor,
@@ -122,8 +161,8 @@ class TransformerMTDecoder(nn.Module):
 
         Args:
             previous_tokens: ``(B, N)``, the target shifted right by its start symbol.
-            memory: ``(B, T, encoder_dim)`` frames.
-            memory_mask: from :meth:`frame_mask`; None if all frames are visible.
+            memory: ``(B, T, encoder_dim)`` frames, from :meth:`attended` or :meth:`placed`.
+            memory_mask: ``(B, N, T + places)``, which of them and of :meth:`behind` are visible; None: all.
             state: of the tokens before.
             need_state: return the next state.
             lengths: how many tokens each row has, see :meth:`CausalTransformer.forward`; None: all ``N``.
@@ -135,6 +174,12 @@ class TransformerMTDecoder(nn.Module):
             state = self.init_state(len(previous_tokens))
         x = self.dropout(self._input(previous_tokens, state))
         hidden, state = self.stack(
-            x, state, memory=memory, memory_mask=memory_mask, need_state=need_state, lengths=lengths
+            x,
+            state,
+            memory=memory,
+            memory_mask=memory_mask,
+            shared_memory=self.silence,
+            need_state=need_state,
+            lengths=lengths,
         )
         return hidden, nn.functional.linear(hidden, self.embedding.weight), state

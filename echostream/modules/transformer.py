@@ -14,7 +14,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from echostream.modules.activations import find_activation
 from echostream.modules.masks import windowed_block_mask
@@ -90,37 +90,48 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from ``(B, N, dim)`` to ``(B, T, memory_dim)``.
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, shared: Tensor | None = None) -> Tensor:
+        """Attend from ``(B, N, dim)`` to ``(B, T, memory_dim)`` and to ``(P, memory_dim)``, the same for all rows.
 
         Args:
             x: decoder positions.
             memory: encoder frames.
-            mask: ``(B, N, T)`` bool, True where visible; None if all frames are visible.
+            mask: ``(B, N, T + P)`` bool, True where visible; None if all is visible.
+            shared: frames behind those of every row; None: there are none, ``P`` is 0.
         """
         query = self.query(x).unflatten(-1, (self.heads, self.head_dim))  # (B, N, H, hd)
         mask = None if mask is None else mask[:, None]
-        n, t = x.size(1), memory.size(1)
-        # Compare multiplications per head: mapping N queries and N results against projecting T keys and values.
-        if n * (t + self.head_dim) * self.memory_dim < t * (self.memory_dim + n) * self.head_dim:
+        b, n, t = x.size(0), x.size(1), memory.size(1)
+        if shared is None:
+            shared = memory.new_zeros(0, self.memory_dim)
+        p = len(shared)
+        # Compare multiplications per head: mapping N queries and N results against projecting keys and values.
+        projecting = b * t * (self.memory_dim + n) + p * (self.memory_dim + b * n)
+        if b * n * (t + p + self.head_dim) * self.memory_dim < projecting * self.head_dim:
             # A head's weights serve all rows in one product, and a row's frames all heads. Products that broadcast
             # would copy the weights for every row and the frames for every head.
             weight = self.key.weight.unflatten(0, (self.heads, self.head_dim))  # (H, hd, memory_dim)
             mapped = query.flatten(0, 1).transpose(0, 1) @ weight  # (H, B * N, memory_dim)
             mapped = mapped.unflatten(1, (-1, n)).transpose(0, 1).flatten(1, 2)  # (B, H * N, memory_dim)
-            scores = (mapped @ memory.transpose(1, 2)).unflatten(1, (-1, n)) * self.head_dim**-0.5  # (B, H, N, T)
+            scores = torch.cat([mapped @ memory.transpose(1, 2), linear(mapped, shared)], dim=-1)
+            scores = scores.unflatten(1, (-1, n)) * self.head_dim**-0.5  # (B, H, N, T + P)
             if mask is not None:
                 scores = scores.masked_fill(~mask, float("-inf"))
             attention = nn.functional.dropout(scores.softmax(dim=-1), self.dropout, self.training)
-            context = (attention.flatten(1, 2) @ memory).unflatten(1, (-1, n))  # (B, H, N, memory_dim)
+            own, common = attention.flatten(1, 2).split([t, p], dim=-1)
+            context = (own @ memory + common @ shared).unflatten(1, (-1, n))  # (B, H, N, memory_dim)
             weight = self.value.weight.unflatten(0, (self.heads, self.head_dim))
             out = context.transpose(0, 1).flatten(1, 2) @ weight.transpose(1, 2)  # (H, B * N, hd)
             out = out.unflatten(1, (-1, n)).transpose(0, 1)  # (B, H, N, hd)
             # With dropout the attention weights don't sum to one; the other order scales the value bias by their sum.
             out = out + attention.sum(-1, keepdim=True) * self.value.bias.unflatten(0, (self.heads, 1, self.head_dim))
         else:
-            key = self.key(memory).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
-            value = self.value(memory).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+            key, value = (
+                torch.cat([projection(memory), projection(shared).expand(b, -1, -1)], dim=1)
+                .unflatten(-1, (self.heads, self.head_dim))
+                .transpose(1, 2)
+                for projection in (self.key, self.value)
+            )
             dropout = self.dropout if self.training else 0.0
             out = scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=mask, dropout_p=dropout)
         return self.out(out.transpose(1, 2).flatten(2))
@@ -156,6 +167,7 @@ class TransformerLayer(nn.Module):
         past: Tensor | None,
         memory: Tensor | None,
         memory_mask: Tensor | None,
+        shared_memory: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Output ``(B, N, dim)`` and the new keys and values ``(B, N, 2, H, hd)``."""
         qkv = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3 * self.heads, -1))
@@ -174,7 +186,7 @@ class TransformerLayer(nn.Module):
         )
         x = x + self.dropout(self.attention_out(out.transpose(1, 2).flatten(2)))
         if self.cross_attention is not None:
-            x = x + self.dropout(self.cross_attention(self.norm_cross(x), memory, memory_mask))
+            x = x + self.dropout(self.cross_attention(self.norm_cross(x), memory, memory_mask, shared_memory))
         hidden = self.dropout(self.activation(self.ffn_in(self.norm_ffn(x))))
         return x + self.dropout(self.ffn_out(hidden)), key_value
 
@@ -233,6 +245,7 @@ class CausalTransformer(nn.Module):
         block_ids: Tensor | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
+        shared_memory: Tensor | None = None,
         need_state: bool = False,
         lengths: Sequence[int] | None = None,
     ) -> tuple[Tensor, TransformerState | None]:
@@ -246,7 +259,8 @@ class CausalTransformer(nn.Module):
             block_ids: ``(B, N)`` non-decreasing ids; positions with equal ids see each other. A block must be complete
                 within one call. None: every position is a block of its own.
             memory: ``(B, T, memory_dim)`` encoder frames for cross-attention.
-            memory_mask: ``(B, N, T)`` bool, True where visible; None if all frames are visible.
+            memory_mask: ``(B, N, T + P)`` bool, True where visible; None if all frames are visible.
+            shared_memory: ``(P, memory_dim)`` frames behind those of every row; None: there are none.
             need_state: return the state for the next positions (implied by ``state``).
             lengths: how many of the ``N`` positions each row has; the state remembers nothing of those behind them.
                 None: all.
@@ -267,7 +281,7 @@ class CausalTransformer(nn.Module):
         key_values = []
         for i, layer in enumerate(self.layers):
             layer_past = whole[:, i] if whole is not None else None
-            x, key_value = layer(x, angles, mask, layer_past, memory, memory_mask)
+            x, key_value = layer(x, angles, mask, layer_past, memory, memory_mask, shared_memory)
             key_values.append(key_value)
         x = self.norm(x)
         if state is None:

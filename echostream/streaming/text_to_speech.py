@@ -57,8 +57,8 @@ class TextToSpeech:
 
     def _fresh_sentence(self) -> SentenceState:
         sentence = self.writer.init_state()
-        weight = self.model.mt_decoder.embedding.weight
-        return replace(sentence, span=replace(sentence.span, frames=weight.new_zeros(1, 1, self.model.cfg.encoder_dim)))
+        nothing = self.model.mt_decoder.embedding.weight.new_zeros(1, 1, self.model.cfg.encoder_dim)
+        return replace(sentence, span=replace(sentence.span, frames=nothing, end=1), num_frames=1)
 
     @torch.inference_mode()
     def step(self, text: str, state: TextToSpeechState, is_last: bool = False) -> tuple[StepOutput, TextToSpeechState]:

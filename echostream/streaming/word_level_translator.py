@@ -42,6 +42,7 @@ from echostream.text import WORD_MARK, pieces_to_text
 
 # Chosen on 120 dev sentences, ten on end (docs/results.md, Long speech); larger values would split less, and later.
 OVERDUE_TOKENS = 6  # read by the ST CTC beyond the decoder's end, which show that another sentence has started
+LEAD_FRAMES = 25  # before its first evidence, with which a sentence begins to a decoder that counts places: 1 s
 SLACK_TOKENS = 5  # the pause between the two may lie that many tokens earlier, since the ST CTC lags behind the speaker
 
 
@@ -88,6 +89,7 @@ class SentenceState(State):
         policy: of the policy.
         written: the last committed tokens, of this sentence and those before.
         heard: the last source words of the sentences before, as text.
+        begins: frame of the first evidence, from the stream's start; None: there is none yet.
         tokens, words: how many are committed.
         ended: the end of the sentence is committed.
         unit_reader: reads the unit decoder's CTC.
@@ -104,6 +106,7 @@ class SentenceState(State):
     policy: PolicyState = field(default_factory=PolicyState)
     written: tuple[int, ...] = (END,)
     heard: str = ""
+    begins: int | None = None
     tokens: int = 0
     words: int = 0
     ended: bool = False
@@ -118,6 +121,17 @@ class SentenceState(State):
     def first_frame(self) -> int:
         """Where the sentence starts, in frames from the stream's start."""
         return self.span.end - self.num_frames
+
+    def attended(self) -> tuple[Tensor, int]:
+        """Frames of the sentence that a decoder which counts places attends to, and the place of the first of them.
+
+        However long nobody spoke before it, it begins shortly before its first evidence.
+        """
+        frames = self.span.frames
+        first = self.num_frames - frames.size(1)
+        if self.begins is not None:
+            first -= max(0, self.begins - LEAD_FRAMES - self.first_frame)
+        return frames[:, max(0, -first) :], max(0, first)
 
     @property
     def heard_words(self) -> list[str]:
@@ -183,15 +197,21 @@ class WordLevelTranslator:
 
     def add_evidence(self, span: SourceSpan, state: SentenceState) -> SentenceState:
         """Take in what a segment brought."""
+        places = [*span.source_tokens[:1], *span.target_tokens[:1]]
         return replace(
             state,
             span=state.span.extended(span, self.model.mt_decoder.window_frames),
+            begins=min(places, default=None) if state.begins is None else state.begins,
             num_frames=state.num_frames + span.frames.size(1),
             source_words=state.source_words + len(span.words),
             source_tokens=state.source_tokens + len(span.source_tokens),
             target_tokens=state.target_tokens + len(span.target_tokens),
             expected_tokens=state.expected_tokens + len(span.expected_tokens),
         )
+
+    def _attended(self, state: SentenceState) -> tuple[Tensor, int]:
+        """Frames that the MT decoder attends to, and the place of the first of them."""
+        return state.attended() if self.model.cfg.mt_places else (state.span.frames, 0)
 
     def decide(self, policy: Policy, state: SentenceState) -> tuple[Budget | None, SentenceState]:
         """Ask the policy, once a segment: how much may be written, or None to READ on."""
@@ -330,11 +350,11 @@ class WordLevelTranslator:
 
         is_cut = False  # by the budget, perhaps inside a word
         mt = after = state.mt  # before the last token, and before the one that is read next
-        token, frames = state.written[-1], state.span.frames
+        token, (frames, first) = state.written[-1], self._attended(state)
         while state.tokens + len(pending) < limit:
             if not budget.whole_words and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
                 break  # no token is needed to show that a word is whole
-            answer: TextAnswer = yield Reading([[token]], frames, after)
+            answer: TextAnswer = yield Reading([[token]], frames, after, first)
             after, logits = answer.state, answer.logits[:, -1]
             best = adjust(logits).argmax(dim=-1)
             token = int(best)
@@ -389,8 +409,9 @@ class WordLevelTranslator:
         def repeated(tokens: tuple[int, ...]) -> set[int]:
             return repeating((*state.written, *tokens), self.starts_word, heard)
 
+        frames, first = self._attended(state)
         hypotheses = yield from search(
-            state.written[-1], state.span.frames, state.mt, self.beam, room, mask, is_closed, repeated
+            state.written[-1], frames, state.mt, self.beam, room, mask, is_closed, repeated, first=first
         )
         found = hypotheses[0].tokens
         words = self._words(found, budget)
@@ -407,7 +428,8 @@ class WordLevelTranslator:
     def _read(self, words: list[list[int]], state: SentenceState) -> Search[Extension]:
         """Known words, read in one pass, and the state with them committed."""
         tokens = [token for word in words for token in word]
-        answer: TextAnswer = yield Rereading([[state.written[-1], *tokens[:-1]]], state.span.frames, state.mt)
+        frames, first = self._attended(state)
+        answer: TextAnswer = yield Rereading([[state.written[-1], *tokens[:-1]]], frames, state.mt, first)
         text = self.model.text_states(answer.hidden, torch.tensor([tokens], device=answer.hidden.device))
         log_probs = iter(log_probs_of(answer.logits[0], tokens))
         read = [

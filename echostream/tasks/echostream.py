@@ -270,9 +270,23 @@ class EchoStreamTask(FairseqTask):
         if self.cfg.unlabelled_pieces < 1:
             raise ManifestError(f"--unlabelled-pieces is {self.cfg.unlabelled_pieces}; it must be at least 1")
         path = Path(self.cfg.data) / self.cfg.unlabelled_audio
-        reader = FeatureReader(self.speech_config, self.cfg.train_subset, False, 0, self.front_end)
         speeds = parse_speeds(self.cfg.unlabelled_speeds)
-        return UnlabelledSpeech(path, reader, self.cfg.unlabelled_piece_s, self.cfg.unlabelled_telephone_share, speeds)
+        share = self.cfg.unlabelled_telephone_share
+        return UnlabelledSpeech(path, self._plain_reader(), self.cfg.unlabelled_piece_s, share, speeds)
+
+    def _plain_reader(self) -> FeatureReader:
+        """Features without augmentation."""
+        return FeatureReader(self.speech_config, self.cfg.train_subset, False, 0, self.front_end)
+
+    def _any_speech(self) -> UnlabelledSpeech:
+        """The speech of ``--unlabelled-audio``, without that option that of the training data."""
+        if (speech := self.unlabelled_speech()) is not None:
+            return speech
+        path = Path(self.cfg.data) / f"{self.cfg.train_subset.split(',')[0]}.tsv"
+        root = self.speech_config.audio_root
+        return UnlabelledSpeech(
+            path, self._plain_reader(), self.cfg.unlabelled_piece_s, column="src_audio", root=root or path.parent
+        )
 
     def get_batch_iterator(self, dataset: SpeechTranslationDataset, **kwargs: Any) -> Any:
         """fairseq's iterator with new workers for every epoch and readable errors, see :mod:`echostream.tasks.batches`.
@@ -327,6 +341,7 @@ class EchoStreamTask(FairseqTask):
         """
         with exit_with_message(ValueError, OmegaConfBaseException):  # inconsistent sizes, unknown options
             model = super().build_model(cfg, from_checkpoint)
+        self.front_end = model.cfg.front_end  # whose features speech without transcripts has, from which weights start
         if not from_checkpoint:
             starts = self.cfg.init_encoder_from_whisper or self.cfg.init_mt_decoder_from_whisper
             if self.cfg.pretrained_lr_scale != 1 and not starts:
@@ -337,7 +352,7 @@ class EchoStreamTask(FairseqTask):
                 )
             with exit_with_message(ManifestError):
                 check_resumed(self.cfg, self.state.state_dict, self.cmvn, model)
-            load_initial_weights(model, self.cfg, self.state.state_dict)
+            load_initial_weights(model, self.cfg, self.state.state_dict, self._any_speech)
             if self.cfg.init_encoder_from_whisper:
                 # With the layer that joins frames: it starts as their mean, and all that was learned goes through it.
                 scale_learning_rate(model.encoder, self.cfg.pretrained_lr_scale)
@@ -351,7 +366,7 @@ class EchoStreamTask(FairseqTask):
                 f"echostream: --source-phones are one for {self.frame_ms} ms, the front end {model.cfg.front_end} has "
                 f"frames of {model.frame_ms} ms: leave them out"
             )
-        self.front_end, self.frame_ms = model.cfg.front_end, model.frame_ms
+        self.frame_ms = model.frame_ms
         return model
 
     def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:

@@ -22,7 +22,7 @@ from echostream.tasks.features import FeatureReader
 from echostream.tasks.manifests import AudioFiles, ManifestError, read_rows
 from echostream.tasks.segments import number_of
 
-COLUMNS = ("id", "audio")
+COLUMN = "audio"
 TELEPHONE_HZ, LOWEST_HZ = 8000, 300  # sample rate of a telephone, and the lowest tone that it carries
 SPEED_STEPS = 100  # to which speeds are rounded: fractions with small terms are cheap to resample by
 CODECS = ("ULAW", "GSM610")
@@ -41,6 +41,8 @@ class UnlabelledSpeech:
         piece_s: length of a piece in seconds.
         telephone_share: of the pieces that the student hears over a telephone.
         speeds: one of them, from 0.5 to 2, is drawn for each recording, which is played so much faster, and higher.
+        column: of the table that names the recordings.
+        root: what they are relative to; None: the table's folder.
 
     Raises:
         ManifestError: the table names what there is not, pieces of no length, or a share that is none.
@@ -53,13 +55,15 @@ class UnlabelledSpeech:
         piece_s: float,
         telephone_share: float = 0.0,
         speeds: Sequence[float] = (1.0,),
+        column: str = COLUMN,
+        root: Path | None = None,
     ) -> None:
         if not 0 < piece_s <= 30:
             raise ManifestError(f"--unlabelled-piece-s is {piece_s:g}; Whisper hears more than 0 and at most 30 s")
         if not 0 <= telephone_share <= 1:
             raise ManifestError(f"--unlabelled-telephone-share is {telephone_share:g}; it must be from 0 to 1")
-        files = AudioFiles(path.parent)
-        self.audio = [files.name(path, number, row["audio"]) for number, row in read_rows(path, COLUMNS)]
+        files = AudioFiles(root or path.parent)
+        self.audio = [files.name(path, number, row[column]) for number, row in read_rows(path, ("id", column))]
         self.reader = reader
         self.num_samples = round(piece_s * SAMPLE_RATE)
         self.telephone_share = telephone_share

@@ -158,7 +158,9 @@ class RecomputedTranslation:
         # Which subwords they are makes no difference to the work.
         tokens = 4 + torch.arange(num_tokens)[None] % (len(self.translator.writer.symbols) - 4)
         previous = torch.cat([torch.tensor([[END]]), tokens[:, :-1]], dim=1)
-        hidden, logits, _ = self.clock.charge("MT", model.mt_decoder, previous, frames)
+        heard = torch.tensor([frames.size(1)])
+        memory, mask = model.mt_decoder.attended(frames, heard, heard.expand_as(previous))
+        hidden, logits, _ = self.clock.charge("MT", model.mt_decoder, previous, memory, mask)
         tokens[0, -1] = int((logits[0, -1] + self.translator.writer.forbidden)[END + 1 :].argmax()) + END + 1
         units = self.clock.charge("units", self._units, hidden, tokens)
         wave, _ = self.clock.charge("vocoder", vocoder, units)

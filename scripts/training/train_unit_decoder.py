@@ -118,8 +118,8 @@ def _progress(batches: list[list[int]], what: str) -> Any:
 def _states(model: EchoStreamModel, sample: dict[str, Any], frames: Tensor, lengths: Tensor) -> Iterator[Utterance]:
     """Text states of a batch over these encoder frames."""
     target = sample["target_text"]
-    mask = model.mt_decoder.frame_mask(lengths, frames.size(1), lengths[:, None].expand_as(target))
-    hidden, _, _ = model.mt_decoder(sample["net_input"]["prev_text_tokens"], frames, mask)
+    memory, mask = model.mt_decoder.attended(frames, lengths, lengths[:, None].expand_as(target))
+    hidden, _, _ = model.mt_decoder(sample["net_input"]["prev_text_tokens"], memory, mask)
     states = model.text_states(hidden, target).half()
     sizes = zip(sample["target_text_lengths"].tolist(), sample["unit_lengths"].tolist(), strict=True)
     for row, (tokens, units) in enumerate(sizes):

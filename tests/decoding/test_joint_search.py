@@ -14,9 +14,9 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 LENGTHS = (5, 64, 1, 23)  # encoder frames that each search may attend to
 
 
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
+@pytest.fixture(scope="module", params=[0, 40], ids=["no places", "40 places"])
+def model(request):
+    return make_model(mt_places=request.param)
 
 
 def counted(passes):
@@ -42,11 +42,11 @@ def everything(model, index):
     frames, state, unit, answers = frames_of(index), model.mt_decoder.init_state(), model.unit_decoder.init_state(), []
     for step in range(index + 1):
         for token in range(step + 1):
-            answer = yield Reading([[10 * index + token]], frames, state)
+            answer = yield Reading([[10 * index + token]], frames, state, 3 * index)
             answers.append(answer)
             state = answer.state
         known = list(range(20, 21 + (step + index) % 3))
-        answer = yield Rereading([known], frames, state)
+        answer = yield Rereading([known], frames, state, 3 * index)
         answers.append(answer)
         state = answer.state
         text = torch.randn(1, len(known), 16, generator=torch.Generator().manual_seed(100 * step + index))

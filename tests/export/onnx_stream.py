@@ -118,7 +118,9 @@ def by_torch(
         if step % EVERY == 0 and (word := next(words, None)) is not None:
             seen = torch.cat(sentence, dim=1)[:, -model.mt_decoder.window_frames :]
             before = torch.tensor([[previous, *word[:-1]]])
-            hidden, mt_logits, mt = model.mt_decoder(before, seen, state=mt)
+            there = torch.tensor([seen.size(1)])
+            memory, mask = model.mt_decoder.attended(seen, there, there.expand(1, len(word)))
+            hidden, mt_logits, mt = model.mt_decoder(before, memory, mask, mt)
             text = model.text_states(hidden, torch.tensor([word]))
             unit_logits, unit = model.unit_decoder(text, torch.zeros(1, len(word), dtype=torch.int64), unit)
             previous = word[-1]

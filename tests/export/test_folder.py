@@ -30,6 +30,7 @@ WHISPER = {
     "st_layers": 0,
     "mt_positions": "learned",
     "mt_prompt_tokens": 3,
+    "mt_places": 30,
     "mt_scale_embedding": False,
     "unit_text_layers": 1,
     "unit_normalise_text": True,

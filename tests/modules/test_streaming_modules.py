@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchaudio.compliance import kaldi
 
+from echostream.decoding.joint_search import Reading, _TextPass
 from echostream.models import EchoStreamSpeechEncoder, architecture_config
 from echostream.models.ctc_decoder import CTCDecoder, CTCDecoderWithTransformerLayer
 from echostream.models.mt_decoder import TransformerMTDecoder
@@ -237,22 +238,43 @@ def test_both_orders_of_cross_attention_are_equal():
     torch.testing.assert_close(torch.cat(single, dim=1), together, **CLOSE)
 
 
-@pytest.mark.parametrize("form", [(), (0.0, "gelu", True, False, 3)], ids=["rotary", "as Whisper's"])
+@torch.no_grad()
+def test_cross_attention_to_frames_that_all_rows_share_is_that_to_copies_of_them():
+    attention = CrossAttention(32, 16, 4, dropout=0.0).eval()
+    memory, shared, x = torch.randn(3, 20, 16), torch.randn(30, 16), torch.randn(3, 9, 32)
+    mask = torch.rand(3, 9, 50) > 0.5
+    copied = attention(x, torch.cat([memory, shared.expand(3, -1, -1)], dim=1), mask)
+    torch.testing.assert_close(attention(x, memory, mask, shared), copied, **CLOSE)  # projects the frames
+    single = [attention(x[:, i : i + 1], memory, mask[:, i : i + 1], shared) for i in range(9)]  # maps the queries
+    torch.testing.assert_close(torch.cat(single, dim=1), copied, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [(), (0.0, "gelu", True, False, 3), (0.0, "gelu", True, False, 3, 50), (0.0, "relu", False, True, 0, 70)],
+    ids=["rotary", "learned", "fewer places than frames", "more places than frames"],
+)
 @torch.no_grad()
 def test_streamed_mt_states_equal_those_of_the_training_mask(form):
     decoder = TransformerMTDecoder(50, 1, 16, 32, 2, 4, 64, 6, 20, *form).eval()
+    if decoder.places is not None:
+        decoder.places.normal_()
+        decoder.silence.normal_()
     frames = torch.randn(1, 60, 16)
     visible = torch.tensor([[4, 4, 4, 12, 12, 31, 31, 31, 45, 60, 60]])
     tokens = torch.randint(4, 50, visible.shape)
-    mask = decoder.frame_mask(torch.tensor([60]), 60, visible)
-    hidden, logits, _ = decoder(tokens, frames, mask)
+    memory, mask = decoder.attended(frames, torch.tensor([60]), visible)
+    hidden, logits, _ = decoder(tokens, memory, mask)
     state = decoder.init_state()
+    passes = _TextPass(decoder)
     for index in range(tokens.size(1)):
         there = int(visible[0, index])
-        window = frames[:, max(0, there - decoder.window_frames) : there]
+        first = max(0, there - decoder.window_frames)
+        window = frames[:, first:there]
         # A discarded hypothesis must not change the state.
-        decoder(torch.randint(4, 50, (1, 3)), window, state=copy.deepcopy(state))
-        streamed, scores, state = decoder(tokens[:, index : index + 1], window, state=state)
+        passes([Reading(torch.randint(4, 50, (1, 3)).tolist(), window, copy.deepcopy(state), first)])
+        (answer,) = passes([Reading(tokens[:, index : index + 1].tolist(), window, state, first)])
+        streamed, scores, state = answer.hidden, answer.logits, answer.state
         torch.testing.assert_close(streamed[:, 0], hidden[:, index], **CLOSE)
         torch.testing.assert_close(scores[:, 0], logits[:, index], **CLOSE)
 

@@ -16,6 +16,7 @@ from echostream.modules.ctc import BLANK
 from echostream.streaming import StreamingTranslator
 from echostream.streaming.recogniser import Recogniser
 from echostream.streaming.source_span import SourceSpan
+from echostream.streaming.word_level_translator import LEAD_FRAMES
 
 POLICIES = ["alignment", "stride", "wait-k", "fixed-rate"]
 
@@ -270,6 +271,21 @@ def test_a_sentence_that_was_read_but_not_written_begins_at_the_longest_pause(tr
     assert writer.split_overdue(replace(sentence, tokens=5))[1] is None, "the ST CTC may be a little ahead"
     monkeypatch.setattr(writer, "overdue_tokens", math.inf)
     assert writer.split_overdue(sentence)[1] is None
+
+
+def test_places_of_a_sentence_are_counted_from_shortly_before_its_first_evidence(translator, monkeypatch):
+    """However long nobody spoke before it: Whisper's decoder knows 30 s."""
+    monkeypatch.setattr(translator.model.mt_decoder, "window_frames", 64)
+    writer = translator.writer
+    number = torch.arange(500.0).view(1, 500, 1).expand(-1, -1, translator.model.cfg.encoder_dim)
+    sentence, heard = writer.init_state(), []
+    for start, end, tokens in ((0, 300, []), (300, 340, [320]), (340, 380, [345]), (380, 420, [])):
+        span = SourceSpan(number[:, start:end], end, [], tokens, [token + 4 for token in tokens])
+        sentence = writer.add_evidence(span, sentence)
+        frames, first = sentence.attended()
+        heard.append((int(frames[0, 0, 0]), int(frames[0, -1, 0]) + 1, first))
+    assert LEAD_FRAMES == 25
+    assert heard == [(236, 300, 236), (295, 340, 0), (316, 380, 21), (356, 420, 61)]
 
 
 def test_state_of_another_task_or_twice_in_a_batch_is_rejected_unchanged(translator):

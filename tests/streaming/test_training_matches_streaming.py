@@ -8,9 +8,11 @@ from the same states, and the same units; and the mask that training derives fro
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from echostream.decoding.policy import UNLIMITED, visible_frames_from_policy
 from echostream.decoding.repetition import heard_repetition, repeating
+from echostream.models import EchoStreamModel
 from echostream.modules.ctc import BLANK, greedy_collapse
 from echostream.streaming import StreamingTranslator
 from echostream.streaming.word_level_translator import END
@@ -30,6 +32,15 @@ def make_translator(seed: int, wave: np.ndarray) -> StreamingTranslator:
         head.output.bias.sub_(logits.mean(dim=0))
         head.output.bias[BLANK] += 2.5 * logits.std(dim=0).mean()
     return translator
+
+
+def with_places(model: EchoStreamModel, places: int, seed: int) -> None:
+    """Give the text decoder places of a sentence, with silence behind them."""
+    decoder, generator = model.mt_decoder, torch.Generator().manual_seed(seed)
+    if places:
+        shape = places, model.cfg.encoder_dim
+        decoder.places, decoder.silence = (nn.Parameter(torch.randn(shape, generator=generator)) for _ in range(2))
+    model.cfg.mt_places = places
 
 
 def syllables(seconds: float, seed: int) -> np.ndarray:
@@ -71,17 +82,19 @@ def record(translator: StreamingTranslator, wave: np.ndarray):
 
 
 @pytest.mark.parametrize(
-    ("segment", "beam", "normalise_text"), [(1, 1, False), (4, 1, True), (8, 1, False), (4, 3, True)]
+    ("segment", "beam", "normalise_text", "places"),
+    [(1, 1, False, 0), (4, 1, True, 0), (8, 1, False, 0), (4, 3, True, 0), (4, 1, False, 120), (4, 3, True, 60)],
 )
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @torch.inference_mode()
-def test_forward_gives_the_states_of_streaming(segment, beam, normalise_text, seed, monkeypatch):
+def test_forward_gives_the_states_of_streaming(segment, beam, normalise_text, places, seed, monkeypatch):
     # In training, too, a sentence is written to its end, however little of it was read.
     monkeypatch.setattr("echostream.streaming.word_level_translator.last_budget", lambda *_: UNLIMITED)
     wave = syllables(4.0, seed)
     translator = make_translator(seed, wave)
     translator.segment_ms, translator.writer.beam = segment * 40, beam
     translator.model.cfg.unit_normalise_text = normalise_text
+    with_places(translator.model, places, seed)
     translator.recomposer.end_silence_ms = translator.writer.overdue_tokens = 10**6  # one sentence, as in training
     written, units, there, heard = record(translator, wave)
     words = [word.tokens for word in written]
@@ -107,8 +120,8 @@ def test_forward_gives_the_states_of_streaming(segment, beam, normalise_text, se
     assert (from_policy <= visible).all()
     assert (from_policy == visible).float().mean() > 0.7
     previous = torch.cat([torch.tensor([[END]]), target[:, :-1]], dim=1)
-    mask = model.mt_decoder.frame_mask(encoded["frame_lengths"], encoded["encoder_out"].size(1), visible)
-    hidden, logits, _ = model.mt_decoder(previous, encoded["encoder_out"], mask)
+    memory, mask = model.mt_decoder.attended(encoded["encoder_out"], encoded["frame_lengths"], visible)
+    hidden, logits, _ = model.mt_decoder(previous, memory, mask)
     states = torch.cat([word.text_states for word in written], dim=1)
     torch.testing.assert_close(model.text_states(hidden, target), states, rtol=1e-5, atol=1e-5)
     log_probs = torch.tensor([log_prob for word in written for log_prob in word.log_probs])

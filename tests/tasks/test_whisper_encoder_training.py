@@ -11,6 +11,7 @@ import torch
 from test_training import train
 
 from echostream.checkpoints.model_files import load_model
+from echostream.criterions.distillation import load_teacher
 from echostream.models import EchoStreamSpeechEncoder, architecture_config
 from echostream.models.config import POSITIONS
 from echostream.models.mt_decoder import TransformerMTDecoder
@@ -286,6 +287,28 @@ def test_a_text_decoder_that_starts_from_whisper_trains_and_streams(corpus, tmp_
         ]
         texts.append("".join(out.text for out in outs))
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("of_the_data", [False, True])
+def test_places_of_a_text_decoder_are_measured_from_speech(corpus, tmp_path, whisper_file, of_the_data, caplog):
+    """A place is what Whisper's frames there have in common, and silence its frames of silence, both as memory."""
+    without_normalisation(corpus)
+    start = ["--init-mt-decoder-from-whisper", str(whisper_file), "--unlabelled-piece-s", "4", "--mt-places", "120"]
+    speech = [] if of_the_data else unlabelled(corpus)
+    options = [*OPTIONS, *DECODER, *speech, *start, "--encoder-stack", "2", "--lr", "0"]
+    with caplog.at_level("INFO"):
+        _, weights, _ = train(corpus.folder, tmp_path / "none", 1, *options)
+    assert "its 120 places and the silence behind them: measured from 96 pieces of speech" in caplog.text
+    teacher = load_teacher(whisper_file)
+    reader = FeatureReader(load_speech_config(corpus.folder / "config_gcmvn.yaml"), "train", False, front_end="whisper")
+    with torch.no_grad():
+        silence, _, _ = teacher(torch.from_numpy(reader.of_samples(torch.zeros(30 * 16_000 + 320)))[None, :3000])
+    joined = silence[0].unflatten(0, (750, 2)).mean(dim=1)[:120]
+    torch.testing.assert_close(weights["mt_decoder.silence"], joined, rtol=1e-5, atol=1e-5)
+    places = weights["mt_decoder.places"]
+    # The 200 frames of a piece are 100 places, whose mean was taken off; those behind them are as the last one.
+    assert places[:100].mean(dim=0).abs().max() < 0.01 < places[:99].std(dim=0).max()
+    assert places[100:].equal(places[100:101].expand(20, -1))
 
 
 def test_weights_that_were_learned_elsewhere_can_learn_more_slowly(corpus, tmp_path, whisper_file):
