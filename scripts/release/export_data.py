@@ -35,13 +35,16 @@ def copy_data(data: Path, folder: Path, task_state: dict[str, Any], config_name:
         statistics = Path(normalisation.get("stats_npz_path") or "gcmvn.npz")
         copy(data / statistics, folder / statistics.name)
         texts[config_name] = texts[config_name].replace(str(statistics), statistics.name)
+    models: set[bytes] = set()
     for name, task in multitask.items():
         dictionary = Path(task["dict"])
         check_dictionary(data / dictionary, task_state.get(SYMBOLS.get(name, "")))
         copy(data / dictionary, folder / name / dictionary.name)
         texts[MULTITASK] = texts[MULTITASK].replace(str(dictionary), f"{name}/{dictionary.name}")
         for model in sorted((data / dictionary).parent.glob("*.model")):
-            copy(model, folder / name / model.name)
+            if (content := model.read_bytes()) not in models:  # both tasks of the target language have the same
+                copy(model, folder / name / model.name)
+            models.add(content)
     for name, text in texts.items():
         if path := next((line for line in text.splitlines() if ": /" in line), None):
             raise ValueError(f"{data / name} has a path that holds on this machine only: {path.strip()!r}")

@@ -108,6 +108,7 @@ if runs 6 "manifests"; then
     "$python" "$here/manifests.py" --data-root "$data_root" --source-vocab "$source_vocab" \
     --target-vocab "$target_vocab" --seed "$seed" "${whose[@]}"
   plain "$python" "$here/human_lists.py" --data-root "$data_root"
+  if [[ ! "$kmeans" -ef "$data_root/kmeans.npz" ]]; then plain cp -- "$kmeans" "$data_root/kmeans.npz"; fi
 fi
 
 if runs 7 "vocoder"; then
