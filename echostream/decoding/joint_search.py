@@ -175,8 +175,8 @@ class _TextPass:
             self._sources = list(zip(frames, rows, strict=True))
             placed = [self.decoder.placed(reading.frames, reading.first) for reading in readings]
             memory, mask = _stacked_frames(placed, rows)
-            ends = [reading.first + reading.frames.size(1) for reading in readings]
-            silent = self.decoder.behind(torch.tensor(ends, device=memory.device).repeat_interleave(torch.tensor(rows)))
+            ends = [reading.first + reading.frames.size(1) for reading in readings for _ in reading.tokens]
+            silent = self.decoder.behind(torch.tensor(ends, device=memory.device))
             if silent is not None:
                 mask = memory.new_ones(len(memory), 1, memory.size(1), dtype=torch.bool) if mask is None else mask
                 mask = torch.cat([mask, silent[:, None]], dim=-1)
