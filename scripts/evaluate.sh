@@ -19,8 +19,8 @@ usage: scripts/evaluate.sh --model CHECKPOINT --vocoder VOCODER --source WAVS --
   --segments "40 320"  segment sizes in ms, 0 for the whole utterance at once (default: "40 320")
   --limit N            only the first N sources (default 0: all)
   --task TASK          s2st (default), s2tt or asr
-  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --least-confidence, --max-tempo,
-  --precision VALUE, and --vad    as for the agents
+  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --least-language,
+  --least-confidence, --max-tempo, --precision VALUE, and --vad    as for the agents
   --device DEVICE      cpu (default), cuda, ...
   --language LANG      language of the output speech (default: en)
   --source-language L  of the source, for --cascade (default: fr)

@@ -20,8 +20,8 @@ usage: scripts/evaluate_long.sh --model CHECKPOINT --source WAVS --target TEXT -
   --segments "320"     segment sizes in ms (default: "320")
   --task TASK          s2st (default) or s2tt
   --language LANG      of the output (default: en)
-  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --least-confidence, --max-tempo,
-  --precision, --device VALUE, and --vad    as for evaluate.sh
+  --policy, --policy-option, --stride-n, --lag-k, --right-context-frames, --user-dir, --least-language,
+  --least-confidence, --max-tempo, --precision, --device VALUE, and --vad    as for evaluate.sh
   --force              do finished runs again
 
 It wants the extra long-form (OmniSTEval) and Perl. An interrupted evaluation goes on where it stopped. A stream of an

@@ -121,11 +121,13 @@ def make_vocoder(kind: str) -> UnitVocoder:
     return vocoder.eval().requires_grad_(False)
 
 
-def make_translator(vocoder: str = "code_hifigan", **options) -> StreamingTranslator:
-    """A translator with different output for different audio."""
+def make_translator(
+    vocoder: str = "code_hifigan", model: EchoStreamModel | None = None, **options
+) -> StreamingTranslator:
+    """A translator with different output for different audio; of another :func:`make_model` if one is given."""
     symbols = ["<s>", "<pad>", "</s>", "<unk>"]
     symbols += [f"{'▁' if index % 2 else ''}w{index}" for index in range(len(symbols), VOCABULARY)]
-    return StreamingTranslator(make_model(), symbols, symbols, make_vocoder(vocoder), **options)
+    return StreamingTranslator(model or make_model(), symbols, symbols, make_vocoder(vocoder), **options)
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

@@ -44,7 +44,8 @@ class ModelSettings:
         source_lang, target_lang: language tags such as ``fr``; empty if nobody said.
         description: whom and what it understands, in a sentence or two for whoever is about to speak to it.
         segment_ms, right_context_frames, policy, stride_n, lag_k, beam, source_lm, lm_weight, lm_bonus, policy_options,
-            confidence_slope, confidence_offset, least_confidence, max_tempo, vad: see :class:`StreamingTranslator`.
+            confidence_slope, confidence_offset, least_language, least_confidence, max_tempo, vad: see
+            :class:`StreamingTranslator`.
     """
 
     checkpoint: Path
@@ -64,6 +65,7 @@ class ModelSettings:
     policy_options: dict[str, Any] | None = None
     confidence_slope: float | None = None
     confidence_offset: float | None = None
+    least_language: float = 0.0
     least_confidence: float = 0.0
     max_tempo: float = 1.0
     vad: bool = False

@@ -64,6 +64,7 @@ KEY_VALUE = (
 # What a translation without times starts with; the last of it takes the place of our start symbol.
 PROMPT = ("<|startoftranscript|>", "<|{language}|>", "<|translate|>", "<|notimestamps|>")
 END_TOKEN = "<|endoftext|>"  # noqa: S105  # no password
+LANGUAGE_TOKEN = re.compile(r"<\|[a-z]{2,3}\|>")
 Weights = dict[str, Tensor]
 
 
@@ -181,7 +182,8 @@ def whisper_decoder(
 ) -> tuple[Weights, list[str]]:
     """Weights of a :class:`TransformerMTDecoder` as Whisper's, and the symbols that Whisper doesn't have.
 
-    The first three tokens of Whisper's prompt become the decoder's prompt. The fourth is read in the form of our start
+    The first three tokens of Whisper's prompt become the decoder's prompt, and the names of languages, which its first
+    one asks for, the languages that it tells apart. The fourth is read in the form of our start
     symbol, which is also the end symbol: the place where it stands adds what their embeddings differ by. A symbol that
     Whisper doesn't have starts as the mean of its bytes.
 
@@ -218,6 +220,9 @@ def whisper_decoder(
     places[len(prompt)] += embedding[tokens[start]] - rows[end]
     result: Weights = {"embedding.weight": rows, "positions.weight": places}
     result["prompt"] = embedding[[tokens[token] for token in prompt]]
+    spoken = [token for token in tokens if LANGUAGE_TOKEN.fullmatch(token)]
+    spoken.sort(key=lambda token: (token != prompt[1], tokens[token]))  # the source's first
+    result["languages"] = embedding[[tokens[token] for token in spoken]]
     # A frame of which nothing is known: what the encoder's last norm makes of a mean one.
     result["prompt_frame"] = _Stack.of(weights, "encoder", source).last_norm()["bias"]
     for index, place in enumerate(stack.places(layers)):

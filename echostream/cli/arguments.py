@@ -181,6 +181,7 @@ def add_speak_arguments(parser: argparse.ArgumentParser) -> None:
         "source_lm",
         "lm_weight",
         "lm_bonus",
+        "least_language",
         "least_confidence",
         "max_tempo",
         "vad",

@@ -81,6 +81,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lm-weight", type=scale, metavar="W", help=f"of its log-probabilities ({LM_WEIGHT:g})")
     group.add_argument("--lm-bonus", type=scale, metavar="B", help=f"for each of its subwords, in nats ({LM_BONUS:g})")
     group.add_argument(
+        "--least-language",
+        type=number(0, 1, is_below=True),
+        metavar="P",
+        help="say nothing of a sentence that is less likely than this in the source language, 0 to 1 (0: ask not)",
+    )
+    group.add_argument(
         "--least-confidence",
         type=number(0, 1, is_below=True),
         metavar="P",
@@ -193,7 +199,7 @@ def model_settings(args: argparse.Namespace) -> ModelSettings:
     from echostream.checkpoints.model_store import resolve_model
 
     names = ("vocoder", "segment_ms", "policy", "stride_n", "lag_k", "beam", "source_lm", "lm_weight", "lm_bonus")
-    given = {name: getattr(args, name) for name in (*names, "least_confidence", "max_tempo", "vad")}
+    given = {name: getattr(args, name) for name in (*names, "least_language", "least_confidence", "max_tempo", "vad")}
     given |= {"policy_options": options_of(args.policy_option)}
     try:
         args.model = resolve_model(args.model)

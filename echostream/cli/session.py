@@ -55,6 +55,7 @@ class Session:
         self.translator, self.view, self.show = translator, view, show
         self.speech, self.texts = speech, texts
         self.state = translator.init_state()
+        self.heard_words = self.said_words = 0
         self.heard_s = self.spoken_s = self.compute_s = self.worst_lag_s = 0.0
         self.played_s = self.worst_speech_lag_s = 0.0  # when the speech so far is over, as the source plays; its lag
 
@@ -64,6 +65,8 @@ class Session:
         output = self.translator.step(samples, self.state, is_last)
         self.compute_s += time.perf_counter() - start
         self.heard_s += samples.size / self.translator.sample_rate
+        self.heard_words += len(output.source_words)
+        self.said_words += len(output.words)
         speech_s = output.samples.size / self.translator.output_sample_rate
         self.spoken_s += speech_s
         if speech_s:

@@ -195,6 +195,12 @@ def report(job: Job, session: Session, console: Console) -> None:
     if job.texts:
         line += f"; text in {', '.join(str(target.path) for target in job.texts)}"
     console.status(line)
+    translator = session.translator
+    if session.heard_words and not session.said_words and translator.task != "asr" and translator.writer.least_language:
+        console.warning(
+            f"{session.heard_words} words were heard in {job.name} and nothing was said of them: they are not in the "
+            "model's language, as far as it can tell; --least-language 0 translates them all the same"
+        )
 
 
 def open_source(source: Path, args: argparse.Namespace) -> AudioStream:

@@ -58,6 +58,18 @@ class Rereading(Reading):
 
 
 @dataclass(frozen=True)
+class LanguageReading:
+    """The question how likely a sentence is in the source language; the answer is that probability, a float.
+
+    Attributes:
+        frames, first: as of a :class:`Reading`.
+    """
+
+    frames: Tensor
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class TextAnswer:
     """What the MT decoder says to a :class:`Reading`.
 
@@ -127,7 +139,12 @@ def search_together(searches: Sequence[Search[T]], passes: Mapping[type, Pass]) 
 def decoder_passes(model: EchoStreamModel) -> dict[type, Pass]:
     """The passes of a model's MT decoder and unit decoder, for one :func:`search_together`."""
     read = _TextPass(model.mt_decoder)
-    return {Reading: read, Rereading: read, UnitReading: partial(_read_units, model.unit_decoder)}
+    return {
+        LanguageReading: read.languages,
+        Reading: read,
+        Rereading: read,
+        UnitReading: partial(_read_units, model.unit_decoder),
+    }
 
 
 class _TextPass:
@@ -164,7 +181,13 @@ class _TextPass:
             answers.append(TextAnswer(own_hidden[:, :length], own_logits[:, :length], own_state))
         return answers
 
-    def _memory_of(self, readings: Sequence[Reading], rows: list[int]) -> tuple[Tensor, Tensor | None]:
+    def languages(self, readings: Sequence[LanguageReading]) -> list[float]:
+        """How likely each sentence is in the source language."""
+        return self.decoder.language(*self._memory_of(readings, [1] * len(readings))).exp().tolist()
+
+    def _memory_of(
+        self, readings: Sequence[Reading | LanguageReading], rows: list[int]
+    ) -> tuple[Tensor, Tensor | None]:
         """Memory ``(B, T, D)`` and its mask ``(B, 1, T)``, a row for each hypothesis; None: all of it is visible."""
         frames = [reading.frames for reading in readings]
         known = len(frames) == len(self._sources) and all(
@@ -175,7 +198,11 @@ class _TextPass:
             self._sources = list(zip(frames, rows, strict=True))
             placed = [self.decoder.placed(reading.frames, reading.first) for reading in readings]
             memory, mask = _stacked_frames(placed, rows)
-            ends = [reading.first + reading.frames.size(1) for reading in readings for _ in reading.tokens]
+            ends = [
+                reading.first + reading.frames.size(1)
+                for reading, count in zip(readings, rows, strict=True)
+                for _ in range(count)
+            ]
             silent = self.decoder.behind(torch.tensor(ends, device=memory.device))
             if silent is not None:
                 mask = memory.new_ones(len(memory), 1, memory.size(1), dtype=torch.bool) if mask is None else mask

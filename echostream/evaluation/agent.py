@@ -92,6 +92,11 @@ class EchoStreamAgent(GenericAgent):
         group.add_argument("--lm-weight", type=float, help="of its log-probabilities (default: 0.8)")
         group.add_argument("--lm-bonus", type=float, help="for each of its subwords, in nats (default: 2)")
         group.add_argument(
+            "--least-language",
+            type=float,
+            help="say nothing of a sentence that is less likely than this in the source language (default: 0)",
+        )
+        group.add_argument(
             "--least-confidence", type=float, help="leave out words of less than this, 0 to 1 (default: 0)"
         )
         group.add_argument(
@@ -293,6 +298,7 @@ def load_translator(args: Namespace, task: str) -> StreamingTranslator:
         "source_lm": args.source_lm,
         "lm_weight": args.lm_weight,
         "lm_bonus": args.lm_bonus,
+        "least_language": getattr(args, "least_language", None),
         "least_confidence": getattr(args, "least_confidence", None),
         "max_tempo": getattr(args, "max_tempo", None),
         "vad": getattr(args, "vad", None),

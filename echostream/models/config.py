@@ -87,6 +87,10 @@ class EchoStreamConfig:
             "last frame; Whisper's weights need 30 s of them (40 ms frames)"
         },
     )
+    mt_languages: int = field(
+        default=0,
+        metadata={"help": "languages that the MT decoder can tell by what it hears; Whisper's weights know 99"},
+    )
     mt_scale_embedding: bool = field(
         default=True, metadata={"help": "multiply what it reads by the root of its size; Whisper's weights don't"}
     )
@@ -147,6 +151,7 @@ WHISPER_BASE: dict[str, Any] = {
     "mt_prompt_tokens": 3,
     "mt_places": 750,  # 30 s
     "mt_window_frames": 750,
+    "mt_languages": 99,
     "mt_scale_embedding": False,
     "unit_normalise_text": True,
     "dropout": 0.0,

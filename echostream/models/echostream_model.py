@@ -55,6 +55,7 @@ class EchoStreamModel(nn.Module):
             cfg.mt_scale_embedding,
             cfg.mt_prompt_tokens,
             cfg.mt_places,
+            cfg.mt_languages,
         )
         self.unit_decoder = CTCTransformerUnitDecoder(
             num_units,

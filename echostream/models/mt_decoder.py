@@ -37,6 +37,11 @@ class TransformerMTDecoder(nn.Module):
         places: of a sentence, in frames, each of which has a vector that is added to the frame there. Behind the last
             visible frame the decoder then sees silence, a learned frame for each place that is left: Whisper's (Radford
             et al. 2022) has always seen 30 s. Frames behind the last place get its vector, and no silence follows them.
+        languages: of what is heard, told apart by a vector each, the source's first; see :meth:`language`. They are
+            Whisper's and are not trained.
+
+    Raises:
+        ValueError: languages, but no prompt to ask for them with.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class TransformerMTDecoder(nn.Module):
         scale_embedding: bool = True,
         prompt_tokens: int = 0,
         places: int = 0,
+        languages: int = 0,
     ) -> None:
         super().__init__()
         self.window_frames = window_frames
@@ -77,6 +83,11 @@ class TransformerMTDecoder(nn.Module):
         if places:
             self.places = nn.Parameter(torch.zeros(places, encoder_dim))
             self.silence = nn.Parameter(torch.zeros(places, encoder_dim))
+        self.languages = None
+        if languages:
+            if not prompt_tokens:
+                raise ValueError("a decoder that tells languages (mt_languages) needs a prompt (mt_prompt_tokens)")
+            self.languages = nn.Parameter(torch.zeros(languages, dim), requires_grad=False)
         self.dropout = nn.Dropout(dropout)
 
     def init_state(self, batch_size: int = 1) -> TransformerState:
@@ -89,6 +100,23 @@ class TransformerMTDecoder(nn.Module):
         _, after = self.stack(x[None], start, memory=frame, shared_memory=self.silence)
         assert after is not None  # a state was given
         return TransformerState(after.position.expand(batch_size), after.past.expand(batch_size, *after.past.shape[1:]))
+
+    def language(self, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+        """How likely what is heard is in the source language: log-probabilities ``(B,)`` among all languages.
+
+        Whisper tells the language in what follows the first token of its prompt, before anything else is written
+        (Radford et al. 2022, section 2.3).
+
+        Args:
+            memory, memory_mask: as in :meth:`forward`; of the mask one row, ``(B, 1, T + places)``.
+        """
+        if self.prompt is None or self.languages is None:
+            raise ValueError("this decoder can't tell languages: its mt_languages is 0")
+        x = self.prompt[:1] + (self.positions.weight[:1] if self.positions is not None else 0)
+        hidden, _ = self.stack(
+            x.expand(len(memory), 1, -1), memory=memory, memory_mask=memory_mask, shared_memory=self.silence
+        )
+        return nn.functional.linear(hidden[:, 0], self.languages).log_softmax(dim=-1)[:, 0]
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings as the unit decoder reads them, beside hidden states."""

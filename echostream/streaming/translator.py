@@ -84,6 +84,7 @@ class StreamingTranslator:
         lm_weight, lm_bonus: weight of the language model, and nats added for each symbol.
         confidence_slope, confidence_offset: what the decoder's probabilities mean, see
             :class:`echostream.decoding.confidence.Confidence`; None: not calibrated.
+        least_language: see :class:`WordLevelTranslator`.
         least_confidence, max_tempo: see :class:`TranslatorOptions`.
         vad: hear only what may be speech, see :class:`echostream.streaming.speech_gate.SpeechGate`.
 
@@ -116,6 +117,7 @@ class StreamingTranslator:
         policy_options: Mapping[str, Any] | None = None,
         confidence_slope: float | None = None,
         confidence_offset: float | None = None,
+        least_language: float = 0.0,
         least_confidence: float = 0.0,
         vad: bool = False,
         max_tempo: float = 1.0,
@@ -149,7 +151,7 @@ class StreamingTranslator:
             self.breaks = SentenceBreakDetector(language_model, model.frame_ms)
         self.recogniser = Recogniser(model.asr_head, model.st_head, target_symbols, self.detector, self.transcriber)
         confidence = Confidence(confidence_slope, confidence_offset)
-        self.writer = WordLevelTranslator(model, target_symbols, beam, confidence)
+        self.writer = WordLevelTranslator(model, target_symbols, beam, confidence, least_language=least_language)
         self.recomposer = SentenceRecomposer(
             self.output_sample_rate, vocoder.hop_samples if vocoder is not None else UNIT_SAMPLES
         )

@@ -20,6 +20,7 @@ from echostream.constants import FRAME_MS
 from echostream.decoding.beam_search import search
 from echostream.decoding.confidence import Confidence, log_probs_of
 from echostream.decoding.joint_search import (
+    LanguageReading,
     Reading,
     Rereading,
     Search,
@@ -92,6 +93,7 @@ class SentenceState(State):
         begins: frame of the first evidence, from the stream's start; None: there is none yet.
         tokens, words: how many are committed.
         ended: the end of the sentence is committed.
+        in_language: it was found to be in the source language.
         unit_reader: reads the unit decoder's CTC.
     """
 
@@ -110,6 +112,7 @@ class SentenceState(State):
     tokens: int = 0
     words: int = 0
     ended: bool = False
+    in_language: bool = False
     unit_reader: CTCReader = field(default_factory=CTCReader)
 
     @property
@@ -165,6 +168,11 @@ class WordLevelTranslator:
         confidence: what the decoder's probabilities mean.
         overdue_tokens: how many tokens the ST CTC reads beyond the decoder's end before that end is committed and the
             next sentence starts; with ``math.inf`` only silence and punctuation end sentences.
+        least_language: nothing is written of a sentence as long as what was heard of it is in the source language with
+            a probability of less than that; 0: it isn't asked.
+
+    Raises:
+        ValueError: ``least_language`` of a model that can't tell languages, or out of range.
     """
 
     def __init__(
@@ -174,11 +182,21 @@ class WordLevelTranslator:
         beam: int = 1,
         confidence: Confidence | None = None,
         overdue_tokens: float = OVERDUE_TOKENS,
+        least_language: float = 0.0,
     ) -> None:
+        if not 0 <= least_language < 1:
+            raise ValueError(f"least_language must be at least 0 and below 1, got {least_language}")
+        languages = model.mt_decoder.languages
+        if least_language and (languages is None or not languages.any()):
+            raise ValueError(
+                "least_language needs a model that tells languages, as those do that start from Whisper's text decoder "
+                "(mt_languages): leave it at 0"
+            )
         self.model = model
         self.beam = beam
         self.confidence = confidence or Confidence()
         self.overdue_tokens = overdue_tokens
+        self.least_language = least_language
         self.symbols = list(symbols)
         self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
         self.forbidden = forbidden_tokens(len(self.symbols), next(model.parameters()).device)
@@ -281,9 +299,20 @@ class WordLevelTranslator:
         Returns:
             the words that are committed now, none or several, and the next state.
         """
+        if not state.in_language:
+            state = replace(state, in_language=(yield from self._is_in_language(state)))
+            if not state.in_language:
+                return [], state
         extend = self._extend if self.beam == 1 else self._extend_by_beam
         words, state = yield from extend(budget, state, is_last)
         return (yield from self._target_words(words, state, with_units))
+
+    def _is_in_language(self, state: SentenceState) -> Search[bool]:
+        """Whether what was heard of the sentence may be in the source language."""
+        if not self.least_language:
+            return True
+        probability: float = yield LanguageReading(*self._attended(state))
+        return probability >= self.least_language
 
     def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
         """Commit given words, with their units, instead of such as are decoded.

@@ -3,5 +3,6 @@
 
 # Whether $1 is such an option with a value.
 is_for_agents() {
-  [[ $1 =~ ^--(policy|policy-option|stride-n|lag-k|right-context-frames|user-dir|least-confidence|max-tempo|precision)$ ]]
+  local options="policy|policy-option|stride-n|lag-k|right-context-frames|user-dir|least-language|least-confidence"
+  [[ $1 =~ ^--($options|max-tempo|precision)$ ]]
 }

@@ -93,7 +93,8 @@ def main() -> int:
         if not path.exists():
             parser.error(f"no such file or folder: {path}")
     file = args.output / "wordless.json"
-    told = ("foreign", "spoken", "minutes", "seed", "model", "segment_ms", "policy", "least_confidence", "vad")
+    told = ("foreign", "spoken", "minutes", "seed", "model", "segment_ms", "policy", "vad")
+    told += ("least_language", "least_confidence")
     options = {name: str(getattr(args, name)) for name in told}
     done = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"options": options, "kinds": {}}
     if done["options"] != options:

@@ -220,6 +220,7 @@ def server_options(args: argparse.Namespace) -> list[str]:
         "source_lm",
         "lm_weight",
         "lm_bonus",
+        "least_language",
         "least_confidence",
         "max_tempo",
         "device",

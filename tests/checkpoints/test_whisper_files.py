@@ -16,7 +16,7 @@ from echostream.models.mt_decoder import TransformerMTDecoder
 
 DIM, FFN, LAYERS = 32, 64, 4
 WORDS = ["\u0120the", "\u0120caf", "\u00c3", "\u00a9", "\u00c3\u00a9", "s", "t"]  # bytes as Whisper writes them
-SPECIALS = ["<|endoftext|>", "<|startoftranscript|>", "<|fr|>", "<|translate|>", "<|notimestamps|>"]
+SPECIALS = ["<|endoftext|>", "<|startoftranscript|>", "<|fr|>", "<|haw|>", "<|translate|>", "<|notimestamps|>"]
 TOKENS = {token: number for number, token in enumerate([*WORDS, *SPECIALS])}
 ATTENTION = {"query": (DIM, DIM), "key": (DIM, DIM), "value": (DIM, DIM), "out": (DIM, DIM)}
 
@@ -164,7 +164,7 @@ def test_three_formats_fill_the_encoder_alike(files, name):
 
 def small_decoder(symbols: list[str], prompt_tokens: int = 3) -> TransformerMTDecoder:
     return TransformerMTDecoder(
-        len(symbols), 1, DIM, DIM, LAYERS, 2, FFN, 64, 500, 0.0, "gelu", True, False, prompt_tokens
+        len(symbols), 1, DIM, DIM, LAYERS, 2, FFN, 64, 500, 0.0, "gelu", True, False, prompt_tokens, languages=2
     ).eval()
 
 
@@ -196,6 +196,23 @@ def test_subwords_take_their_embeddings_and_unknown_ones_the_mean_of_their_bytes
     assert byte_characters("\u2581caf\u00e9") == "\u0120caf\u00c3\u00a9"
 
 
+@pytest.mark.parametrize(("language", "first"), [("fr", "<|fr|>"), ("haw", "<|haw|>")])
+def test_the_languages_are_those_of_the_tokens_the_source_first(language, first):
+    weights = openai_weights()
+    embedding = weights["decoder.token_embedding.weight"]
+    other = ({"<|fr|>", "<|haw|>"} - {first}).pop()
+    rows = whisper_decoder(weights, TOKENS, SYMBOLS, 2, language=language)[0]["languages"]
+    assert rows.equal(embedding[[TOKENS[first], TOKENS[other]]])
+
+
+def test_languages_without_a_prompt_to_ask_for_them_are_refused():
+    with pytest.raises(ValueError, match="mt_prompt_tokens"):
+        small_decoder(SYMBOLS, prompt_tokens=0)
+    decoder = TransformerMTDecoder(len(SYMBOLS), 1, DIM, DIM, 1, 2, FFN, 64, 500)
+    with pytest.raises(ValueError, match="mt_languages is 0"):
+        decoder.language(torch.zeros(1, 3, DIM))
+
+
 @torch.no_grad()
 def test_the_first_input_is_the_last_of_the_prompt():
     weights = openai_weights()
@@ -211,7 +228,7 @@ def test_the_first_input_is_the_last_of_the_prompt():
     ("change", "message"),
     [
         ({"language": "zz"}, "don't know 'zz'"),
-        ({"tokens": {**TOKENS, "more": len(TOKENS)}}, "are not those of its 12 embeddings"),
+        ({"tokens": {**TOKENS, "more": len(TOKENS)}}, "are not those of its 13 embeddings"),
         ({"layers": 5}, "has 4 decoder layers, the model 5"),
         ({"weights": {}}, "no weights of Whisper's decoder"),
     ],
@@ -311,13 +328,23 @@ def test_whisper_base_gives_what_ctranslate2_gives():
     filled = whisper_decoder(weights, tokens, ["<s>", "<pad>", "</s>"], 2)[0]
     filled["embedding.weight"] = weights["decoder/embeddings/weight"]
     filled["positions.weight"] = weights["decoder/position_encodings/encodings"]
-    decoder.load_state_dict({name: value for name, value in filled.items() if not name.startswith("prompt")})
+    beside = ("prompt", "languages")
+    decoder.load_state_dict({name: value for name, value in filled.items() if not name.startswith(beside)})
     written = result.sequences_ids[0]
     _, logits, _ = decoder(torch.tensor([[*prompt, *written[:-1]]]), expected)
     scores = logits[0, len(prompt) - 1 :].log_softmax(dim=-1)
     theirs = torch.stack([torch.from_numpy(np.asarray(step).reshape(-1)) for step in result.logits[0]])
     assert (scores - theirs[: len(scores)].log_softmax(dim=-1)).abs().max() < 1e-3
     assert scores.argmax(dim=-1).tolist() == written
+
+    # The language, which it tells without any of that prompt but the first.
+    ours = TransformerMTDecoder(
+        3, 1, 512, 512, 6, 8, 2048, 448, 1500, 0.0, "gelu", True, False, prompt_tokens=3, languages=99
+    )
+    ours.load_state_dict(whisper_decoder(weights, tokens, ["<s>", "<pad>", "</s>"], 2)[0])
+    told = dict(model.model.detect_language(ctranslate2_storage(expected))[0])
+    assert len(told) == 99
+    assert float(ours.eval().language(expected)) == pytest.approx(np.log(told["<|fr|>"]), abs=1e-3)
 
 
 def ctranslate2_storage(frames: torch.Tensor):

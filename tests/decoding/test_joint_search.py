@@ -7,7 +7,14 @@ import torch
 from tiny_translator import make_model
 
 from echostream.decoding.beam_search import search
-from echostream.decoding.joint_search import Reading, Rereading, UnitReading, decoder_passes, search_together
+from echostream.decoding.joint_search import (
+    LanguageReading,
+    Reading,
+    Rereading,
+    UnitReading,
+    decoder_passes,
+    search_together,
+)
 from echostream.decoding.target_tokens import END, forbidden_tokens
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -16,7 +23,7 @@ LENGTHS = (5, 64, 1, 23)  # encoder frames that each search may attend to
 
 @pytest.fixture(scope="module", params=[0, 40], ids=["no places", "40 places"])
 def model(request):
-    return make_model(mt_places=request.param)
+    return make_model(mt_places=request.param, mt_prompt_tokens=2, mt_languages=3)
 
 
 def counted(passes):
@@ -40,6 +47,7 @@ def frames_of(index):
 def everything(model, index):
     """A search with requests of all kinds, as many as its number says, and all that it is answered."""
     frames, state, unit, answers = frames_of(index), model.mt_decoder.init_state(), model.unit_decoder.init_state(), []
+    answers.append((yield LanguageReading(frames, 3 * index)))
     for step in range(index + 1):
         for token in range(step + 1):
             answer = yield Reading([[10 * index + token]], frames, state, 3 * index)
@@ -62,10 +70,12 @@ def test_searches_together_are_answered_as_alone(model):
     passes, calls = counted(decoder_passes(model))
     together = search_together([everything(model, index) for index in range(4)], passes)
     # As many passes as the longest search needs alone: nobody waits for what another one doesn't want.
-    assert calls == {Reading: 10, Rereading: 4, UnitReading: 4}
+    assert calls == {LanguageReading: 1, Reading: 10, Rereading: 4, UnitReading: 4}
+    assert len({round(answers[0], 4) for answers in alone}) == 4  # it depends on what is heard
     for one, other in zip(together, alone, strict=True):
         assert len(one) == len(other)
-        for answer, expected in zip(one, other, strict=True):
+        assert one[0] == pytest.approx(other[0], abs=1e-5)
+        for answer, expected in zip(one[1:], other[1:], strict=True):
             torch.testing.assert_close(answer.logits, expected.logits, **CLOSE)
             if hasattr(answer, "hidden"):
                 torch.testing.assert_close(answer.hidden, expected.hidden, **CLOSE)
@@ -99,4 +109,4 @@ def test_a_failed_pass_ends_all_searches(model):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        search_together([everything(model, index) for index in range(2)], {Reading: fail})
+        search_together([everything(model, index) for index in range(2)], {LanguageReading: fail})
