@@ -182,10 +182,10 @@ def whisper_decoder(
 ) -> tuple[Weights, list[str]]:
     """Weights of a :class:`TransformerMTDecoder` as Whisper's, and the symbols that Whisper doesn't have.
 
-    The first three tokens of Whisper's prompt become the decoder's prompt, and the names of languages, which its first
-    one asks for, the languages that it tells apart. The fourth is read in the form of our start
+    The first three tokens of Whisper's prompt become the decoder's prompt. The fourth is read in the form of our start
     symbol, which is also the end symbol: the place where it stands adds what their embeddings differ by. A symbol that
-    Whisper doesn't have starts as the mean of its bytes.
+    Whisper doesn't have starts as the mean of its bytes. The names of languages become those that it tells apart, the
+    source's first.
 
     Args:
         weights: from :func:`~echostream.checkpoints.whisper_files.read_whisper`.
@@ -193,7 +193,7 @@ def whisper_decoder(
         symbols: of the target dictionary.
         end: index of the end symbol there.
         layers: how many the decoder has, as in :func:`whisper_encoder`.
-        language: of the source, two letters.
+        language: of the source, as Whisper names it: ``fr``.
         source: what to call the file in messages.
 
     Raises:

@@ -84,7 +84,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--least-language",
         type=number(0, 1, is_below=True),
         metavar="P",
-        help="say nothing of a sentence that is less likely than this in the source language, 0 to 1 (0: ask not)",
+        help="say nothing of a sentence that is less likely than this in the source language, 0 to 1 (0: don't ask)",
     )
     group.add_argument(
         "--least-confidence",

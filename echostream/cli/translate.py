@@ -195,11 +195,12 @@ def report(job: Job, session: Session, console: Console) -> None:
     if job.texts:
         line += f"; text in {', '.join(str(target.path) for target in job.texts)}"
     console.status(line)
-    translator = session.translator
-    if session.heard_words and not session.said_words and translator.task != "asr" and translator.writer.least_language:
+    options, least = session.translator.options, session.translator.writer.least_language
+    says_nothing = session.heard_words and not session.said_words and options.task != "asr"
+    if says_nothing and least and not options.least_confidence:
         console.warning(
-            f"{session.heard_words} words were heard in {job.name} and nothing was said of them: they are not in the "
-            "model's language, as far as it can tell; --least-language 0 translates them all the same"
+            f"{session.heard_words} words were heard in {job.name} and nothing was said of them: perhaps they are in "
+            "another language than the model's; --least-language 0 doesn't ask"
         )
 
 

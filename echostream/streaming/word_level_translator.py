@@ -269,10 +269,13 @@ class WordLevelTranslator:
 
         The MT decoder translates one sentence and ends it, however many follow. That there is another one shows in the
         ST CTC, which has then read clearly more than was written. It starts in the longest pause between source words
-        since then.
+        since then, and is in the language of this one. Of a sentence in another language nothing is left to be said.
         """
         frame = self._next_sentence(state.tokens, state)
-        return self.split(frame, state) if frame is not None else (state, None)
+        if frame is None or (self.least_language and not state.in_language):
+            return state, None
+        state, following = self.split(frame, state)
+        return state, following and replace(following, in_language=state.in_language)
 
     def _next_sentence(self, written: int, state: SentenceState) -> int | None:
         """The frame at which another sentence starts, if this one has ``written`` tokens and no more; None: nowhere."""
@@ -288,7 +291,9 @@ class WordLevelTranslator:
     ) -> Search[tuple[list[TargetWord], SentenceState]]:
         """Write the words that a finished source word allows.
 
-        It is a search, to be carried out by :func:`search_together` alone or with those of other streams.
+        It is a search, to be carried out by :func:`search_together` alone or with those of other streams. As long as
+        the sentence is unlikely to be in the source language nothing is written of it, and what it has heard is kept
+        as far as half of the decoder's window.
 
         Args:
             budget: of the policy.
@@ -302,7 +307,7 @@ class WordLevelTranslator:
         if not state.in_language:
             state = replace(state, in_language=(yield from self._is_in_language(state)))
             if not state.in_language:
-                return [], state
+                return [], self._without_what_is_long_past(state)
         extend = self._extend if self.beam == 1 else self._extend_by_beam
         words, state = yield from extend(budget, state, is_last)
         return (yield from self._target_words(words, state, with_units))
@@ -313,6 +318,17 @@ class WordLevelTranslator:
             return True
         probability: float = yield LanguageReading(*self._attended(state))
         return probability >= self.least_language
+
+    def _without_what_is_long_past(self, state: SentenceState) -> SentenceState:
+        """A withheld sentence that has outgrown the decoder's window begins anew in the middle of it.
+
+        So its places, and the evidence for the policy, are those of what could still be written.
+        """
+        window = self.model.mt_decoder.window_frames
+        if state.num_frames <= window:
+            return state
+        _, recent = self.split(state.span.end - window // 2, state)
+        return state.followed_by(recent) if recent is not None else state
 
     def write_given(self, words: list[list[int]], state: SentenceState) -> tuple[list[TargetWord], SentenceState]:
         """Commit given words, with their units, instead of such as are decoded.

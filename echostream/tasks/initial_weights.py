@@ -124,6 +124,11 @@ def take_whisper_decoder(model: nn.Module, path: str, symbols: Sequence[str], la
     weights, absent = whisper_decoder(
         read_whisper(path), read_whisper_tokens(path), symbols, END, layers, language, path
     )
+    known, wanted = len(weights["languages"]), 0 if decoder.languages is None else len(decoder.languages)
+    if not wanted:
+        del weights["languages"]
+    elif known != wanted:
+        raise CheckpointError(f"{path} knows {known} languages, the model {wanted}: give --mt-languages {known}")
     left = _take(decoder, weights, path)
     assert set(left) <= {"places", "silence"}, left
     unknown = f"; {len(absent)} subwords that it doesn't have start from their bytes" if absent else ""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from echostream.checkpoints.older_weights import current_weights, is_dropped
 
-BUFFERS = "fbank."  # the only tensors of a model that the optimizer doesn't hold
+BUFFERS = "fbank."  # the only tensors of a model of those versions that the optimizer doesn't hold
 
 
 def current_checkpoint(state: dict[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def main() -> None:
         pairs += zip(sources, targets, strict=True)
     try:
         translator = StreamingTranslator.from_checkpoint(
-            args.model, task="s2tt", segment_ms=args.segment_ms, least_confidence=0.0
+            args.model, task="s2tt", segment_ms=args.segment_ms, least_language=0.0, least_confidence=0.0
         )
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error

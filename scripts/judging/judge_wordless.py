@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from echostream.cli.options import UserError, add_model_options, load_translator
+from echostream.cli.options import UserError, add_model_options, load_translator, model_settings
 from echostream.streaming import StreamingTranslator
 from scripts.benchmarks.benchmarking import Progress
 from scripts.benchmarks.figures import markdown_table, write_json
@@ -93,9 +93,13 @@ def main() -> int:
         if not path.exists():
             parser.error(f"no such file or folder: {path}")
     file = args.output / "wordless.json"
-    told = ("foreign", "spoken", "minutes", "seed", "model", "segment_ms", "policy", "vad")
-    told += ("least_language", "least_confidence")
-    options = {name: str(getattr(args, name)) for name in told}
+    try:
+        settings = model_settings(args)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+    options = {name: str(getattr(args, name)) for name in ("foreign", "spoken", "minutes", "seed", "model")}
+    played = ("segment_ms", "policy", "vad", "least_language", "least_confidence")
+    options |= {name: str(getattr(settings, name)) for name in played}
     done = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"options": options, "kinds": {}}
     if done["options"] != options:
         raise SystemExit(f"error: {file} holds figures of other options: give another --output, or delete it")

@@ -124,6 +124,7 @@ def as_results(
         "policies": args.policies,
         "policy_options": {name: getattr(args.settings, name) for name in ("stride_n", "lag_k", "beam")},
         "source_lm": args.settings.source_lm is not None,
+        "least_language": args.settings.least_language,
         "jobs": args.jobs,
         "rows": [
             {**row, "scores": {name: None if math.isnan(value) else value for name, value in row["scores"].items()}}
@@ -302,6 +303,8 @@ def setup(results: Results) -> str:
     search = "greedy decoding" if options["beam"] == 1 else f"beam of {options['beam']}"
     if results["source_lm"]:
         search += ", source words by prefix beam search with an n-gram model"
+    if least := results.get("least_language"):  # results of an earlier version don't have it
+        search += f", nothing said of sentences that are less likely than {least:g} in the source language"
     judges = " and ".join(f"Whisper {judge}" for judge in results["judges"])
     return (
         f"{what}. Policy: {results['policies'][0]}, stride {options['stride_n']}, {lag}; {search}. Output "

@@ -325,6 +325,7 @@ def test_conflicting_options_are_rejected(model, wav, tmp_path, pipe, capsys):
         ("--beam", ("0", "101")),
         ("--lm-weight", ("nan", "1001", "much")),
         ("--lm-bonus", ("inf",)),
+        ("--least-language", ("-0.1", "1", "nan")),
         ("--least-confidence", ("-0.1", "1", "nan")),
         ("--max-tempo", ("0.9", "1.6", "nan")),
         ("--threads", ("-1", "1025")),

@@ -171,7 +171,7 @@ def test_the_whole_recipe(lists, tmp_path):
     lists[1].write_text("one two\nthree\n", encoding="utf-8")
     options += ["--source", str(lists[0]), "--target", str(lists[1]), "--output", str(tmp_path / "out"), "--limit", "1"]
     options += ["--source-text", str(lists[1]), "--first-word-ends", str(tmp_path / "ends")]
-    options += ["--least-confidence", "0", "--precision", "bfloat16"]  # go to the agent
+    options += ["--least-language", "0", "--least-confidence", "0", "--precision", "bfloat16"]  # go to the agent
     first = evaluate(*options, "--segments", "40 0")
     assert first.returncode == 0, first.stderr
     for metric in ("ECHO_LAAL_CA", "ECHO_SourceWER", "ECHO_ST_Recall", "ECHO_StartOffset_FirstWord_CA"):

@@ -31,6 +31,7 @@ WHISPER = {
     "mt_positions": "learned",
     "mt_prompt_tokens": 3,
     "mt_places": 30,
+    "mt_languages": 3,
     "mt_scale_embedding": False,
     "unit_text_layers": 1,
     "unit_normalise_text": True,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
+import soundfile
 import torch
+from model_files import save_model
 from shipped_model import MODEL, short_samples
 from tiny_translator import make_model, make_translator, noise
 
+from echostream.cli import main
 from echostream.decoding.joint_search import LanguageReading
 from echostream.streaming import StreamingTranslator
 from echostream.streaming.word_level_translator import WordLevelTranslator
@@ -60,6 +65,26 @@ def test_it_is_asked_until_it_is_likely_enough_and_then_no_more(asked, places):
     assert later.words
 
 
+@pytest.mark.parametrize("places", [0, 40])
+def test_withheld_speech_without_end_is_forgotten_and_what_follows_it_written(asked, places):
+    translator = translator_of(0.999999, mt_places=places)
+    window = translator.model.mt_decoder.window_frames
+    state = translator.init_state()
+    for second in np.array_split(noise(30.0), 30):
+        assert not translator.step(second, state).words
+        sentence = state.translation.sentence
+        assert sentence.num_frames <= window + 25
+        assert sentence.target_tokens == len(sentence.span.target_tokens)  # no evidence of what is forgotten
+        assert sentence.attended()[1] <= 25
+    assert len(asked) > 10
+    fork = copy.deepcopy(state)
+    before = len(asked)
+    assert not translator.step(noise(0.0), state, is_last=True).words
+    assert len(asked) == before + 1  # once for the whole of it, not once more for each piece
+    translator.writer.least_language = 1e-9
+    assert translator.step(noise(1.0, seed=1), fork, is_last=True).words
+
+
 def test_what_is_said_does_not_depend_on_pushes_or_company():
     speech = [noise(5.0, seed) for seed in range(3)]
     translator = translator_of(0.3)
@@ -87,6 +112,18 @@ def test_a_model_that_cannot_tell_languages_is_refused():
         model.mt_decoder.languages.zero_()  # as a model is that never saw Whisper's weights
     with pytest.raises(ValueError, match="least_language needs a model that tells languages"):
         make_translator(model=model, least_language=0.1)
+
+
+def test_the_command_line_says_when_it_said_nothing(tmp_path, capsys):
+    soundfile.write(tmp_path / "talk.wav", noise(3.0), 16_000)
+    model = save_model(make_translator(model=make_model(**LANGUAGES)), tmp_path)
+    command = ["translate", str(tmp_path / "talk.wav"), "--model", str(model), "--policy", "fixed-rate", "--text"]
+    assert main([*command, "--least-language", "0.999999"]) == 0
+    out, err = capsys.readouterr()
+    assert not out.strip() and "--least-language 0 doesn't ask" in err
+    assert main([*command, "--least-language", "0.000001"]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() and "--least-language" not in err
 
 
 def test_the_model_that_ships_says_nothing_of_english():

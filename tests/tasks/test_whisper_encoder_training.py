@@ -30,7 +30,7 @@ OPTIONS += ["--batch-size", "3", "--segment-sizes", "2,4,8"]
 # Two of the corpus's subwords, and what a text decoder needs.
 TOKENS = ["\u0120hello", "ld", "<|startoftranscript|>", "<|fr|>", "<|translate|>", "<|notimestamps|>", "<|endoftext|>"]
 TOKENS = {token: number for number, token in enumerate([*"abcdefghijklmnoprstuvwz.", "\u0120", *TOKENS])}
-DECODER = ["--mt-dim", "64", "--mt-heads", "1", "--mt-ffn-dim", "128"]
+DECODER = ["--mt-dim", "64", "--mt-heads", "1", "--mt-ffn-dim", "128", "--mt-languages", "1"]
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_a_text_decoder_that_starts_from_whisper_trains_and_streams(corpus, tmp_
     options = [*OPTIONS, *DECODER, *start, "--encoder-stack", "2"]
     with caplog.at_level("INFO"):
         untrained, weights, _ = train(corpus.folder, tmp_path / "none", 1, *options, "--lr", "0")
-    assert "1 layers, 27 tensors; 4 subwords that it doesn't have start from their bytes" in caplog.text
+    assert "1 layers, 28 tensors; 4 subwords that it doesn't have start from their bytes" in caplog.text
     original = torch.load(whisper_file, weights_only=True)["model_state_dict"]
     assert weights["mt_decoder.embedding.weight"][4].equal(
         original["decoder.token_embedding.weight"][TOKENS["\u0120hello"]]
@@ -343,7 +343,9 @@ def test_weights_that_were_learned_elsewhere_can_learn_more_slowly(corpus, tmp_p
     ("options", "message"),
     [
         (["--init-mt-decoder-from-whisper", "{file}", "--mt-dim", "32"], "choose --arch echostream_whisper_base"),
-        (["--init-mt-decoder-from-whisper", "{file}", "--mt-prompt-tokens", "0"], "prompt has the shape"),
+        (["--init-mt-decoder-from-whisper", "{file}", "--mt-prompt-tokens", "0"], "needs a prompt"),
+        (["--init-mt-decoder-from-whisper", "{file}", "--mt-prompt-tokens", "2"], "prompt has the shape"),
+        (["--init-mt-decoder-from-whisper", "{file}", "--mt-languages", "99"], "give --mt-languages 1"),
         (["--init-mt-decoder-from-whisper", "{file}", "--whisper-language", "xx"], "don't know 'xx'"),
         (["--init-mt-decoder-from-whisper", "{elsewhere}"], "needs the names of its tokens"),
         (
