@@ -161,7 +161,7 @@ plain() {
     return
   fi
   # The second word is the tool, the first its interpreter.
-  if _left_to_others "$(basename "${2:-$1}")"; then return; fi
+  if _left_to_others "$(basename -- "${2:-$1}")"; then return; fi
   "$@"
 }
 
