@@ -95,11 +95,14 @@ class TransformerMTDecoder(nn.Module):
         state = self.stack.init_state(batch_size)
         if self.prompt is None or self.prompt_frame is None:
             return state
-        x = self.prompt + (self.positions.weight[: len(self.prompt)] if self.positions is not None else 0)
         start, frame = self.stack.init_state(), self.prompt_frame[None, None]
-        _, after = self.stack(x[None], start, memory=frame, shared_memory=self.silence)
+        _, after = self.stack(self._placed_prompt(self.prompt)[None], start, memory=frame, shared_memory=self.silence)
         assert after is not None  # a state was given
         return TransformerState(after.position.expand(batch_size), after.past.expand(batch_size, *after.past.shape[1:]))
+
+    def _placed_prompt(self, tokens: Tensor) -> Tensor:
+        """The first tokens ``(n, dim)`` of the prompt with what each owes to its place in the sentence."""
+        return tokens + self.positions.weight[: len(tokens)] if self.positions is not None else tokens
 
     def language(self, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
         """How likely what is heard is in the source language: log-probabilities ``(B,)`` among all languages.
@@ -112,10 +115,8 @@ class TransformerMTDecoder(nn.Module):
         """
         if self.prompt is None or self.languages is None:
             raise ValueError("this decoder can't tell languages: its mt_languages is 0")
-        x = self.prompt[:1] + (self.positions.weight[:1] if self.positions is not None else 0)
-        hidden, _ = self.stack(
-            x.expand(len(memory), 1, -1), memory=memory, memory_mask=memory_mask, shared_memory=self.silence
-        )
+        x = self._placed_prompt(self.prompt[:1]).expand(len(memory), 1, -1)
+        hidden, _ = self.stack(x, memory=memory, memory_mask=memory_mask, shared_memory=self.silence)
         return nn.functional.linear(hidden[:, 0], self.languages).log_softmax(dim=-1)[:, 0]
 
     def embed(self, tokens: Tensor) -> Tensor:

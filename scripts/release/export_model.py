@@ -56,8 +56,8 @@ PRECISIONS = {"int8": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 OF_DURATIONS = ("dict.", "dur_predictor.")  # weights of a vocoder
 MEGABYTE = 1_000_000
 RELEASE = "release.json"
-PLAYED = ("source_lang", "target_lang", "description", "segment_ms", "policy", "stride_n", "lag_k", "beam")
-PLAYED += ("least_language",)
+PLAYED = ("source_lang", "target_lang", "description")
+PLAYED += ("segment_ms", "policy", "stride_n", "lag_k", "beam", "least_language")
 SECTIONS = ("model", "task", "criterion", "optimizer", "lr_scheduler", "optimization")
 
 
