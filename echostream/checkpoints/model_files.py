@@ -29,7 +29,7 @@ from echostream.checkpoints.packing import in_files, pack
 from echostream.checkpoints.safe_loading import BoundedMemory, check_tensors, load_safely, load_tensors
 from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
-from echostream.models.config import ARCHITECTURES, CHOICES, EchoStreamConfig
+from echostream.models.config import ARCHITECTURES, CHOICES, EchoStreamConfig, parse_heads
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.front_ends import FRONT_ENDS
 from echostream.modules.transformer import CausalTransformer
@@ -294,6 +294,8 @@ def _model_config(path: Path, options: Mapping[str, Any], config_class: type[Ech
         value = options[key]
         if isinstance(field.default, bool):
             right = type(value) is bool
+        elif key == "mt_alignment_heads":
+            right = isinstance(value, str) and _are_heads(value)
         elif isinstance(field.default, str):
             right = value in list(CHOICES.get(key, FRONT_ENDS))
         elif isinstance(field.default, float):
@@ -303,6 +305,13 @@ def _model_config(path: Path, options: Mapping[str, Any], config_class: type[Ech
         if not right:
             raise CheckpointError(f"the model options in {path} make no sense: {key} is {_short(value)}")
     return config_class(**options)
+
+
+def _are_heads(text: str) -> bool:
+    try:
+        return bool(parse_heads(text)) or not text
+    except ValueError:
+        return False
 
 
 def _check_sizes(

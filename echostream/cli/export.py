@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
             settings.segment_ms,
             args.precision,
             (settings.source_lang, settings.target_lang),
+            settings.right_context_frames,
         )
         write_export(export, args.output, console.detail, web_runtime)
     except ValueError as error:

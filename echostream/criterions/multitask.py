@@ -37,7 +37,7 @@ from echostream.constants import DEFAULT_POLICY
 from echostream.criterions.distillation import EncoderDistillation, load_teacher
 from echostream.criterions.losses import cross_entropy_sum, ctc_sum, frame_cross_entropy_sum, symmetric_kl_sum
 from echostream.criterions.targets import UNKNOWN_PHONE, word_starts
-from echostream.decoding.policy import Policy, build_policy, visible_frames_from_policy
+from echostream.decoding.policy import AlignAttPolicy, Policy, build_policy, visible_frames_from_policy
 from echostream.decoding.policy_arguments import POLICY_HELP, option_argument, options_of
 from echostream.models.echostream_model import PARTS
 from echostream.plugins import names_code
@@ -174,6 +174,11 @@ class EchoStreamMultiTaskCriterion(FairseqCriterion):
             raise ValueError("all weights are 0: there is nothing to learn from; give one of --asr-weight ... a weight")
         self.align_by_policy = str(cfg.mt_alignment) == "policy"
         self.policy = _policy(cfg, task)
+        if self.align_by_policy and isinstance(self.policy, AlignAttPolicy):
+            raise ValueError(
+                "--policy alignatt looks at the decoder, so that training can't tell beforehand which frames a token "
+                "sees: choose --mt-alignment none"
+            )
         self.sentence_avg = cfg.sentence_avg is True  # outside of a training it is a reference to fairseq's option
         self._named: set[tuple[str, str]] = set()  # losses and utterances of which it was said that there is no path
         self.pad = task.target_text_dictionary.pad()

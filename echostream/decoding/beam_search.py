@@ -20,10 +20,17 @@ Repeated = Callable[[tuple[int, ...]], set[int]]
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Tokens after the committed ones, and the log-probability of the hypothesis up to and including each of them."""
+    """Tokens after the committed ones.
+
+    Attributes:
+        tokens: these.
+        sums: log-probability of the hypothesis up to and including each of them.
+        frames_behind: of the last one, see :class:`TextAnswer`, if that was asked for.
+    """
 
     tokens: tuple[int, ...] = ()
     sums: tuple[float, ...] = ()
+    frames_behind: int | None = None
 
     @property
     def score(self) -> float:
@@ -47,10 +54,11 @@ def search(
     beam: int,
     limit: int,
     mask: Tensor,
-    is_closed: Callable[[tuple[int, ...]], bool],
+    is_closed: Callable[[Hypothesis], bool],
     repeated: Repeated,
     length_penalty: float = 1.0,
     first: int = 0,
+    aligns: bool = False,
 ) -> Search[list[Hypothesis]]:
     """The best continuations of one stream, as a search that reads the next token of all hypotheses at a time.
 
@@ -66,6 +74,7 @@ def search(
         repeated: the tokens that must not follow a continuation.
         length_penalty: see :meth:`Hypothesis.normalised_score`.
         first: the place in the sentence of the first frame.
+        aligns: find where in the frames the tokens are, for ``is_closed``.
 
     Returns:
         the hypotheses with the tokens that closed them, the best one first.
@@ -73,7 +82,7 @@ def search(
     live, closed = [Hypothesis()], list[Hypothesis]()
     for step in range(1, limit + 1):
         tokens = [[hypothesis.tokens[-1] if hypothesis.tokens else last] for hypothesis in live]
-        answer: TextAnswer = yield Reading(tokens, frames, state, first)
+        answer: TextAnswer = yield Reading(tokens, frames, state, first, aligns)
         scores = answer.logits[:, -1] + mask
         for row, hypothesis in enumerate(live):
             scores[row, list(repeated(hypothesis.tokens))] = float("-inf")
@@ -86,8 +95,9 @@ def search(
         for rank, (score, index) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
             parent, token = divmod(index, scores.size(1))
             before = live[parent]
-            hypothesis = Hypothesis((*before.tokens, token), (*before.sums, score))
-            if is_closed(hypothesis.tokens):
+            behind = answer.frames_behind[parent] if aligns else None
+            hypothesis = Hypothesis((*before.tokens, token), (*before.sums, score), behind)
+            if is_closed(hypothesis):
                 if rank < beam:
                     closed.append(hypothesis)
             elif len(survivors) < beam:

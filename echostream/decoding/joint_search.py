@@ -41,12 +41,14 @@ class Reading:
         frames: ``(1, T, D)`` encoder frames that all of them may attend to.
         state: of the decoder before them, batch of ``R``.
         first: the place in the sentence of the first frame.
+        aligns: ask where in the frames each next token is.
     """
 
     tokens: Sequence[Sequence[int]]
     frames: Tensor
     state: TransformerState
     first: int = 0
+    aligns: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,14 @@ class TextAnswer:
         hidden: ``(R, N, dim)`` the states that predict the next tokens.
         logits: ``(R, N, vocabulary)`` their scores.
         state: of the decoder after the tokens.
+        frames_behind: of each row, how many frames follow the one that the token after its last one attends to most; -1
+            if that is the silence behind them all. Only if it was asked for.
     """
 
     hidden: Tensor
     logits: Tensor
     state: TransformerState
+    frames_behind: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ class _TextPass:
         memory, mask = self._memory_of(readings, rows)
         # The decoder masks what comes after a token, so it doesn't matter which token the shorter rows are filled with.
         filled = [[*tokens, *[0] * (size - len(tokens))] for reading in readings for tokens in reading.tokens]
+        alignment: list[Tensor] | None = [] if any(reading.aligns for reading in readings) else None
         hidden, logits, state = self.decoder(
             torch.tensor(filled, device=memory.device),
             memory,
@@ -172,13 +178,19 @@ class _TextPass:
             stack([reading.state for reading in readings]),
             need_state=True,
             lengths=lengths if min(lengths) < size else None,
+            alignment=alignment,
         )
         assert state is not None  # asked for
         parts = zip(readings, hidden.split(rows), logits.split(rows), unstack(state, rows), strict=True)
-        answers = []
+        answers, row = [], 0
         for reading, own_hidden, own_logits, own_state in parts:
-            length = len(reading.tokens[0])
-            answers.append(TextAnswer(own_hidden[:, :length], own_logits[:, :length], own_state))
+            length, end, heard = len(reading.tokens[0]), row + len(own_hidden), reading.frames.size(1)
+            behind: list[int] = []
+            if alignment and reading.aligns:
+                most = alignment[0][row:end, length - 1].argmax(dim=-1).tolist()
+                behind = [max(-1, heard - 1 - frame) for frame in most]
+            answers.append(TextAnswer(own_hidden[:, :length], own_logits[:, :length], own_state, behind))
+            row = end
         return answers
 
     def languages(self, readings: Sequence[LanguageReading]) -> list[float]:

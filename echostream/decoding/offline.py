@@ -96,8 +96,8 @@ def translate(
     return [hypotheses if speaks else [Hypothesis()] for hypotheses, speaks in zip(found, spoken, strict=True)]
 
 
-def _has_ended(tokens: tuple[int, ...]) -> bool:
-    return tokens[-1] == END
+def _has_ended(hypothesis: Hypothesis) -> bool:
+    return hypothesis.tokens[-1] == END
 
 
 def _greedy(

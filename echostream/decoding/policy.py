@@ -8,6 +8,7 @@ the very policy of inference over an utterance (:func:`visible_frames_from_polic
 - ``token-alignment``: the same evidence counted in tokens on both sides.
 - ``stride``: a fixed stride of source and target tokens (StreamSpeech, Zhang et al. 2024, section 3.2).
 - ``wait-k``: k source words ahead (Ma et al. 2019).
+- ``alignatt``: what the MT decoder attends to, which needs no ST CTC (AlignAtt, Papi et al. 2023, section 3).
 - ``fixed-rate``: one token for a fixed time, whatever was said; for benchmarks.
 - ``module:Class``: a policy of one's own, see :func:`build_policy`.
 """
@@ -48,9 +49,11 @@ class Budget:
     words: int | None = None
     whole_words: bool = True  # commit a word only when the next one begins
     ends: bool = True  # the decoder may end the sentence before the budget is used up
+    # How many frames @25 Hz have to follow the one that a token attends to most.
+    frames_behind: int | None = None
 
     def allows(self, tokens: int, words: int) -> bool:
-        """Whether a hypothesis of so many tokens and words is within the budget."""
+        """Whether a hypothesis of so many tokens and words is within the budget, wherever it attends to."""
         return (self.tokens is None or tokens <= self.tokens) and (self.words is None or words <= self.words)
 
 
@@ -124,8 +127,7 @@ class AlignmentBasedPolicy:
         In the middle of a sentence a word is written when the ST CTC can tell it. At the end the question is only how
         much is left, which it knows where it can't tell the words.
         """
-        heard = max(evidence.target_tokens, evidence.expected_tokens)
-        return Budget(tokens=int(LAST_TOKENS_EACH * heard) + LAST_TOKENS_SPARE)
+        return _budget_of_what_is_left(evidence)
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,37 @@ class WaitKPolicy:
 
 
 @dataclass(frozen=True)
+class AlignAttPolicy:
+    """Write as long as the MT decoder attends to what has been followed by something else (Papi et al. 2023).
+
+    Where a token attends to the last ``frames_behind`` frames, what comes next may change it: it waits, with all that
+    would follow it. As soon as anything has been heard of a sentence, every segment is looked at.
+
+    The policy can't be simulated in training, whose visible frames it would take the decoder to find: train with
+    ``--mt-alignment none``.
+
+    Args:
+        frames_behind: frames of 40 ms, at least 1; the paper's ``f``. The encoder's look-ahead follows them.
+    """
+
+    frames_behind: int = 14
+
+    def __post_init__(self) -> None:
+        if self.frames_behind < 1:
+            raise ValueError(f"frames_behind must be at least 1, got {self.frames_behind}")
+
+    def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
+        counts = PolicyState(evidence.source_words, evidence.source_tokens, evidence.target_tokens)
+        if not (evidence.source_tokens or evidence.target_tokens):
+            return None, counts
+        return Budget(frames_behind=self.frames_behind), counts
+
+    def last_budget(self, evidence: Evidence) -> Budget:
+        """What may be written by the end of a sentence, as of :class:`AlignmentBasedPolicy`."""
+        return _budget_of_what_is_left(evidence)
+
+
+@dataclass(frozen=True)
 class FixedRatePolicy:
     """One target token each ``token_frames`` encoder frames (8: 320 ms), however the words fall."""
 
@@ -201,7 +234,14 @@ class FixedRatePolicy:
         return Budget(tokens=tokens, whole_words=False, ends=False), PolicyState(target_tokens=tokens)
 
 
-_KINDS: tuple[type, ...] = (WordAlignmentPolicy, AlignmentBasedPolicy, StridePolicy, WaitKPolicy, FixedRatePolicy)
+_KINDS: tuple[type, ...] = (
+    WordAlignmentPolicy,
+    AlignmentBasedPolicy,
+    StridePolicy,
+    WaitKPolicy,
+    AlignAttPolicy,
+    FixedRatePolicy,
+)
 POLICIES: dict[str, type] = dict(zip(POLICY_NAMES, _KINDS, strict=True))
 
 
@@ -249,6 +289,11 @@ def last_budget(policy: Policy, evidence: Evidence) -> Budget:
     """What a policy lets be written at the end of a sentence, over all of it; of one that doesn't say: everything."""
     own = getattr(policy, "last_budget", None)
     return own(evidence) if own is not None else UNLIMITED
+
+
+def _budget_of_what_is_left(evidence: Evidence) -> Budget:
+    heard = max(evidence.target_tokens, evidence.expected_tokens)
+    return Budget(tokens=int(LAST_TOKENS_EACH * heard) + LAST_TOKENS_SPARE)
 
 
 def policy_name(policy: Policy) -> str:
@@ -345,6 +390,9 @@ def visible_frames_from_policy(
 
     Returns:
         ``(B, N)`` int64, at least 1.
+
+    Raises:
+        ValueError: a policy whose budget depends on what the decoder attends to.
     """
     batch, num_tokens = word_ids.shape
     visible = frame_lengths[:, None].expand(batch, num_tokens).clone()
@@ -372,6 +420,8 @@ def visible_frames_from_policy(
             finished += len(ended)
             evidence = Evidence(end * frame_ms // FRAME_MS, finished, source_count[end - 1], target_count[end - 1])
             budget, state = policy(evidence, state)
+            if budget is not None and budget.frames_behind is not None:
+                raise ValueError(f"the policy '{policy_name(policy)}' looks at the decoder: train without it")
             while budget is not None and waiting and budget.allows(waiting[0][0], waiting[0][1]):
                 seen[waiting.pop(0)[2]] = end
             if not waiting:

@@ -46,6 +46,7 @@ class Export:
         segment_ms: what a step hears, a multiple of the model's ``frame_ms``.
         precision: of the weights in the file, one of :data:`EXPORT_PRECISIONS`; everything is computed in float32.
         languages: language tags of source and target, if they are known.
+        right_context_frames: look-ahead of a segment in encoder frames; None takes the trained one.
     """
 
     model: EchoStreamModel
@@ -55,6 +56,7 @@ class Export:
     segment_ms: int
     precision: str = "float32"
     languages: tuple[str, str] = ("", "")
+    right_context_frames: int | None = None
 
     @property
     def speaks(self) -> bool:
@@ -70,7 +72,9 @@ class Export:
         frame_ms = self.model.frame_ms
         if self.segment_ms % frame_ms:
             raise ValueError(f"segment_ms must be a multiple of {frame_ms} ms for this model, got {self.segment_ms}")
-        return encoder_parts(self.model, self.segment_ms // frame_ms, self.model.cfg.right_context_frames)
+        ahead = self.right_context_frames
+        ahead = self.model.cfg.right_context_frames if ahead is None else ahead
+        return encoder_parts(self.model, self.segment_ms // frame_ms, ahead)
 
     def parts(self, encoder: EncoderParts) -> Iterator[Part]:
         """All that becomes a file, in the order of their calls."""

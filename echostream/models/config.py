@@ -91,6 +91,13 @@ class EchoStreamConfig:
         default=0,
         metadata={"help": "languages that the MT decoder can tell by what it hears; Whisper's weights know 99"},
     )
+    mt_alignment_heads: str = field(
+        default="",
+        metadata={
+            "help": "heads of the MT decoder whose attention tells where in the source a token is, for the policy "
+            "alignatt, as layer.head,layer.head; none: all of the upper half of its layers"
+        },
+    )
     mt_scale_embedding: bool = field(
         default=True, metadata={"help": "multiply what it reads by the root of its size; Whisper's weights don't"}
     )
@@ -152,6 +159,7 @@ WHISPER_BASE: dict[str, Any] = {
     "mt_places": 750,  # 30 s
     "mt_window_frames": 750,
     "mt_languages": 99,
+    "mt_alignment_heads": "3.1,4.2,4.3,4.7,5.1,5.2,5.4,5.6",  # those that Whisper takes its words' times from
     "mt_scale_embedding": False,
     "unit_normalise_text": True,
     "dropout": 0.0,
@@ -215,6 +223,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     # Every second layer of it.
     "echostream_whisper_small": {**WHISPER_BASE, "encoder_layers": 3},
 }
+
+
+def parse_heads(text: str) -> list[tuple[int, int]]:
+    """Parse a list of attention heads such as ``"3.1,4.2"``: pairs of a layer and a head, counted from 0.
+
+    Raises:
+        ValueError: ``text`` is not such a list.
+    """
+    heads = []
+    for part in filter(None, text.split(",")):
+        layer, dot, head = part.partition(".")
+        if not (dot and layer.isdecimal() and head.isdecimal()):
+            raise ValueError(f"mt_alignment_heads is {text!r}; it must be pairs of a layer and a head, as '3.1,4.2'")
+        heads.append((int(layer), int(head)))
+    return heads
 
 
 def architecture_config(arch: str) -> EchoStreamConfig:

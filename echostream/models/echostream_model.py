@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from echostream.models.config import EchoStreamConfig
+from echostream.models.config import EchoStreamConfig, parse_heads
 from echostream.models.ctc_decoder import ctc_head
 from echostream.models.front_ends import find_front_end
 from echostream.models.mt_decoder import TransformerMTDecoder
@@ -56,6 +56,7 @@ class EchoStreamModel(nn.Module):
             cfg.mt_prompt_tokens,
             cfg.mt_places,
             cfg.mt_languages,
+            parse_heads(cfg.mt_alignment_heads),
         )
         self.unit_decoder = CTCTransformerUnitDecoder(
             num_units,

@@ -39,9 +39,11 @@ class TransformerMTDecoder(nn.Module):
             et al. 2022) has always seen 30 s. Frames behind the last place get its vector, and no silence follows them.
         languages: of what is heard, told apart by a vector each, the source's first; see :meth:`language`. They are
             Whisper's and are not trained.
+        alignment_heads: those whose attention tells where in the source a token is, as pairs of a layer and a head;
+            none: all heads of the upper half of the layers.
 
     Raises:
-        ValueError: languages, but no prompt to ask for them with.
+        ValueError: languages, but no prompt to ask for them with, or a head that there isn't.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class TransformerMTDecoder(nn.Module):
         prompt_tokens: int = 0,
         places: int = 0,
         languages: int = 0,
+        alignment_heads: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__()
         self.window_frames = window_frames
@@ -88,6 +91,11 @@ class TransformerMTDecoder(nn.Module):
             if not prompt_tokens:
                 raise ValueError("a decoder that tells languages (mt_languages) needs a prompt (mt_prompt_tokens)")
             self.languages = nn.Parameter(torch.zeros(languages, dim), requires_grad=False)
+        for layer, head in alignment_heads:
+            if not (0 <= layer < layers and 0 <= head < heads):
+                raise ValueError(f"mt_alignment_heads names head {head} of layer {layer}: there are {layers} x {heads}")
+        upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+        self.alignment_heads = tuple(alignment_heads) or tuple(upper)
         self.dropout = nn.Dropout(dropout)
 
     def init_state(self, batch_size: int = 1) -> TransformerState:
@@ -185,6 +193,7 @@ class TransformerMTDecoder(nn.Module):
         state: TransformerState | None = None,
         need_state: bool = False,
         lengths: Sequence[int] | None = None,
+        alignment: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, TransformerState | None]:
         """Hidden states and scores of the tokens that follow ``previous_tokens``.
 
@@ -195,6 +204,8 @@ class TransformerMTDecoder(nn.Module):
             state: of the tokens before.
             need_state: return the next state.
             lengths: how many tokens each row has, see :meth:`CausalTransformer.forward`; None: all ``N``.
+            alignment: a list to which is appended where the next tokens are in the memory: the mean attention of the
+                alignment heads, ``(B, N, T + places)``.
 
         Returns:
             hidden ``(B, N, dim)``, logits ``(B, N, vocab)``, next state or None.
@@ -202,6 +213,7 @@ class TransformerMTDecoder(nn.Module):
         if state is None and self.prompt is not None:
             state = self.init_state(len(previous_tokens))
         x = self.dropout(self._input(previous_tokens, state))
+        weights: list[Tensor] | None = None if alignment is None else []
         hidden, state = self.stack(
             x,
             state,
@@ -210,5 +222,9 @@ class TransformerMTDecoder(nn.Module):
             shared_memory=self.silence,
             need_state=need_state,
             lengths=lengths,
+            memory_weights=weights,
         )
+        if alignment is not None and weights is not None:
+            heads = torch.stack([weights[layer][:, head] for layer, head in self.alignment_heads])
+            alignment.append(heads.mean(dim=0))
         return hidden, nn.functional.linear(hidden, self.embedding.weight), state

@@ -90,7 +90,14 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, shared: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        mask: Tensor | None,
+        shared: Tensor | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Tensor:
         """Attend from ``(B, N, dim)`` to ``(B, T, memory_dim)`` and to ``(P, memory_dim)``, the same for all rows.
 
         Args:
@@ -98,6 +105,7 @@ class CrossAttention(nn.Module):
             memory: encoder frames.
             mask: ``(B, N, T + P)`` bool, True where visible; None if all is visible.
             shared: frames behind those of every row; None: there are none, ``P`` is 0.
+            weights: a list to which each head's attention is appended, ``(B, H, N, T + P)``.
         """
         query = self.query(x).unflatten(-1, (self.heads, self.head_dim))  # (B, N, H, hd)
         mask = None if mask is None else mask[:, None]
@@ -117,7 +125,10 @@ class CrossAttention(nn.Module):
             scores = scores.unflatten(1, (-1, n)) * self.head_dim**-0.5  # (B, H, N, T + P)
             if mask is not None:
                 scores = scores.masked_fill(~mask, float("-inf"))
-            attention = nn.functional.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+            attention = scores.softmax(dim=-1)
+            if weights is not None:
+                weights.append(attention)
+            attention = nn.functional.dropout(attention, self.dropout, self.training)
             own, common = attention.flatten(1, 2).split([t, p], dim=-1)
             context = (own @ memory + common @ shared).unflatten(1, (-1, n))  # (B, H, N, memory_dim)
             weight = self.value.weight.unflatten(0, (self.heads, self.head_dim))
@@ -132,6 +143,9 @@ class CrossAttention(nn.Module):
                 .transpose(1, 2)
                 for projection in (self.key, self.value)
             )
+            if weights is not None:
+                scores = query.transpose(1, 2) @ key.transpose(2, 3) * self.head_dim**-0.5
+                weights.append((scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(dim=-1))
             dropout = self.dropout if self.training else 0.0
             out = scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=mask, dropout_p=dropout)
         return self.out(out.transpose(1, 2).flatten(2))
@@ -168,6 +182,7 @@ class TransformerLayer(nn.Module):
         memory: Tensor | None,
         memory_mask: Tensor | None,
         shared_memory: Tensor | None = None,
+        memory_weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Output ``(B, N, dim)`` and the new keys and values ``(B, N, 2, H, hd)``."""
         qkv = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3 * self.heads, -1))
@@ -186,7 +201,8 @@ class TransformerLayer(nn.Module):
         )
         x = x + self.dropout(self.attention_out(out.transpose(1, 2).flatten(2)))
         if self.cross_attention is not None:
-            x = x + self.dropout(self.cross_attention(self.norm_cross(x), memory, memory_mask, shared_memory))
+            attended = self.cross_attention(self.norm_cross(x), memory, memory_mask, shared_memory, memory_weights)
+            x = x + self.dropout(attended)
         hidden = self.dropout(self.activation(self.ffn_in(self.norm_ffn(x))))
         return x + self.dropout(self.ffn_out(hidden)), key_value
 
@@ -248,6 +264,7 @@ class CausalTransformer(nn.Module):
         shared_memory: Tensor | None = None,
         need_state: bool = False,
         lengths: Sequence[int] | None = None,
+        memory_weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, TransformerState | None]:
         """Process whole sequences (``state`` None) or the next positions of a stream.
 
@@ -264,6 +281,7 @@ class CausalTransformer(nn.Module):
             need_state: return the state for the next positions (implied by ``state``).
             lengths: how many of the ``N`` positions each row has; the state remembers nothing of those behind them.
                 None: all.
+            memory_weights: a list to which each layer's attention to the memory is appended, ``(B, H, N, T + P)``.
 
         Returns:
             ``(B, N, dim)`` after the final norm, and the next state or None.
@@ -281,7 +299,7 @@ class CausalTransformer(nn.Module):
         key_values = []
         for i, layer in enumerate(self.layers):
             layer_past = whole[:, i] if whole is not None else None
-            x, key_value = layer(x, angles, mask, layer_past, memory, memory_mask, shared_memory)
+            x, key_value = layer(x, angles, mask, layer_past, memory, memory_mask, shared_memory, memory_weights)
             key_values.append(key_value)
         x = self.norm(x)
         if state is None:

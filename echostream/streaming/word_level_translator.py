@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from echostream.constants import FRAME_MS
-from echostream.decoding.beam_search import search
+from echostream.decoding.beam_search import Hypothesis, search
 from echostream.decoding.confidence import Confidence, log_probs_of
 from echostream.decoding.joint_search import (
     LanguageReading,
@@ -304,13 +304,13 @@ class WordLevelTranslator:
         Returns:
             the words that are committed now, none or several, and the next state.
         """
-        if not state.in_language:
-            state = replace(state, in_language=(yield from self._is_in_language(state)))
-            if not state.in_language:
-                return [], self._without_what_is_long_past(state)
         extend = self._extend if self.beam == 1 else self._extend_by_beam
-        words, state = yield from extend(budget, state, is_last)
-        return (yield from self._target_words(words, state, with_units))
+        words, following = yield from extend(budget, state, is_last)
+        if words and not state.in_language:  # asked no sooner: a short piece of anything may sound like the language
+            if not (yield from self._is_in_language(state)):
+                return [], self._without_what_is_long_past(state)
+            following = replace(following, in_language=True)
+        return (yield from self._target_words(words, following, with_units))
 
     def _is_in_language(self, state: SentenceState) -> Search[bool]:
         """Whether what was heard of the sentence may be in the source language."""
@@ -396,10 +396,11 @@ class WordLevelTranslator:
         is_cut = False  # by the budget, perhaps inside a word
         mt = after = state.mt  # before the last token, and before the one that is read next
         token, (frames, first) = state.written[-1], self._attended(state)
+        limit_behind = self._frames_behind(budget)
         while state.tokens + len(pending) < limit:
             if not budget.whole_words and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
                 break  # no token is needed to show that a word is whole
-            answer: TextAnswer = yield Reading([[token]], frames, after, first)
+            answer: TextAnswer = yield Reading([[token]], frames, after, first, limit_behind is not None)
             after, logits = answer.state, answer.logits[:, -1]
             best = adjust(logits).argmax(dim=-1)
             token = int(best)
@@ -407,7 +408,8 @@ class WordLevelTranslator:
                 state = commit(mt)
             if token == END and not is_last and self._next_sentence(state.tokens, state) is None:
                 break
-            if token != END and not budget.allows(state.tokens + len(pending) + 1, state.words + 1):
+            is_late = limit_behind is not None and answer.frames_behind[0] < limit_behind
+            if token != END and (is_late or not budget.allows(state.tokens + len(pending) + 1, state.words + 1)):
                 is_cut = True
                 break
             pending.append(token)
@@ -420,6 +422,12 @@ class WordLevelTranslator:
         if pending and (state.ended or (is_last and not is_cut) or not budget.whole_words):
             state = commit(mt)
         return words, state
+
+    def _frames_behind(self, budget: Budget) -> int | None:
+        """How many of the model's frames have to follow the one that a token attends to; None: no matter how many."""
+        if budget.frames_behind is None:
+            return None
+        return max(1, budget.frames_behind * FRAME_MS // self.model.frame_ms)
 
     def _ends_word(self, token: int, budget: Budget) -> bool:
         """Whether ``token`` shows that the word before it is whole."""
@@ -437,9 +445,11 @@ class WordLevelTranslator:
     def _extend_by_beam(self, budget: Budget, state: SentenceState, is_last: bool) -> Search[Extension]:
         """:meth:`_extend` by beam search, whose tokens are then read in one pass for their states."""
         heard = heard_repetition(state.heard_words)
+        limit_behind = self._frames_behind(budget)
 
-        def is_closed(tokens: tuple[int, ...]) -> bool:
-            if tokens[-1] == END:
+        def is_closed(hypothesis: Hypothesis) -> bool:
+            tokens, behind = hypothesis.tokens, hypothesis.frames_behind
+            if tokens[-1] == END or (limit_behind is not None and behind is not None and behind < limit_behind):
                 return True
             return not budget.allows(state.tokens + len(tokens), state.words + len(self._words(tokens, budget)))
 
@@ -456,13 +466,22 @@ class WordLevelTranslator:
 
         frames, first = self._attended(state)
         hypotheses = yield from search(
-            state.written[-1], frames, state.mt, self.beam, room, mask, is_closed, repeated, first=first
+            state.written[-1],
+            frames,
+            state.mt,
+            self.beam,
+            room,
+            mask,
+            is_closed,
+            repeated,
+            first=first,
+            aligns=limit_behind is not None,
         )
         found = hypotheses[0].tokens
         words = self._words(found, budget)
         splits = found[-1] == END and self._next_sentence(state.tokens + len(found) - 1, state) is not None
         ended = found[-1] == END and (is_last or splits)
-        is_cut = found[-1] != END and is_closed(found)
+        is_cut = found[-1] != END and is_closed(hypotheses[0])
         if is_cut or (found[-1] == END and not is_last and not splits):
             words = self._words(found[:-1], budget) if self._ends_word(found[-1], budget) else words[:-1]
         elif not is_last and not splits and budget.whole_words:

@@ -19,7 +19,7 @@ from scripts.judging.long_table import HEADS, cells
 OFFLINE = 0
 SEGMENTS = (40, 160, 320, 640)
 SUMMARY_MS = DEFAULT_SEGMENT_MS
-POLICIES = ("alignment", "stride", "wait-k")
+POLICIES = ("alignment", "stride", "wait-k", "alignatt")
 CASCADE, STREAMING_CASCADE = "cascade", "streaming-cascade"
 # name: which recipe made it, its folder of lists, what a reader calls it
 SETS = {
@@ -299,7 +299,10 @@ def setup(results: Results) -> str:
             f"recordings, seed {model['seed']}"
         )
     options = results["policy_options"]
-    lag = "the policy's own lag" if options["lag_k"] is None else f"lag {options['lag_k']}"
+    chosen = {"stride": options["stride_n"], "lag": options["lag_k"]}
+    policy = ", ".join(
+        [results["policies"][0], *(f"{name} {value}" for name, value in chosen.items() if value is not None)]
+    )
     search = "greedy decoding" if options["beam"] == 1 else f"beam of {options['beam']}"
     if results["source_lm"]:
         search += ", source words by prefix beam search with an n-gram model"
@@ -307,7 +310,7 @@ def setup(results: Results) -> str:
         search += f", nothing said of sentences that are less likely than {least:g} in the source language"
     judges = " and ".join(f"Whisper {judge}" for judge in results["judges"])
     return (
-        f"{what}. Policy: {results['policies'][0]}, stride {options['stride_n']}, {lag}; {search}. Output "
+        f"{what}. Policy: {policy}; {search}. Output "
         f"speech read by {judges} ({results['judge_compute']}). Times from {results['jobs']} evaluations at a time, "
         f"one thread each, on {machine['cpu']}, {machine['cores']} cores."
     )

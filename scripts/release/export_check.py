@@ -38,7 +38,8 @@ def compare(original: Path, vocoder: Path, exported: Path, lists: Path, sentence
         raise ValueError(f"nothing to check the export with: {missing[0]} is missing (--check-set)")
     sources, references = (text_lines(path)[:sentences] for path in files)
     second = StreamingTranslator.from_checkpoint(exported, segment_ms=SEGMENT_MS)
-    options = {"segment_ms": SEGMENT_MS, "beam": second.writer.beam}
+    ahead = second.right_context_frames
+    options = {"segment_ms": SEGMENT_MS, "beam": second.writer.beam, "right_context_frames": ahead}
     first = StreamingTranslator.from_checkpoint(original, vocoder=vocoder, **options)
     first.set_policy(second.policy)
     models = [first, second]

@@ -57,7 +57,7 @@ OF_DURATIONS = ("dict.", "dur_predictor.")  # weights of a vocoder
 MEGABYTE = 1_000_000
 RELEASE = "release.json"
 PLAYED = ("source_lang", "target_lang", "description")
-PLAYED += ("segment_ms", "policy", "stride_n", "lag_k", "beam", "least_language")
+PLAYED += ("segment_ms", "right_context_frames", "policy", "stride_n", "lag_k", "beam", "lm_weight", "least_language")
 SECTIONS = ("model", "task", "criterion", "optimizer", "lr_scheduler", "optimization")
 
 
@@ -197,9 +197,10 @@ def main() -> None:
     parser.add_argument("--target-lang", default="en", help="tag of the language spoken (default: %(default)s)")
     parser.add_argument("--description", help="whom and what it understands; the live page shows it")
     parser.add_argument("--user-dir", type=Path, metavar="DIR", help="folder that registers a model class of your own")
-    parser.add_argument("--policy", choices=POLICIES, help="model.yaml says so; likewise the next five")
-    for name in ("--stride-n", "--lag-k", "--beam", "--segment-ms"):
+    parser.add_argument("--policy", choices=POLICIES, help="model.yaml says so; likewise the next seven")
+    for name in ("--stride-n", "--lag-k", "--beam", "--segment-ms", "--right-context-frames"):
         parser.add_argument(name, type=int)
+    parser.add_argument("--lm-weight", type=float, help="of --source-lm")
     parser.add_argument("--least-language", type=float, metavar="P", help="0.1, say; for a model that tells languages")
     parser.add_argument("--source-lm", type=Path, metavar="ARPA", help="language model of train_source_lm.py")
     parser.add_argument(

@@ -1,8 +1,8 @@
 """Average the weights of several checkpoints of one run, which usually beats the last one alone.
 
 A model and what further training made of it can be averaged as well: what the first could do and the second has
-forgotten is kept (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). A part that only the second has
-learned is given by ``--keep``.
+forgotten is kept (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"), and ``--weights`` says how much of
+either. A part that only the second has learned is given by ``--keep``.
 
 The result is a fairseq checkpoint without optimizer state: load it, evaluate it, fine-tune from it.
 """
@@ -53,34 +53,45 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def average(paths: list[Path], keep: Sequence[str] = ()) -> dict[str, Any]:
+def average(paths: list[Path], keep: Sequence[str] = (), weights: Sequence[float] = ()) -> dict[str, Any]:
     """The checkpoint whose weights are the means of those in ``paths``; everything else is the last one's.
 
     Whole-number tensors, such as counters, are the last one's as well, and the parts of the model named in ``keep``
     (``st_head``). Sums are in float64.
 
+    Args:
+        paths: of the checkpoints.
+        keep: parts of the model.
+        weights: how much each checkpoint counts, whatever their sum; none: all the same.
+
     Raises:
-        ValueError: no paths, models that differ in names, shapes or dictionaries, or that have no such part.
+        ValueError: no paths, models that differ in names, shapes or dictionaries, or that have no such part; weights
+            that are not one for each, or negative, or all zero.
     """
     if not paths:
         raise ValueError("no checkpoints to average")
+    if weights and len(weights) != len(paths):
+        raise ValueError(f"{len(weights)} weights for {len(paths)} checkpoints: give one for each")
+    if weights and not (all(0 <= weight < float("inf") for weight in weights) and sum(weights)):
+        raise ValueError(f"weights {', '.join(f'{weight:g}' for weight in weights)}: none may be negative, nor all 0")
+    shares = [weight / sum(weights) for weight in weights] or [1 / len(paths)] * len(paths)
     state = load(paths[0])
     task = state["task_state"]
-    sums = {name: weight.double() for name, weight in state["model"].items()}
-    for path in paths[1:]:
+    sums = {name: shares[0] * weight.double() for name, weight in state["model"].items()}
+    for path, share in zip(paths[1:], shares[1:], strict=True):
         state = load(path)
         shapes = {name: weight.shape for name, weight in state["model"].items()}
         if shapes != {name: weight.shape for name, weight in sums.items()} or state["task_state"] != task:
             raise ValueError(f"{path} is of another model, or has other dictionaries, than {paths[0]}")
         for name, weight in state["model"].items():
-            sums[name] += weight.double()
+            sums[name] += share * weight.double()
     for part in keep:
         if not any(name.startswith(f"{part}.") for name in sums):
             raise ValueError(f"{paths[-1]} has no part {part!r}: it has {', '.join(sorted(parts_of(sums)))}")
     kept = tuple(f"{part}." for part in keep)
     for name, weight in state["model"].items():
         if weight.is_floating_point() and not name.startswith(kept):
-            state["model"][name] = (sums[name] / len(paths)).to(weight.dtype)
+            state["model"][name] = sums[name].to(weight.dtype)
     state.pop("last_optimizer_state", None)
     return state
 
@@ -96,6 +107,9 @@ def main() -> None:
     parser.add_argument("--save-dir", type=Path, help="folder of a run whose last checkpoints are averaged")
     parser.add_argument("--last", type=int, default=5, help="how many of the run's checkpoints (default 5)")
     parser.add_argument("--output", type=Path, help="file to write (default: checkpoint_average.pt beside them)")
+    parser.add_argument(
+        "--weights", nargs="+", type=float, default=[], metavar="W", help="how much each counts (default: all the same)"
+    )
     parser.add_argument("--keep", nargs="+", default=[], metavar="PART", help="parts (st_head) that are the last one's")
     args = parser.parse_args()
     if bool(args.checkpoints) == bool(args.save_dir):
@@ -104,7 +118,7 @@ def main() -> None:
         parser.error(f"--last is {args.last}; it must be at least 1")
     try:
         paths = args.checkpoints or last_checkpoints(args.save_dir, args.last)
-        state = average(paths, args.keep)
+        state = average(paths, args.keep, args.weights)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     output = args.output or paths[0].parent / "checkpoint_average.pt"

@@ -380,6 +380,7 @@ def test_training_simulates_whichever_policy_is_asked_for(sample):
         ({"policy": OWN, "policy_options": "words=2"}, "has no option words: it takes frames"),
         ({"policy": OWN, "policy_options": "words"}, "--policy-options: 'words' is not of the form NAME=VALUE"),
         ({"policy": "wait-k", "stride_n": 2}, "the policy 'wait-k' has no option stride_n"),
+        ({"policy": "alignatt"}, "--policy alignatt looks at the decoder.*: choose --mt-alignment none"),
         ({"policy": "nowhere_at_all:x"}, "there is no module 'nowhere_at_all'"),
     ],
 )

@@ -50,7 +50,7 @@ def everything(model, index):
     answers.append((yield LanguageReading(frames, 3 * index)))
     for step in range(index + 1):
         for token in range(step + 1):
-            answer = yield Reading([[10 * index + token]], frames, state, 3 * index)
+            answer = yield Reading([[10 * index + token]], frames, state, 3 * index, aligns=index != 2)
             answers.append(answer)
             state = answer.state
         known = list(range(20, 21 + (step + index) % 3))
@@ -79,6 +79,7 @@ def test_searches_together_are_answered_as_alone(model):
             torch.testing.assert_close(answer.logits, expected.logits, **CLOSE)
             if hasattr(answer, "hidden"):
                 torch.testing.assert_close(answer.hidden, expected.hidden, **CLOSE)
+                assert answer.frames_behind == expected.frames_behind
                 assert torch.equal(answer.state.position, expected.state.position)
                 torch.testing.assert_close(answer.state.past, expected.state.past, **CLOSE)
 
@@ -89,8 +90,8 @@ def test_beams_together_find_what_they_find_alone(model, beam):
     mask = forbidden_tokens(60, torch.device("cpu"))
 
     def beam_search(index):
-        def is_closed(tokens):
-            return tokens[-1] == END or len(tokens) > 3 + index
+        def is_closed(hypothesis):
+            return hypothesis.tokens[-1] == END or len(hypothesis.tokens) > 3 + index
 
         state = model.mt_decoder.init_state()
         return search(END, frames_of(index), state, beam, 4 + 2 * index, mask, is_closed, lambda tokens: {*tokens[-1:]})

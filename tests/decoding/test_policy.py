@@ -5,6 +5,7 @@ import torch
 
 from echostream.decoding.policy import (
     POLICIES,
+    AlignAttPolicy,
     AlignmentBasedPolicy,
     Budget,
     Evidence,
@@ -14,6 +15,7 @@ from echostream.decoding.policy import (
     WaitKPolicy,
     WordAlignmentPolicy,
     build_policy,
+    last_budget,
     visible_frames_from_policy,
     with_policy_options,
 )
@@ -48,6 +50,23 @@ def test_wait_k_writes_one_word_per_source_word_from_the_kth():
     assert run(WaitKPolicy(2), [(1, 0, 0), (2, 0, 0), (2, 0, 0), (4, 0, 0)]) == [None, 1, None, 3]
 
 
+def test_alignatt_leaves_it_to_the_decoder_as_soon_as_anything_is_heard():
+    state, policy = PolicyState(), AlignAttPolicy(9)
+    for evidence in (Evidence(8, 0, 0, 0), Evidence(16, 0, 1, 0), Evidence(24, 0, 1, 0)):
+        budget, state = policy(evidence, state)
+        assert budget == (Budget(frames_behind=9) if evidence.source_tokens else None)
+    assert last_budget(policy, Evidence(24, 1, 5, 2)) == last_budget(WordAlignmentPolicy(), Evidence(24, 1, 5, 2))
+
+
+def test_what_depends_on_the_decoder_is_not_simulated():
+    path = torch.zeros(1, 9, dtype=torch.int64)
+    path[0, 1] = 4
+    one = torch.ones(1, dtype=torch.int64)
+    starts = torch.tensor([symbol.startswith("▁") for symbol in SYMBOLS])
+    with pytest.raises(ValueError, match="'alignatt' looks at the decoder"):
+        visible_frames_from_policy(path, path, 9 * one, 2, 2 * one, torch.zeros(1, 2).long(), starts, AlignAttPolicy())
+
+
 def test_fixed_rate_depends_on_time_only():
     assert run(FixedRatePolicy(2), [(0, 0, 0)] * 5) == [None, 1, None, 2, None]
 
@@ -65,6 +84,8 @@ def test_policies_by_name(name):
         ({"name": "alignment", "lag_k": -1}, "lag_k"),
         ({"name": "stride", "stride_n": 0}, "stride_n"),
         ({"name": "wait-k", "lag_k": 0}, "lag_k"),
+        ({"name": "alignatt", "frames_behind": 0}, "frames_behind must be at least 1, got 0"),
+        ({"name": "alignatt", "lag_k": 2}, "the policy 'alignatt' has no option lag_k: it takes frames_behind"),
     ],
 )
 def test_invalid_policies_are_rejected(options, message):

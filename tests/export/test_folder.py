@@ -85,6 +85,16 @@ def test_files_give_what_torch_gives_over_a_minute(model, vocoder, segment_ms, t
         write_export(export, tmp_path / "files", said.append)
 
 
+def test_look_ahead_may_be_another_than_the_trained_one():
+    model = make_model()
+    trained = model.cfg.right_context_frames
+    first = [
+        Export(model, SYMBOLS, SYMBOLS, None, 320, right_context_frames=ahead).encoder().first_samples
+        for ahead in (None, trained, trained + 3)
+    ]
+    assert first[1:] == [first[0], first[0] + 3 * model.frame_ms * 16]
+
+
 @pytest.mark.parametrize(
     ("segment_ms", "message"), [(0, "at least one frame"), (60, "segment_ms must be a multiple of 40 ms")]
 )

@@ -249,6 +249,24 @@ def test_cross_attention_to_frames_that_all_rows_share_is_that_to_copies_of_them
     torch.testing.assert_close(torch.cat(single, dim=1), copied, **CLOSE)
 
 
+@torch.no_grad()
+def test_both_orders_of_cross_attention_tell_the_same_weights():
+    attention = CrossAttention(32, 16, 4, dropout=0.0).eval()
+    memory, shared, x = torch.randn(3, 20, 16), torch.randn(30, 16), torch.randn(3, 9, 32)
+    mask = torch.rand(3, 9, 50) > 0.5
+    everything = torch.cat([memory, shared.expand(3, -1, -1)], dim=1)
+    query, key = (part.unflatten(-1, (4, 8)) for part in (attention.query(x), attention.key(everything)))
+    scores = torch.einsum("bnhd,bthd->bhnt", query, key) / 8**0.5
+    expected = scores.masked_fill(~mask[:, None], float("-inf")).softmax(dim=-1)
+    together: list[torch.Tensor] = []
+    attention(x, memory, mask, shared, together)
+    single: list[torch.Tensor] = []
+    for i in range(9):
+        attention(x[:, i : i + 1], memory, mask[:, i : i + 1], shared, single)
+    torch.testing.assert_close(together[0], expected, **CLOSE)
+    torch.testing.assert_close(torch.cat(single, dim=2), expected, **CLOSE)
+
+
 @pytest.mark.parametrize(
     "form",
     [(), (0.0, "gelu", True, False, 3), (0.0, "gelu", True, False, 3, 50), (0.0, "relu", False, True, 0, 70)],

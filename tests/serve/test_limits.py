@@ -61,7 +61,7 @@ def talk(server, *messages):
         ([start(segment_ms=None)], "segment_ms must be a whole number"),
         (
             [start(policy="guess")],
-            'policy must be one of alignment, token-alignment, stride, wait-k, fixed-rate, got "guess"',
+            'policy must be one of alignment, token-alignment, stride, wait-k, alignatt, fixed-rate, got "guess"',
         ),
         ([start(policy=["x" * 99])], "policy must be one of"),
         ([start(policy="wait-k", lag_k=0)], "wait-k needs lag_k of at least 1"),

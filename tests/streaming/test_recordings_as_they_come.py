@@ -92,5 +92,6 @@ def test_a_long_silence_adds_and_takes_nothing(translator, understood):
     begin, end = BEFORE_S + other.seconds, BEFORE_S + other.seconds + BETWEEN_S
     assert all(BEFORE_S <= start <= begin or start >= end for start in starts), words
     later = text([word for word in words if word.start_s >= end])
-    assert edit_distance(later.split(), expected.split()) <= 1  # "parti" and "partie" sound the same
+    # In letters: "parti" and "partie" sound the same, and so do "demain" and "de main".
+    assert edit_distance(list(later.replace(" ", "")), list(expected.replace(" ", ""))) <= 1
     assert len([word for word in words if word.start_s < end]) >= len(heard(translator, other.wave)) // 2

@@ -18,7 +18,7 @@ from echostream.streaming.recogniser import Recogniser
 from echostream.streaming.source_span import SourceSpan
 from echostream.streaming.word_level_translator import LEAD_FRAMES
 
-POLICIES = ["alignment", "stride", "wait-k", "fixed-rate"]
+POLICIES = ["alignment", "stride", "wait-k", "alignatt", "fixed-rate"]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ export const POLICIES = {
   "token-alignment": "As tokens are recognised",
   stride: "At a fixed stride",
   "wait-k": "A few words behind (wait-k)",
+  alignatt: "Where the translation looks (AlignAtt)",
   "fixed-rate": "At a fixed rate",
 };
 export const TASKS = { s2st: "Speech and text", s2tt: "Text", asr: "Transcript only" };

@@ -89,7 +89,8 @@ def options(training: Path) -> list[object]:
 def test_a_release_is_small_and_whole_and_can_be_moved(export, training):
     (training / "release" / "samples").mkdir(parents=True)
     (training / "release" / "samples" / "samples.tsv").write_text("id\n", encoding="utf-8")
-    said = export(*options(training), "--note", "command=train.sh --seed 7", "--lag-k", "2")
+    played = ["--lag-k", "2", "--right-context-frames", "3"]
+    said = export(*options(training), "--note", "command=train.sh --seed 7", *played)
     assert "translations are the same" in said
     facts = json.loads((training / "release" / "release.json").read_text(encoding="utf-8"))
     known = {name: facts[name] for name in ("updates", "training_hours", "seed", "precision", "corpus", "notes")}
@@ -113,6 +114,7 @@ def test_a_release_is_small_and_whole_and_can_be_moved(export, training):
     assert str(training) not in (training / "elsewhere" / "model.json").read_text(encoding="utf-8")
     assert not list((training / "elsewhere").rglob("*.pt")), "nothing in it could run code"
     moved = StreamingTranslator.from_checkpoint(training / "elsewhere")
+    assert moved.right_context_frames == 3
     assert (moved.policy.lag_k, ModelSettings.of(training / "elsewhere").source_lang) == (2, "fr")
     for name, weight in moved.model.state_dict().items():
         assert weight.dtype == original.model.state_dict()[name].dtype  # loaded as it computes

@@ -118,6 +118,16 @@ def test_a_part_can_be_the_last_ones_own(tmp_path):
         average(paths, ["tail"])
 
 
+def test_one_checkpoint_can_count_more_than_another(tmp_path):
+    paths = [checkpoint(tmp_path / f"{n}.pt", float(n)) for n in (1, 3, 5)]
+    assert average(paths, weights=[3, 0, 1])["model"]["weight"].tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match="2 weights for 3 checkpoints: give one for each"):
+        average(paths, weights=[0.5, 0.5])
+    for weights in ([1, -1, 1], [0, 0, 0], [1, float("nan"), 1]):
+        with pytest.raises(ValueError, match="none may be negative, nor all 0"):
+            average(paths, weights=weights)
+
+
 def test_checkpoints_that_do_not_belong_together(tmp_path):
     one = checkpoint(tmp_path / "checkpoint_1_1.pt", 1)
     with pytest.raises(ValueError, match="5 are needed"):
@@ -141,10 +151,13 @@ def test_averaging_is_a_command(tmp_path):
         str(tmp_path),
         "--last",
         "2",
+        "--weights",
+        "1",
+        "4",
     ]
     subprocess.run(command, check=True, capture_output=True)
     state = torch.load(tmp_path / "checkpoint_average.pt", weights_only=True)
-    assert state["model"]["weight"].tolist() == [2.0, 2.0]
+    torch.testing.assert_close(state["model"]["weight"], torch.tensor([2.6, 2.6]))
 
 
 def test_requirements_are_calculated_from_a_measured_step(tmp_path):
