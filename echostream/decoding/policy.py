@@ -72,6 +72,17 @@ class PolicyState(State):
     target_tokens: int = 0
 
 
+@dataclass
+class AlignAttState(PolicyState):
+    """Evidence at the last WRITE, and when that was.
+
+    Attributes:
+        frames: of the sentence that had been heard.
+    """
+
+    frames: int = 0
+
+
 class Policy(Protocol):
     """Decides at the end of every segment.
 
@@ -191,26 +202,32 @@ class AlignAttPolicy:
     """Write as long as the MT decoder attends to what has been followed by something else (Papi et al. 2023).
 
     Where a token attends to the last ``frames_behind`` frames, what comes next may change it: it waits, with all that
-    would follow it. As soon as anything has been heard of a sentence, every segment is looked at.
+    would follow it. As soon as anything has been heard of a sentence, the decoder is asked with every segment, or, as
+    that takes much longer than to encode a short one, every ``every_frames``.
 
     The policy can't be simulated in training, whose visible frames it would take the decoder to find: train with
     ``--mt-alignment none``.
 
     Args:
         frames_behind: frames of 40 ms, at least 1; the paper's ``f``. The encoder's look-ahead follows them.
+        every_frames: least number of them from one time that the decoder is asked to the next, at least 1.
     """
 
     frames_behind: int = 14
+    every_frames: int = 4
 
     def __post_init__(self) -> None:
-        if self.frames_behind < 1:
-            raise ValueError(f"frames_behind must be at least 1, got {self.frames_behind}")
+        for name, value in (("frames_behind", self.frames_behind), ("every_frames", self.every_frames)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
 
     def __call__(self, evidence: Evidence, state: PolicyState) -> tuple[Budget | None, PolicyState]:
-        counts = PolicyState(evidence.source_words, evidence.source_tokens, evidence.target_tokens)
-        if not (evidence.source_tokens or evidence.target_tokens):
-            return None, counts
-        return Budget(frames_behind=self.frames_behind), counts
+        since = evidence.frames - (state.frames if isinstance(state, AlignAttState) else 0)
+        # Behind a cut a sentence may have fewer frames than when the decoder was last asked.
+        if not (evidence.source_tokens or evidence.target_tokens) or 0 <= since < self.every_frames:
+            return None, state
+        counts = evidence.source_words, evidence.source_tokens, evidence.target_tokens
+        return Budget(frames_behind=self.frames_behind), AlignAttState(*counts, evidence.frames)
 
     def last_budget(self, evidence: Evidence) -> Budget:
         """What may be written by the end of a sentence, as of :class:`AlignmentBasedPolicy`."""

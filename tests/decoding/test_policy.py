@@ -58,6 +58,16 @@ def test_alignatt_leaves_it_to_the_decoder_as_soon_as_anything_is_heard():
     assert last_budget(policy, Evidence(24, 1, 5, 2)) == last_budget(WordAlignmentPolicy(), Evidence(24, 1, 5, 2))
 
 
+def test_alignatt_asks_the_decoder_no_more_often_than_it_is_told():
+    policy, state = AlignAttPolicy(9, every_frames=4), PolicyState()
+    asked = []
+    for frames in (3, 4, 5, 6, 7, 8, 11, 12, 28, 10, 12, 14):  # behind the 28 the sentence was cut
+        budget, state = policy(Evidence(frames, 0, 1, 0), state)
+        if budget is not None:
+            asked.append(frames)
+    assert asked == [4, 8, 12, 28, 10, 14]
+
+
 def test_what_depends_on_the_decoder_is_not_simulated():
     path = torch.zeros(1, 9, dtype=torch.int64)
     path[0, 1] = 4
@@ -85,6 +95,7 @@ def test_policies_by_name(name):
         ({"name": "stride", "stride_n": 0}, "stride_n"),
         ({"name": "wait-k", "lag_k": 0}, "lag_k"),
         ({"name": "alignatt", "frames_behind": 0}, "frames_behind must be at least 1, got 0"),
+        ({"name": "alignatt", "every_frames": 0}, "every_frames must be at least 1, got 0"),
         ({"name": "alignatt", "lag_k": 2}, "the policy 'alignatt' has no option lag_k: it takes frames_behind"),
     ],
 )
