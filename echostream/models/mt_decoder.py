@@ -40,10 +40,10 @@ class TransformerMTDecoder(nn.Module):
         languages: of what is heard, told apart by a vector each, the source's first; see :meth:`language`. They are
             Whisper's and are not trained.
         alignment_heads: those whose attention tells where in the source a token is, as pairs of a layer and a head;
-            none: all heads of the upper half of the layers.
+            those that a smaller decoder doesn't have are left out. None: all heads of the upper half of the layers.
 
     Raises:
-        ValueError: languages, but no prompt to ask for them with, or a head that there isn't.
+        ValueError: languages, but no prompt to ask for them with.
     """
 
     def __init__(
@@ -91,11 +91,9 @@ class TransformerMTDecoder(nn.Module):
             if not prompt_tokens:
                 raise ValueError("a decoder that tells languages (mt_languages) needs a prompt (mt_prompt_tokens)")
             self.languages = nn.Parameter(torch.zeros(languages, dim), requires_grad=False)
-        for layer, head in alignment_heads:
-            if not (0 <= layer < layers and 0 <= head < heads):
-                raise ValueError(f"mt_alignment_heads names head {head} of layer {layer}: there are {layers} x {heads}")
+        known = tuple((layer, head) for layer, head in alignment_heads if layer < layers and head < heads)
         upper = [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
-        self.alignment_heads = tuple(alignment_heads) or tuple(upper)
+        self.alignment_heads = known or tuple(upper)
         self.dropout = nn.Dropout(dropout)
 
     def init_state(self, batch_size: int = 1) -> TransformerState:

@@ -112,7 +112,8 @@ def test_a_list_of_heads_that_is_none_is_refused(text):
         parse_heads(text)
 
 
-def test_a_head_that_there_is_not_is_refused():
-    assert len(parse_heads(architecture_config("echostream_whisper_base").mt_alignment_heads)) == 8
-    with pytest.raises(ValueError, match="names head 2 of layer 0: there are 1 x 2"):
-        make_model(mt_alignment_heads="0.2")
+def test_heads_that_a_smaller_decoder_lacks_are_left_out():
+    whisper = architecture_config("echostream_whisper_base").mt_alignment_heads
+    assert len(parse_heads(whisper)) == 8
+    assert make_model(mt_layers=4, mt_alignment_heads=whisper).mt_decoder.alignment_heads == ((3, 1),)
+    assert make_model(mt_alignment_heads="0.2").mt_decoder.alignment_heads == ((0, 0), (0, 1))

@@ -93,10 +93,16 @@ def units_of(word: list[int]) -> list[int]:
 
 @torch.inference_mode()
 def by_torch(
-    model: EchoStreamModel, vocoder: ISTFTVocoder | None, samples: np.ndarray, tokens: list[list[int]], segment: int
+    model: EchoStreamModel,
+    vocoder: ISTFTVocoder | None,
+    samples: np.ndarray,
+    tokens: list[list[int]],
+    segment: int,
+    ahead: int | None = None,
 ) -> Iterator[Arrays]:
     """The same by the modules of the runtime."""
-    features, encoder, right_context = model.fbank, model.encoder, model.cfg.right_context_frames
+    features, encoder = model.fbank, model.encoder
+    right_context = model.cfg.right_context_frames if ahead is None else ahead
     of_features, of_encoder = features.init_state(), encoder.init_state()
     asr, st = model.asr_head.init_state(), model.st_head.init_state()
     mt, unit = model.mt_decoder.init_state(), model.unit_decoder.init_state()
@@ -138,12 +144,21 @@ def words_for(seconds: float, step_s: float, vocabulary: int) -> list[list[int]]
     return [row[: 1 + index % LONGEST_WORD] for index, row in enumerate(numbers)]
 
 
-def compare(folder: Path, model: EchoStreamModel, vocoder: ISTFTVocoder | None, samples: np.ndarray) -> dict[str, int]:
-    """Assert that files and torch give the same throughout; how often each kind of output was compared."""
+def compare(
+    folder: Path,
+    model: EchoStreamModel,
+    vocoder: ISTFTVocoder | None,
+    samples: np.ndarray,
+    ahead: int | None = None,
+) -> dict[str, int]:
+    """Assert that files and torch give the same throughout; how often each kind of output was compared.
+
+    ``ahead`` is the look-ahead of the files in encoder frames; None: the trained one.
+    """
     about = Files(folder).about
     segment = about["step_samples"] * 1000 // SAMPLE_RATE // model.frame_ms
     words = words_for(len(samples) / SAMPLE_RATE, about["step_samples"] / SAMPLE_RATE, len(about["target_symbols"]))
-    expected = list(by_torch(model, vocoder, samples, words, segment))
+    expected = list(by_torch(model, vocoder, samples, words, segment, ahead))
     found = list(by_files(folder, samples, words))
     assert len(found) == len(expected)
     counts: dict[str, int] = {}

@@ -13,12 +13,14 @@ from guide_program import guide_program, run_program
 from onnx_stream import compare
 
 from echostream.checkpoints.model_files import load_model
+from echostream.checkpoints.model_folder import ModelSettings
 from echostream.checkpoints.vocoder_files import load_vocoder
 from echostream.constants import SAMPLE_RATE
 from echostream.decoding.offline import translate
 from echostream.modules.ctc import greedy_collapse
 from echostream.text import pieces_to_text
 
+AHEAD = ModelSettings.of(MODEL).right_context_frames  # which the files keep
 SILENCE_S = 2  # that the program of the guide appends
 pytestmark = pytest.mark.integration
 
@@ -42,7 +44,7 @@ def test_weights_take_a_byte_each(exported, loaded):
 def test_a_minute_of_speech_is_as_in_torch(exported, loaded):
     speech = np.concatenate([sample.wave for sample in samples()])
     minute = np.tile(speech, -(-61 * SAMPLE_RATE // len(speech)))[: 61 * SAMPLE_RATE]
-    counts = compare(exported, loaded.model, load_vocoder(MODEL / "vocoder"), minute)
+    counts = compare(exported, loaded.model, load_vocoder(MODEL / "vocoder"), minute, AHEAD)
     assert counts["frames"] > 180 and counts["samples"] > 20
 
 
@@ -55,7 +57,8 @@ def test_the_program_of_the_guide_translates_as_pasted(exported, loaded, tmp_pat
     silence = np.zeros(SILENCE_S * SAMPLE_RATE, dtype=np.float32)
     features, _ = loaded.model.fbank(torch.from_numpy(np.concatenate([wave, silence])))
     lengths = torch.tensor([len(features)])
-    encoded = loaded.model.encode(features[None], lengths, segment=320 // loaded.model.frame_ms)
+    segment = 320 // loaded.model.frame_ms
+    encoded = loaded.model.encode(features[None], lengths, segment=segment, right_context=AHEAD)
     (read,) = greedy_collapse(encoded["asr_logits"].argmax(dim=-1), encoded["frame_lengths"])
     assert heard.split() == pieces_to_text([loaded.source_symbols[symbol] for symbol in read]).split()
     # The program translates what came until a second of silence had passed; here the decoder sees all of the silence.
