@@ -45,6 +45,7 @@ from echostream.text import WORD_MARK, pieces_to_text
 OVERDUE_TOKENS = 6  # read by the ST CTC beyond the decoder's end, which show that another sentence has started
 LEAD_FRAMES = 25  # before its first evidence, with which a sentence begins to a decoder that counts places: 1 s
 SLACK_TOKENS = 5  # the pause between the two may lie that many tokens earlier, since the ST CTC lags behind the speaker
+ASKED_FIRST_MS = 2000  # of a sentence, from which on its language is asked before anything is searched for
 
 
 @dataclass(frozen=True)
@@ -304,9 +305,15 @@ class WordLevelTranslator:
         Returns:
             the words that are committed now, none or several, and the next state.
         """
+        # Of a short piece it is asked when there are words: it may sound like anything. Of a longer one it is asked
+        # first, for a search of all that is withheld takes longer with every segment.
+        if not state.in_language and state.num_frames * self.model.frame_ms >= ASKED_FIRST_MS:
+            if not (yield from self._is_in_language(state)):
+                return [], self._without_what_is_long_past(state)
+            state = replace(state, in_language=True)
         extend = self._extend if self.beam == 1 else self._extend_by_beam
         words, following = yield from extend(budget, state, is_last)
-        if words and not state.in_language:  # asked no sooner: a short piece of anything may sound like the language
+        if words and not state.in_language:
             if not (yield from self._is_in_language(state)):
                 return [], self._without_what_is_long_past(state)
             following = replace(following, in_language=True)
