@@ -434,7 +434,7 @@ class WordLevelTranslator:
         """How many of the model's frames have to follow the one that a token attends to; None: no matter how many."""
         if budget.frames_behind is None:
             return None
-        return max(1, budget.frames_behind * FRAME_MS // self.model.frame_ms)
+        return -(-budget.frames_behind * FRAME_MS // self.model.frame_ms)
 
     def _ends_word(self, token: int, budget: Budget) -> bool:
         """Whether ``token`` shows that the word before it is whole."""
