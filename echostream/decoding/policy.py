@@ -8,7 +8,8 @@ the very policy of inference over an utterance (:func:`visible_frames_from_polic
 - ``token-alignment``: the same evidence counted in tokens on both sides.
 - ``stride``: a fixed stride of source and target tokens (StreamSpeech, Zhang et al. 2024, section 3.2).
 - ``wait-k``: k source words ahead (Ma et al. 2019).
-- ``alignatt``: what the MT decoder attends to, which needs no ST CTC (AlignAtt, Papi et al. 2023, section 3).
+- ``alignatt``: what the MT decoder attends to; at a sentence's end the ST CTC limits it (AlignAtt, Papi et al.
+  2023, section 3).
 - ``fixed-rate``: one token for a fixed time, whatever was said; for benchmarks.
 - ``module:Class``: a policy of one's own, see :func:`build_policy`.
 """
