@@ -34,6 +34,7 @@ VOCABULARY = {
     "st_head.output.": "target_symbols",
     "mt_decoder.embedding.": "target_symbols",
 }
+EMBEDDING = "mt_decoder.embedding.weight"
 # What fairseq has written beside tensors: command lines, configurations, numbers of older NumPy releases.
 CHECKPOINT_TYPES: list[Any] = [
     argparse.Namespace,
@@ -99,13 +100,18 @@ def read_source(path: str | os.PathLike[str]) -> Source:
 
 
 def _released(path: Path) -> Source:
-    """A released model of ours."""
+    """A released model of ours, without the subwords that were added after its training."""
     try:
         content = read_model(path)
     except CheckpointError as error:
         raise PretrainedError(str(error)) from error
-    symbols = {"source_symbols": content.source_symbols, "target_symbols": content.target_symbols}
-    return Source(path, dict(content.weights), symbols)
+    tensors, trained = dict(content.weights), len(content.target_symbols)
+    further = content.options.get("mt_further_tokens")
+    if type(further) is int and 0 < further < trained and EMBEDDING in tensors:
+        trained -= further
+        tensors[EMBEDDING] = tensors[EMBEDDING][:trained]
+    symbols = {"source_symbols": content.source_symbols, "target_symbols": content.target_symbols[:trained]}
+    return Source(path, tensors, symbols)
 
 
 @dataclass

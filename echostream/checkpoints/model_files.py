@@ -25,7 +25,7 @@ from torch import Tensor
 from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
 from echostream.checkpoints.model_classes import OWN_PREFIX, find_model_class
 from echostream.checkpoints.older_weights import current_weights
-from echostream.checkpoints.packing import in_files, pack
+from echostream.checkpoints.packing import in_files, pack, shorten
 from echostream.checkpoints.safe_loading import BoundedMemory, check_tensors, load_safely, load_tensors
 from echostream.checkpoints.text_files import read_json
 from echostream.checkpoints.writing import write_file
@@ -34,8 +34,8 @@ from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.front_ends import FRONT_ENDS
 from echostream.modules.transformer import CausalTransformer
 
-FORMAT, FORMAT_VERSION = "echostream-model", 2
-FIRST_VERSION = 1  # of weights in one file and not packed, which every version reads
+FORMAT, FORMAT_VERSION = "echostream-model", 3
+FIRST_VERSION, SECOND_VERSION = 1, 2  # of weights in one file and not packed, which every version reads; of several
 WEIGHTS_NAME, DESCRIPTION_NAME = "model.safetensors", "model.json"
 MORE_WEIGHTS = "model_{}.safetensors"
 MAX_FILE_BYTES = 44_800_000  # of weights; with a file's header and the scales of its last matrix it stays below 45 MB
@@ -152,11 +152,11 @@ def save_released(
         the paths, the description last.
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in content.weights.items()}
-    files = in_files(pack(tensors) if packed else tensors, max_file_bytes)
+    files = in_files(shorten(pack(tensors)) if packed else tensors, max_file_bytes)
     names = [WEIGHTS_NAME, *(MORE_WEIGHTS.format(number) for number in range(2, len(files) + 1))]
     description = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION if packed or len(files) > 1 else FIRST_VERSION,
+        "format_version": FORMAT_VERSION if packed else SECOND_VERSION if len(files) > 1 else FIRST_VERSION,
         "echostream_version": echostream_version,
         **({} if content.name in ARCHITECTURES else {"model": content.name}),
         **({"weights": names} if len(files) > 1 else {}),

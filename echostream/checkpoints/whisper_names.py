@@ -8,7 +8,7 @@ taken.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -237,6 +237,43 @@ def whisper_decoder(
     return result | {f"stack.norm.{key}": tensor for key, tensor in stack.last_norm().items()}, absent
 
 
+def further_subwords(
+    weights: Mapping[str, Tensor],
+    tokens: Mapping[str, int],
+    known: Collection[str],
+    count: int,
+    source: str = "the file",
+) -> tuple[list[str], Tensor]:
+    """The first ``count`` of Whisper's subwords that are not among ``known``, and their embeddings ``(count, dim)``.
+
+    Only those of printable ASCII are taken, which write English and names; the first are those that its texts had most.
+
+    Args:
+        weights: from :func:`~echostream.checkpoints.whisper_files.read_whisper`.
+        tokens: from :func:`~echostream.checkpoints.whisper_files.read_whisper_tokens`.
+        known: symbols of the target dictionary.
+        count: how many.
+        source: what to call the file in messages.
+
+    Raises:
+        CheckpointError: these are no weights of Whisper, or not of these tokens.
+        ValueError: there are not so many.
+    """
+    stack = _Stack.of(weights, "decoder", source)
+    embedding = stack.tensor(stack.before[0])
+    names = {byte_characters(symbol) for symbol in known}
+    found = sorted(
+        (number, token) for token, number in tokens.items() if ASCII_TOKEN.fullmatch(token) and token not in names
+    )
+    if len(found) < count:
+        raise ValueError(f"{source} has {len(found)} further subwords, not {count}")
+    if found and found[-1][0] >= len(embedding):
+        raise CheckpointError(f"the tokens beside {source} are not those of its {len(embedding)} embeddings")
+    first = found[:count]
+    symbols = [token.replace(BYTE_CHARACTERS[ord(" ")], WORD_MARK) for _, token in first]
+    return symbols, embedding[[number for number, _ in first]]
+
+
 def byte_characters(symbol: str) -> str:
     """A subword as Whisper's tokens are written: a character for each byte of UTF-8, with a space for the word mark.
 
@@ -252,3 +289,5 @@ def _byte_characters() -> list[str]:
 
 
 BYTE_CHARACTERS = _byte_characters()
+# A subword of printable ASCII, at the start of a word or inside; tokens such as <|fr|> are none.
+ASCII_TOKEN = re.compile(rf"(?!<\|){BYTE_CHARACTERS[ord(' ')]}?[!-~]+")

@@ -91,6 +91,13 @@ class EchoStreamConfig:
         default=0,
         metadata={"help": "languages that the MT decoder can tell by what it hears; Whisper's weights know 99"},
     )
+    mt_further_tokens: int = field(
+        default=0,
+        metadata={
+            "help": "subwords at the end of the target dictionary that the MT decoder alone can write: "
+            "scripts/training/add_subwords.py gives a trained model more of Whisper's"
+        },
+    )
     mt_alignment_heads: str = field(
         default="",
         metadata={

@@ -27,7 +27,8 @@ class EchoStreamModel(nn.Module):
 
     Args:
         cfg: sizes.
-        source_vocab, target_vocab: sizes of the fairseq dictionaries of source and target text.
+        source_vocab, target_vocab: sizes of the fairseq dictionaries of source and target text, the latter with the
+            ``mt_further_tokens`` that only the MT decoder knows.
         num_units: size of the unit inventory.
     """
 
@@ -38,7 +39,9 @@ class EchoStreamModel(nn.Module):
         self.fbank = find_front_end(cfg.front_end).features()
         self.encoder = EchoStreamSpeechEncoder(cfg)
         self.asr_head = ctc_head(cfg, source_vocab, cfg.asr_layers)
-        self.st_head = ctc_head(cfg, target_vocab, cfg.st_layers)
+        if cfg.mt_further_tokens >= target_vocab:
+            raise ValueError(f"mt_further_tokens is {cfg.mt_further_tokens} of {target_vocab} subwords")
+        self.st_head = ctc_head(cfg, target_vocab - cfg.mt_further_tokens, cfg.st_layers)
         self.mt_decoder = TransformerMTDecoder(
             target_vocab,
             PADDING,

@@ -343,6 +343,11 @@ class EchoStreamTask(FairseqTask):
             model = super().build_model(cfg, from_checkpoint)
         self.front_end = model.cfg.front_end  # whose features speech without transcripts has, from which weights start
         if not from_checkpoint:
+            if model.cfg.mt_further_tokens:
+                raise SystemExit(
+                    "echostream: --mt-further-tokens is not for training: scripts/training/add_subwords.py adds them "
+                    "to what was trained"
+                )
             starts = self.cfg.init_encoder_from_whisper or self.cfg.init_mt_decoder_from_whisper
             if self.cfg.pretrained_lr_scale != 1 and not starts:
                 raise SystemExit(

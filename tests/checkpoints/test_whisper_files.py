@@ -1,5 +1,6 @@
 """Whisper's weights, from the formats that others store them in, in the streaming encoder."""
 
+import re
 import struct
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.whisper_files import read_whisper, read_whisper_tokens
-from echostream.checkpoints.whisper_names import byte_characters, whisper_decoder, whisper_encoder
+from echostream.checkpoints.whisper_names import byte_characters, further_subwords, whisper_decoder, whisper_encoder
 from echostream.evaluation.asr import find_model
 from echostream.models import EchoStreamSpeechEncoder, architecture_config
 from echostream.models.mt_decoder import TransformerMTDecoder
@@ -194,6 +195,20 @@ def test_subwords_take_their_embeddings_and_unknown_ones_the_mean_of_their_bytes
     assert rows[2].equal(embedding[TOKENS["<|endoftext|>"]])
     assert not rows[[0, 1, 3]].any()
     assert byte_characters("\u2581caf\u00e9") == "\u0120caf\u00c3\u00a9"
+
+
+def test_further_subwords_are_those_of_ascii_that_are_not_known_in_whispers_order():
+    weights = openai_weights()
+    names = [token for token in TOKENS if re.fullmatch("\u0120?[!-~]+", token) and not token.startswith("<|")]
+    symbols, rows = further_subwords(weights, TOKENS, SYMBOLS, len(names) - 1)
+    expected = [token for token in names if token != "\u0120the"]
+    assert symbols == [token.replace("\u0120", "\u2581") for token in expected] and len(symbols) > 2
+    assert rows.equal(weights["decoder.token_embedding.weight"][[TOKENS[token] for token in expected]])
+    assert further_subwords(weights, TOKENS, SYMBOLS, 1)[0] == symbols[:1]
+    with pytest.raises(ValueError, match=f"the file has {len(names) - 1} further subwords, not 1000"):
+        further_subwords(weights, TOKENS, SYMBOLS, 1000)
+    with pytest.raises(CheckpointError, match="not those of its 3 embeddings"):
+        further_subwords({**weights, "decoder.token_embedding.weight": torch.zeros(3, DIM)}, TOKENS, SYMBOLS, 1)
 
 
 @pytest.mark.parametrize(("language", "first"), [("fr", "<|fr|>"), ("haw", "<|haw|>")])
