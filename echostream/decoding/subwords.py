@@ -26,8 +26,10 @@ class SubwordSplitter:
         self.longest = max(map(len, self.numbers), default=0)
         self.characters = set("".join(self.numbers))
 
-    def split(self, word: str) -> list[int]:
+    def split(self, word: str, starts: bool = True) -> list[int]:
         """Dictionary indices of one word; none for a word without letters that the dictionary knows.
+
+        Without ``starts`` it is the rest of a word, such as the ``'ve`` behind ``I``.
 
         A word that the dictionary lacks as it is written is taken in lower case. Marks that it lacks are left out, as
         they were from the texts of the training.
@@ -43,7 +45,7 @@ class SubwordSplitter:
         word = "".join(letter for letter in word if letter in self.characters)
         if not word:
             return []
-        marked = WORD_MARK + word
+        marked = WORD_MARK + word if starts else word
         best: list[list[int] | None] = [[]]  # the split of each beginning
         for end in range(1, len(marked) + 1):
             splits = []

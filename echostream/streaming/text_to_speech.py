@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from echostream.decoding.subwords import SubwordSplitter
 from echostream.decoding.target_tokens import END
 from echostream.modules.state import State
 from echostream.streaming.sentence_stage import SentenceStageState, Writing
@@ -49,7 +48,7 @@ class TextToSpeech:
         self.model, self.writer = translator.model, translator.writer
         self.stage, self.recomposer = translator.sentences, translator.recomposer
         self.output_sample_rate = translator.output_sample_rate
-        self.splitter = SubwordSplitter(translator.writer.symbols)
+        self.splitter = translator.writer.splitter
 
     def init_state(self) -> TextToSpeechState:
         """The state of a fresh text."""

@@ -32,6 +32,7 @@ from echostream.decoding.joint_search import (
 )
 from echostream.decoding.policy import Budget, Evidence, Policy, PolicyState, last_budget
 from echostream.decoding.repetition import HEARD_MEMORY, MEMORY, heard_repetition, repeating
+from echostream.decoding.subwords import SubwordError, SubwordSplitter
 from echostream.decoding.target_tokens import END, forbidden_tokens, token_limit
 from echostream.models.echostream_model import EchoStreamModel
 from echostream.models.unit_decoder import UnitDecoderState
@@ -199,6 +200,9 @@ class WordLevelTranslator:
         self.overdue_tokens = overdue_tokens
         self.least_language = least_language
         self.symbols = list(symbols)
+        # The unit decoder learned how words sound from these; the text decoder may know further ones.
+        self.spoken_symbols = self.symbols[: len(self.symbols) - model.cfg.mt_further_tokens]
+        self.splitter = SubwordSplitter(self.spoken_symbols)
         self.starts_word = [symbol.startswith(WORD_MARK) for symbol in self.symbols]
         self.forbidden = forbidden_tokens(len(self.symbols), next(model.parameters()).device)
 
@@ -317,7 +321,7 @@ class WordLevelTranslator:
             if not (yield from self._is_in_language(state)):
                 return [], self._without_what_is_long_past(state)
             following = replace(following, in_language=True)
-        return (yield from self._target_words(words, following, with_units))
+        return (yield from self._target_words(words, state, following, with_units))
 
     def _is_in_language(self, state: SentenceState) -> Search[bool]:
         """Whether what was heard of the sentence may be in the source language."""
@@ -351,15 +355,17 @@ class WordLevelTranslator:
     def _writing_given(
         self, words: list[list[int]], state: SentenceState
     ) -> Search[tuple[list[TargetWord], SentenceState]]:
-        read, state = yield from self._read(words, state)
-        return (yield from self._target_words(read, state, with_units=True))
+        read, following = yield from self._read(words, state)
+        return (yield from self._target_words(read, state, following, with_units=True))
 
     def _target_words(
-        self, words: list[WrittenWord], state: SentenceState, with_units: bool
+        self, words: list[WrittenWord], before: SentenceState, state: SentenceState, with_units: bool
     ) -> Search[tuple[list[TargetWord], SentenceState]]:
+        """Words with their text and units, and the next state; ``before`` is the one that they were written from."""
         units: list[tuple[int, ...]] = [() for _ in words]
         if with_units and words:
-            units, state = yield from self._speak(words, state)
+            spelt = yield from self._spelt(words, before)
+            units, state = yield from self._speak(spelt, state)
         return [
             TargetWord(
                 pieces_to_text(self._pieces(word.tokens)).strip(),
@@ -508,6 +514,24 @@ class WordLevelTranslator:
             for word, states in zip(words, text.split([len(word) for word in words], dim=1), strict=True)
         ]
         return read, state.committed(tokens, len(words), answer.state)
+
+    def _spelt(self, words: list[WrittenWord], before: SentenceState) -> Search[list[WrittenWord]]:
+        """The same words in subwords that the unit decoder knows, read once more if any has others."""
+        known = len(self.spoken_symbols)
+        if all(token < known for word in words for token in word.tokens):
+            return words
+        read, _ = yield from self._read([self._known_tokens(word.tokens) for word in words], before)
+        return read
+
+    def _known_tokens(self, tokens: list[int]) -> list[int]:
+        """A word in the subwords that the unit decoder knows; as it is, if there are none for it."""
+        if all(token < len(self.spoken_symbols) for token in tokens):
+            return tokens
+        word = "".join(self.symbols[token] for token in tokens)
+        try:
+            return self.splitter.split(word.removeprefix(WORD_MARK), self.starts_word[tokens[0]]) or tokens
+        except SubwordError:
+            return tokens
 
     def _speak(
         self, words: list[WrittenWord], state: SentenceState

@@ -20,7 +20,7 @@ import aiohttp
 import numpy as np
 import soundfile
 
-from echostream.constants import DEFAULT_PORT
+from echostream.constants import DEFAULT_PORT, POLICY_NAMES
 
 PIECE_S = 0.04
 BUSY = 1013  # close code: all places of the server are taken
@@ -200,7 +200,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, help="write the spoken translation there")
     parser.add_argument("--fast", action="store_true", help="don't wait as a speaker would")
     parser.add_argument("--segment-ms", type=int, help="encoder segment (the server's default)")
-    parser.add_argument("--policy", help="alignment, stride, wait-k or fixed-rate (the server's default)")
+    parser.add_argument("--policy", help=f"{', '.join(POLICY_NAMES)} (the server's default)")
     parser.add_argument("--task", help="s2st, s2tt or asr (the server's default)")
     try:
         asyncio.run(translate(parser.parse_args()))

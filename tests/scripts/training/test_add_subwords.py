@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from model_files import save_model
 from echostream.checkpoints.initialisation import EMBEDDING, read_source
 from echostream.checkpoints.model_files import load_model, read_model, save_released
 from echostream.streaming import StreamingTranslator
+from echostream.text import WORD_MARK
 from scripts.training import add_subwords
 
 
@@ -68,6 +70,28 @@ def test_a_release_keeps_them_and_plays(files, tmp_path, monkeypatch, capsys):
     player = StreamingTranslator(model.model, model.source_symbols, model.target_symbols, task="s2tt")
     state = player.init_state()
     player.step(torch.randn(16_000).mul(0.1).numpy(), state, is_last=True)
+
+
+def test_words_are_spoken_as_if_written_in_the_subwords_of_the_training(files, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "more.pt"
+    run(monkeypatch, capsys, files / "checkpoint.pt", "--whisper", files / "base.pt", "--count", 2, "--output", output)
+    model = load_model(output)
+    writer = StreamingTranslator(model.model, model.source_symbols, model.target_symbols, task="s2tt").writer
+    known = [number for number, symbol in enumerate(writer.spoken_symbols) if symbol.startswith(WORD_MARK)][3:5]
+    new = len(writer.spoken_symbols)
+    rest = next(symbol for symbol in writer.spoken_symbols[4:] if not symbol.startswith(WORD_MARK))
+    writer.symbols[new] = writer.symbols[known[0]] + rest
+    letters = writer.splitter.split(writer.symbols[new].removeprefix(WORD_MARK))
+    assert all(number < new for number in letters)
+    state = writer.init_state()
+    nothing = writer.model.mt_decoder.embedding.weight.new_zeros(1, 1, writer.model.cfg.encoder_dim)
+    state = replace(state, span=replace(state.span, frames=nothing), num_frames=1)
+    (first, second), _ = writer.write_given([[known[1]], [new]], state)
+    (same, expected), _ = writer.write_given([[known[1]], letters], state)
+    assert (first.units, second.units) == (same.units, expected.units) and second.text == expected.text
+    monkeypatch.setattr(writer, "spoken_symbols", writer.symbols)
+    (_, otherwise), _ = writer.write_given([[known[1]], [new]], state)
+    assert otherwise.units != expected.units, "read as it is, it sounds otherwise"
 
 
 def test_a_training_starts_from_such_a_release_without_them(translator, files, tmp_path, monkeypatch, capsys):
