@@ -6,8 +6,8 @@
 For a model that began with --init-mt-decoder-from-whisper. Training needs only the subwords that its texts have, and a
 softmax over others would teach it never to write them. But they are how Whisper writes what people speak about and the
 texts don't: without them it chooses other words. Their embeddings are Whisper's; the ST CTC and the policy don't know
-them. It is the last step before the release: such a checkpoint can't be trained further, or used with the data's
-dictionary. Of several checkpoints that are to be averaged, it comes after that.
+them, and the unit decoder is given words that hold them in the subwords that it learned. It is the last step before the
+release: such a checkpoint can't be trained further, or used with the data's dictionary.
 """
 
 from __future__ import annotations
