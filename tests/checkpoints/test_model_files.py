@@ -70,7 +70,7 @@ def test_option_newer_than_the_file_has_its_default(released, trained):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 3}, "is of format version 3, this EchoStream reads up to 2: install a newer one"),
+        ({"format_version": 4}, "is of format version 4, this EchoStream reads up to 3: install a newer one"),
         ({"format_version": "1"}, "format_version must be a whole number from 1, not '1'"),
         ({"format": "other"}, "does not describe an EchoStream model"),
         ({"options": {"encoder_layrs": 3}}, "encoder_layrs'?, which is not known .is it encoder_layers"),
