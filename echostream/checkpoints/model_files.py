@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from echostream.checkpoints.errors import CheckpointError, UnsafeFileError
+from echostream.checkpoints.errors import CheckpointError, UnsafeFileError, short
 from echostream.checkpoints.model_classes import OWN_PREFIX, find_model_class
 from echostream.checkpoints.older_weights import current_weights
 from echostream.checkpoints.packing import in_files, pack, shorten
@@ -214,7 +214,7 @@ def _weights_in(path: Path, description: Path, names: Any) -> dict[str, Tensor]:
     """
     is_list = isinstance(names, list) and 1 <= len(names) <= MAX_FILES and len({*map(str, names)}) == len(names)
     if not is_list or not all(isinstance(name, str) and _is_file_name(name) for name in names):
-        raise CheckpointError(f"{description}: weights must be names of different files beside it, not {_short(names)}")
+        raise CheckpointError(f"{description}: weights must be names of different files beside it, not {short(names)}")
     if path.name != names[0]:
         raise CheckpointError(f"{description} is of the weights in {names[0]}, not of {path.name}")
     weights: dict[str, Tensor] = {}
@@ -285,8 +285,7 @@ def _model_config(path: Path, options: Mapping[str, Any], config_class: type[Ech
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f" (is it {near[0]}?)" if near else ""
             raise CheckpointError(
-                f"{path} has the model option {_short(key)}, which is not known{hint}: it was written by another "
-                "version"
+                f"{path} has the model option {short(key)}, which is not known{hint}: it was written by another version"
             )
     for key, field in ours.items():
         if key not in options:
@@ -303,7 +302,7 @@ def _model_config(path: Path, options: Mapping[str, Any], config_class: type[Ech
         else:
             right = type(value) is int and value >= 0
         if not right:
-            raise CheckpointError(f"the model options in {path} make no sense: {key} is {_short(value)}")
+            raise CheckpointError(f"the model options in {path} make no sense: {key} is {short(value)}")
     return config_class(**options)
 
 
@@ -341,10 +340,10 @@ def _check_sizes(
         limit = len(shapes) if str(key).endswith("_layers") else longest if str(key).endswith("_dim") else None
         if limit is not None and value > limit:
             raise CheckpointError(
-                f"the weights in {path} don't fit its configuration: there are none for {key} {_short(value)}"
+                f"the weights in {path} don't fit its configuration: there are none for {key} {short(value)}"
             )
         if type(value) is int and value > LARGEST_OPTION:
-            raise CheckpointError(f"the model options in {path} make no sense: {key} is {_short(value)}")
+            raise CheckpointError(f"the model options in {path} make no sense: {key} is {short(value)}")
 
 
 def _check_weights(path: Path, model: EchoStreamModel, weights: Mapping[str, Any]) -> None:
@@ -359,11 +358,6 @@ def _check_weights(path: Path, model: EchoStreamModel, weights: Mapping[str, Any
         )
     if "fbank.cmvn_std" in weights and not bool((weights["fbank.cmvn_std"] > 0).all()):
         raise CheckpointError(f"the CMVN in {path} can't be used: a standard deviation in it isn't positive")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echostream.checkpoints.errors import UnsafeFileError
+from echostream.checkpoints.errors import UnsafeFileError, short
 
 SCALE, SHAPE = ".scale", ".shape"
 RAW_DEFLATE = -zlib.MAX_WBITS
@@ -83,13 +83,8 @@ def _lengthened(name: str, code: Tensor, shape: Tensor) -> Tensor:
     except zlib.error:
         whole = False
     if not whole:
-        raise UnsafeFileError(f"its weight {name[:80]!r} is no code for numbers of the shape {_short(sizes)}")
+        raise UnsafeFileError(f"its weight {name[:80]!r} is no code for numbers of the shape {short(tuple(sizes))}")
     return torch.from_numpy(np.frombuffer(content, np.int8).copy()).view(sizes)
-
-
-def _short(sizes: list[int]) -> str:
-    text = str(tuple(sizes))
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -516,11 +516,11 @@ class WordLevelTranslator:
         return read, state.committed(tokens, len(words), answer.state)
 
     def _spelt(self, words: list[WrittenWord], before: SentenceState) -> Search[list[WrittenWord]]:
-        """The same words in subwords that the unit decoder knows, read once more if any has others."""
-        known = len(self.spoken_symbols)
-        if all(token < known for word in words for token in word.tokens):
+        """The same words in subwords that the unit decoder knows, read once more if that changes any."""
+        spelt = [self._known_tokens(word.tokens) for word in words]
+        if spelt == [word.tokens for word in words]:
             return words
-        read, _ = yield from self._read([self._known_tokens(word.tokens) for word in words], before)
+        read, _ = yield from self._read(spelt, before)
         return read
 
     def _known_tokens(self, tokens: list[int]) -> list[int]:

@@ -22,6 +22,7 @@ from echostream.checkpoints.errors import CheckpointError
 from echostream.checkpoints.initialisation import EMBEDDING
 from echostream.checkpoints.whisper_files import read_whisper, read_whisper_tokens
 from echostream.checkpoints.whisper_names import further_subwords
+from scripts.files import atomic_path
 from scripts.training.average_checkpoints import load
 
 
@@ -64,9 +65,8 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     except ValueError as error:
         raise SystemExit(f"error: {args.checkpoint}: {error}") from None
-    unfinished = args.output.with_suffix(".tmp")
-    torch.save(state, unfinished)
-    unfinished.replace(args.output)
+    with atomic_path(args.output) as temporary:
+        torch.save(state, temporary)
     print(f"{args.output}: {len(symbols)} further subwords, {len(state['task_state']['target_symbols'])} in all")
 
 

@@ -19,6 +19,7 @@ import torch
 
 from echostream.checkpoints.errors import UnsafeFileError
 from echostream.checkpoints.safe_loading import load_safely
+from scripts.files import atomic_path
 
 # fairseq may store its command line; naming the type keeps torch's safe loader on
 torch.serialization.add_safe_globals([argparse.Namespace])
@@ -122,9 +123,8 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     output = args.output or paths[0].parent / "checkpoint_average.pt"
-    unfinished = output.with_suffix(".tmp")
-    torch.save(state, unfinished)
-    unfinished.replace(output)
+    with atomic_path(output) as temporary:
+        torch.save(state, temporary)
     print(f"{output}: average of {', '.join(path.name for path in paths)}")
 
 
